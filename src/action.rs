@@ -1,0 +1,117 @@
+//! What there is to do: a verb and a rendered value, and the batches in which sinks get them.
+//!
+//! Pure data: no I/O, no clock.
+
+/// What an [`Action`] does.
+///
+/// A `…Matching` verb carries a glob pattern in Redis' syntax (`*`, `?`, `[…]`, `\` escapes)
+/// instead of one exact value: it comes from `delete_matching` or from a fallback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Verb {
+    /// Redis: UNLINK one key.
+    Delete,
+    /// Redis: UNLINK every key that matches.
+    DeleteMatching,
+    /// Redis: raise a version counter, which never repeats a value.
+    Bump,
+    /// Redis: raise every existing counter that matches.
+    BumpMatching,
+    /// Redis: invalidate everything that carries one tag.
+    Tag,
+    /// Redis: invalidate every existing tag that matches.
+    TagMatching,
+}
+
+impl Verb {
+    /// The rule key in the configuration that asks for this verb, which is also its name in
+    /// `explain`, logs and metrics.
+    pub fn key(self) -> &'static str {
+        match self {
+            Verb::Delete => "delete",
+            Verb::DeleteMatching => "delete_matching",
+            Verb::Bump | Verb::BumpMatching => "bump",
+            Verb::Tag | Verb::TagMatching => "tags",
+        }
+    }
+}
+
+/// One thing to do.
+///
+/// The value is what the rule's template rendered: without the sink's `prefix` and `tag_key`,
+/// which the sink adds. It is arbitrary bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Action<'a> {
+    /// What to do.
+    pub verb: Verb,
+    /// What to do it to.
+    pub value: &'a [u8],
+}
+
+/// Actions that a sink gets together, in one buffer.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    /// Verb and end of each value in `bytes`; it starts where the one before ends.
+    entries: Vec<(Verb, u32)>,
+}
+
+impl Batch {
+    /// The number of actions.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The values' length in bytes, together.
+    pub fn value_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Adds an action.
+    pub fn push(&mut self, action: Action<'_>) {
+        self.bytes.extend_from_slice(action.value);
+        self.entries.push((action.verb, self.bytes.len() as u32));
+    }
+
+    /// The action at `index`.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn get(&self, index: usize) -> Action<'_> {
+        let start = if index == 0 { 0 } else { self.entries[index - 1].1 as usize };
+        let (verb, end) = self.entries[index];
+        Action { verb, value: &self.bytes[start..end as usize] }
+    }
+
+    /// The actions in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = Action<'_>> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+
+    /// Empties the batch and keeps its memory for the next one.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.entries.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_gives_back_what_was_added_in_order() {
+        let mut batch = Batch::default();
+        let added = [(Verb::Delete, &b"a"[..]), (Verb::Bump, b""), (Verb::Tag, b"long \xff value")];
+        for (verb, value) in added {
+            batch.push(Action { verb, value });
+        }
+        let got: Vec<_> = batch.iter().map(|action| (action.verb, action.value)).collect();
+        assert_eq!(got, added);
+    }
+}

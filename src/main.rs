@@ -1,0 +1,3 @@
+//! The `walpurge` command.
+
+fn main() {}

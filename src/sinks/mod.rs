@@ -1,0 +1,51 @@
+//! The configured endpoints that actions go to: one folder for each kind.
+//!
+//! A sink has lanes; a lane sends one [`Batch`](crate::action::Batch) at a time. A lane tries
+//! once and says what came of it; waiting and trying again is the pipeline's affair.
+
+use std::time::Duration;
+
+/// What a lane did with a batch whose every action is finished.
+///
+/// Every action of the batch that is not in `rejected` is done at the sink, acknowledged by it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// How many keys or items the requests asked for.
+    pub requested: u64,
+    /// How many of them existed and were removed, where the sink tells.
+    pub removed: u64,
+    /// Actions that can never succeed (a wrong type at a key), by their place in the batch.
+    pub rejected: Vec<Rejected>,
+}
+
+/// An action that the sink refused for good.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// The action's place in the batch.
+    pub index: usize,
+    /// The sink's reason, without the value.
+    pub reason: String,
+}
+
+/// Why a batch is not finished. Any part of it may have run; all of it is sent again.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// An outage: it mends itself, so try again soon.
+    #[error("{message}")]
+    Outage {
+        /// What happened, where: the sink's address, the command, its error.
+        message: String,
+    },
+    /// The sink refuses us (password, rights, configuration): a person must act. The actions are
+    /// held, tried again slowly, and never dropped.
+    #[error("{message}")]
+    Refused {
+        /// What happened, where.
+        message: String,
+        /// The command or setting that mends it.
+        hint: String,
+    },
+}
+
+/// How long one attempt to connect to a sink may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,0 +1,1 @@
+//! Private servers for tests, benchmarks and the demo.
