@@ -2,5 +2,8 @@
 //! transaction made stale.
 
 pub mod action;
+pub mod change;
 pub mod lsn;
+pub mod problem;
+pub mod rules;
 pub mod sinks;

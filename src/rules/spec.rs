@@ -1,0 +1,43 @@
+//! A rule as it was typed: what the configuration hands to the compiler.
+
+use crate::action::Verb;
+use crate::change::Op;
+use crate::problem::{Span, Text};
+
+/// One `[[rule]]`.
+#[derive(Clone, Debug)]
+pub struct RuleSpec {
+    /// The `[[rule]]` header.
+    pub span: Span,
+    /// `name`.
+    pub name: Option<Text>,
+    /// `enabled`.
+    pub enabled: bool,
+    /// `table`: one or more, as typed.
+    pub tables: Vec<Text>,
+    /// `on`; all operations if it is not given.
+    pub on: Option<Vec<Op>>,
+    /// The templates of every verb, in the order of [`RULE_VERBS`], then as typed.
+    pub templates: Vec<(Verb, Text)>,
+    /// `sinks`; every sink that can express the action if it is not given.
+    pub sinks: Option<Vec<Text>>,
+    /// `fallback`.
+    pub fallback: FallbackSpec,
+}
+
+/// What a rule's fallback consists of.
+#[derive(Clone, Debug)]
+pub enum FallbackSpec {
+    /// `fallback = "none"`: there is none.
+    None,
+    /// `[rule.fallback]`, or nothing about it.
+    Actions {
+        /// `derive`: whether coarse actions are derived from the rule's templates.
+        derive: bool,
+        /// What is written in addition.
+        templates: Vec<(Verb, Text)>,
+    },
+}
+
+/// The verbs that a rule may name, in the order in which their actions come out.
+pub const RULE_VERBS: [Verb; 4] = [Verb::Delete, Verb::DeleteMatching, Verb::Bump, Verb::Tag];
