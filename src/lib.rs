@@ -4,7 +4,9 @@
 pub mod action;
 pub mod change;
 pub mod decode;
+pub mod glob;
 pub mod lsn;
+pub mod pipeline;
 pub mod problem;
 pub mod rules;
 pub mod sinks;

@@ -275,3 +275,20 @@ impl<'l> Cursor<'l> {
         Ok(())
     }
 }
+
+/// Calls `each` for every element of a JSON array that is not null.
+///
+/// # Errors
+/// If the text is not an array of strings, numbers, booleans and nulls.
+pub(crate) fn json_array(text: &mut [u8], each: &mut impl FnMut(&[u8])) -> Result<(), DecodeError> {
+    let mut cursor = Cursor::new(text)?;
+    cursor.expect(b'[', "expected an array")?;
+    let mut first = true;
+    while cursor.element(first)? {
+        first = false;
+        if let Scalar::Text(range) = cursor.scalar()? {
+            each(cursor.slice(&range));
+        }
+    }
+    cursor.end()
+}

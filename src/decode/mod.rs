@@ -7,6 +7,7 @@ mod json;
 mod notice;
 pub mod wal2json;
 
+pub(crate) use json::json_array;
 pub use notice::{DroppedChange, dropped_change};
 
 use crate::change::Change;

@@ -1,5 +1,22 @@
 //! Rules: which change asks for which actions.
+//!
+//! What was typed ([`RuleSpec`]) is compiled once into a [`RuleSet`]; a [`Matcher`] then turns each
+//! change into [`Emission`]s as it arrives. Pure: no I/O, no clock.
 
+mod compile;
+mod elements;
+mod fallback;
+mod filter;
+mod matcher;
+mod render;
 mod spec;
+mod table;
+mod template;
 
-pub use spec::{FallbackSpec, RULE_VERBS, RuleSpec};
+pub use compile::{Rule, RuleId, RuleSet, SinkId, compile};
+pub use fallback::{Cause, Coarse};
+pub use matcher::{Emission, Matcher};
+pub use render::Facts;
+pub use spec::{FallbackSpec, RULE_VERBS, RuleSpec, SinkSpec};
+pub use table::TablePattern;
+pub use template::{Template, TemplateError};
