@@ -238,6 +238,8 @@ fn quoted_bytes(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
     use super::*;
     use crate::sinks::redis::RedisOptions;
 

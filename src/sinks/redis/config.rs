@@ -280,6 +280,8 @@ impl WithoutKind for redis::RedisError {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
     use super::*;
 
     fn config(url: &str) -> Result<RedisConfig, RedisConfigError> {

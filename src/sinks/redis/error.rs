@@ -97,22 +97,17 @@ pub(super) fn outage(config: &RedisConfig, doing: &str, error: impl std::fmt::Di
 /// The server's sentence up to where it quotes what we sent.
 fn without_arguments(text: &str) -> String {
     const CHARS_MAX: usize = 160;
-    let end = [", with args", " with args", "'"].iter().filter_map(|mark| {
-        // The first quoted word is the command's name; what is quoted after it is ours.
-        let skip = if *mark == "'" { second_quotation(text) } else { text.find(mark) };
-        skip
-    });
-    let end = end.min().unwrap_or(text.len());
+    // The first quoted word is the command's name; what is quoted after it is ours.
+    let second_quoted = text.match_indices('\'').nth(2).map(|(at, _)| at);
+    let end = [text.find(", with args"), second_quoted].into_iter().flatten().min();
+    let end = end.unwrap_or(text.len());
     text[..end].chars().filter(|char| !char.is_control()).take(CHARS_MAX).collect()
-}
-
-/// Where the second quoted word starts.
-fn second_quotation(text: &str) -> Option<usize> {
-    text.match_indices('\'').nth(2).map(|(at, _)| at)
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
     use super::*;
     use crate::sinks::redis::RedisOptions;
 

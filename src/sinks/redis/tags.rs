@@ -31,7 +31,7 @@ use super::delete::UNLINK_KEYS_MAX;
 use super::session::{Keys, Session};
 use super::wire::Reply;
 use crate::action::{Batch, Verb};
-use crate::sinks::{Failure, Report};
+use crate::sinks::Failure;
 
 /// Tags worked on together. Each reads a page at a time, so this bounds memory.
 const TAGS_MAX: usize = 32;
@@ -232,11 +232,7 @@ async fn take_removal(session: &mut Session<'_>) -> Result<(), Failure> {
         },
         _ => None,
     };
-    let Report { removed: total, .. } = &mut session.report;
-    match removed {
-        Some(removed) => *total += removed as u64,
-        None => return Err(session.unexpected("EXEC")),
-    }
+    session.report.removed += removed.ok_or_else(|| session.unexpected("EXEC"))? as u64;
     Ok(())
 }
 
@@ -258,12 +254,13 @@ pub(super) fn page(reply: Reply) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
 /// It starts with `key`, so that rights on keys by prefix cover it, and lies in `key`'s hash
 /// slot, so that a cluster renames it: a key's own hash tag stays in force; a key without braces
 /// is hashed whole, and so becomes the hash tag; for braces that make no hash tag a number is
-/// found with which the slot comes out the same.
+/// found with which the slot comes out the same. Two keys may share a name (`t` and `t{t}` do);
+/// they then take turns, like two walpurges.
 pub(super) fn taken_name(key: &[u8]) -> Vec<u8> {
     if hash_tag(key).is_some() {
         return [key, SUFFIX].concat();
     }
-    if !key.iter().any(|byte| matches!(byte, b'{' | b'}')) {
+    if !key.is_empty() && !key.iter().any(|byte| matches!(byte, b'{' | b'}')) {
         return [key, b"{", key, b"}", SUFFIX].concat();
     }
     let slot = hash_slot(key);

@@ -53,11 +53,6 @@ impl Request {
         &self.bytes
     }
 
-    /// Whether no command was added.
-    pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
     /// Empties the request and keeps its memory, unless a rare giant made that large.
     pub(super) fn clear(&mut self) {
         const KEPT_BYTES_MAX: usize = 1 << 20;
@@ -193,8 +188,11 @@ fn build(input: &[u8], at: &mut usize, depth: usize) -> Result<Reply, ProtocolEr
     })
 }
 
-/// The line that starts at `at`: its type, what follows, and where the next one starts.
-fn line(input: &[u8], at: usize) -> Result<Option<(u8, &[u8], usize)>, ProtocolError> {
+/// A line's type, what follows that, and where the next line starts.
+type Line<'a> = (u8, &'a [u8], usize);
+
+/// The line that starts at `at`, if all of it has arrived.
+fn line(input: &[u8], at: usize) -> Result<Option<Line<'_>>, ProtocolError> {
     /// Server errors are the longest lines, and Redis cuts them far earlier.
     const LINE_BYTES_MAX: usize = 64 << 10;
     let Some(tail) = input.get(at..).filter(|tail| !tail.is_empty()) else { return Ok(None) };
@@ -241,7 +239,7 @@ mod tests {
         let expected = b"*3\r\n$6\r\nUNLINK\r\n$3\r\na\r\n\r\n$3\r\np:\xff\r\n*1\r\n$4\r\nPING\r\n";
         assert_eq!(request.bytes(), expected);
         request.clear();
-        assert!(request.is_empty());
+        assert_eq!(request.bytes(), b"");
     }
 
     #[test]
