@@ -3,6 +3,7 @@
 
 pub mod action;
 pub mod change;
+pub mod config;
 pub mod lsn;
 pub mod problem;
 pub mod rules;
