@@ -139,3 +139,53 @@ fn string_end(text: &str, before: &str, start: usize) -> usize {
     }
     text.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, shown: &str) {
+        assert_eq!(Mask::new(text).apply(text, 0..text.len()), shown);
+    }
+
+    #[test]
+    fn the_password_of_a_url_is_hidden() {
+        check(r#"url = "postgres://u:pw@h/db""#, r#"url = "postgres://u:***@h/db""#);
+        check(r#"url = 'redis://:p"w@h' # a@b"#, r#"url = 'redis://:***@h' # a@b"#);
+        check(r#"url = "redis://u:p@s/s@h""#, r#"url = "redis://u:***@h""#);
+        check(
+            r#"urls = ["pg://a:b@c", "pg://d@e", "pg://f:1"]"#,
+            r#"urls = ["pg://a:***@c", "pg://d@e", "pg://f:1"]"#,
+        );
+        check("url = \"pg://u:\\\"x@h\nnext = 'a@b'", "url = \"pg://u:***@h\nnext = 'a@b'");
+        check("url = pg://u:x@h\nnext = 'a@b'", "url = pg://u:***@h\nnext = 'a@b'");
+    }
+
+    #[test]
+    fn the_value_of_a_key_with_a_telling_name_is_hidden() {
+        check(r#"token = "abc" # x"#, r#"token = "***" # x"#);
+        check("pasword='a\"b'", "pasword='***'");
+        check("\"api-token\" = \"a\\\"b\"", "\"api-token\" = \"***\"");
+        check("TOKEN = \"\"\"a\n\"b\n\"\"\"\nx = 1", "TOKEN = \"\"\"***\"\"\"\nx = 1");
+        check("token = \"unclosed\nx = 1", "token = \"***\nx = 1");
+        check(r#"url = "host=h password=pw dbname=d""#, r#"url = "host=h password=*** dbname=d""#);
+        check(r#"url = "host=h password='a b' x=1""#, r#"url = "host=h password='***' x=1""#);
+        check(
+            r#"url = "pg://u@h/d?sslpassword=x&a=b""#,
+            r#"url = "pg://u@h/d?sslpassword=***&a=b""#,
+        );
+        check(r#"token = { env = "NAME" }"#, r#"token = { env = "NAME" }"#);
+        check(r#"token = """#, r#"token = """#);
+        check(r#"delete = ["token:{id}"]"#, r#"delete = ["token:{id}"]"#);
+    }
+
+    #[test]
+    fn a_place_behind_a_secret_moves_with_it() {
+        let text = r#"urls = ["pg://a:longer@c", 3]"#;
+        let mask = Mask::new(text);
+        let shown = mask.apply(text, 0..text.len());
+        let place = mask.shown(0, text.find('3').expect("there"));
+        assert_eq!(&shown[place..=place], "3");
+    }
+}
