@@ -3,6 +3,7 @@
 
 pub mod action;
 pub mod change;
+pub mod config;
 pub mod decode;
 pub mod glob;
 pub mod lsn;

@@ -1,8 +1,9 @@
-//! Integration tests against real servers, all in one binary.
+//! Every integration test, against real servers, in one binary: it links once.
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
     reason = "in a test a broken environment should stop it at once and loudly"
 )]
 
+mod config;
 mod redis_sink;

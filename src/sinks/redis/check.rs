@@ -7,9 +7,9 @@ use super::LaneClass;
 use super::config::{RedisConfig, TagMode};
 use super::connection::Connection;
 use super::error::{Verdict, classify};
-use super::glob::glob_escape;
 use super::wire::{Reply, Request};
 use crate::action::Verb;
+use crate::glob;
 use crate::sinks::Failure;
 
 /// One finding.
@@ -48,6 +48,7 @@ fn commands(verb: Verb, mode: TagMode) -> Vec<&'static str> {
         (Verb::BumpMatching, _) | (Verb::TagMatching, TagMode::Version) => (&["scan"], &BUMP),
         (Verb::Tag, TagMode::Members) => (&[], &TAG),
         (Verb::TagMatching, TagMode::Members) => (&["scan"], &TAG),
+        (Verb::PurgeKey | Verb::PurgePath, _) => (&[], &[]),
     };
     [scan, commands].concat()
 }
@@ -75,7 +76,7 @@ pub fn least_acl(verbs: &[Verb], config: &RedisConfig) -> String {
     all.sort_unstable();
     all.dedup();
     let mut pattern = b"~".to_vec();
-    glob_escape(&config.prefix, &mut pattern);
+    glob::escape(&config.prefix, &mut pattern);
     pattern.push(b'*');
     let user = config.user.as_deref().unwrap_or("walpurge");
     let rights: Vec<String> = all.iter().map(|command| format!("+{command}")).collect();

@@ -12,8 +12,8 @@ use redis::{ConnectionAddr, IntoConnectionInfo};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::LaneClass;
-use super::glob::glob_escape;
 use crate::action::Verb;
+use crate::glob;
 use crate::sinks::CONNECT_TIMEOUT;
 
 /// How long one command may take: any reply must come this soon after the one before it.
@@ -201,19 +201,25 @@ impl RedisConfig {
         &self.target
     }
 
-    /// Which lane does `verb`. In the mode `version` a tag is a bump, and as quick.
-    pub fn lane_class(&self, verb: Verb) -> LaneClass {
+    /// Which lane does `verb`, if Redis can do it. In the mode `version` a tag is a bump, and as
+    /// quick.
+    pub fn lane_class(&self, verb: Verb) -> Option<LaneClass> {
         match (verb, self.tag_mode) {
-            (Verb::Delete | Verb::Bump, _) | (Verb::Tag, TagMode::Version) => LaneClass::Precise,
-            (Verb::Tag, TagMode::Members) => LaneClass::Tags,
-            (Verb::DeleteMatching | Verb::BumpMatching | Verb::TagMatching, _) => LaneClass::Scan,
+            (Verb::Delete | Verb::Bump, _) | (Verb::Tag, TagMode::Version) => {
+                Some(LaneClass::Precise)
+            }
+            (Verb::Tag, TagMode::Members) => Some(LaneClass::Tags),
+            (Verb::DeleteMatching | Verb::BumpMatching | Verb::TagMatching, _) => {
+                Some(LaneClass::Scan)
+            }
+            (Verb::PurgeKey | Verb::PurgePath, _) => None,
         }
     }
 
     /// The glob that matches `prefix` and then what `pattern` matches.
     pub(super) fn key_pattern(&self, pattern: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        glob_escape(&self.prefix, &mut out);
+        glob::escape(&self.prefix, &mut out);
         out.extend_from_slice(pattern);
         out
     }
@@ -221,9 +227,9 @@ impl RedisConfig {
     /// The glob that matches the tag keys of the tags that `pattern` matches.
     pub(super) fn tag_pattern(&self, pattern: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        glob_escape(&self.tag_parts.0, &mut out);
+        glob::escape(&self.tag_parts.0, &mut out);
         out.extend_from_slice(pattern);
-        glob_escape(&self.tag_parts.1, &mut out);
+        glob::escape(&self.tag_parts.1, &mut out);
         out
     }
 }

@@ -16,7 +16,6 @@ mod config;
 mod connection;
 mod delete;
 mod error;
-mod glob;
 mod scan;
 mod session;
 mod tags;
@@ -30,7 +29,6 @@ pub use config::{
     COMMAND_TIMEOUT, RedisConfig, RedisConfigError, RedisOptions, RedisTls, TAG_KEY, TagMode,
     Timeouts,
 };
-pub use glob::glob_escape;
 
 use crate::action::{Batch, Verb};
 use crate::sinks::{Failure, Report};

@@ -8,10 +8,10 @@
 use super::bump::bump_keys;
 use super::config::TagMode;
 use super::delete::{UNLINK_KEYS_MAX, take_unlinked};
-use super::glob::{Glob, glob_escape};
 use super::session::{Keys, Session};
 use super::tags::{invalidate_keys, origin, page};
 use crate::action::{Batch, Verb};
+use crate::glob::{self, Glob};
 use crate::sinks::Failure;
 
 /// How many keys Redis looks at for one page: about 0.3 ms during which it serves nobody else.
@@ -40,7 +40,7 @@ impl Pass {
         }
         let globs: Vec<_> = patterns.iter().map(|pattern| Glob::new(pattern)).collect();
         let mut server_pattern = Vec::new();
-        glob_escape(&common_prefix(&globs), &mut server_pattern);
+        glob::escape(&common_prefix(&globs), &mut server_pattern);
         server_pattern.push(b'*');
         Pass { cursor, server_pattern, server_type, globs }
     }
@@ -172,7 +172,7 @@ pub(super) async fn invalidate_matching(
     // A taken name starts with its set's, so what all matches start with serves for both.
     let mut pass = Pass::new(&[], Some(b"set"));
     pass.server_pattern.clear();
-    glob_escape(&common_prefix(&globs), &mut pass.server_pattern);
+    glob::escape(&common_prefix(&globs), &mut pass.server_pattern);
     pass.server_pattern.push(b'*');
     let mut keys = Keys::default();
     loop {

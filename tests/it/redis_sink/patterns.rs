@@ -2,7 +2,7 @@
 
 use testkit::redis::Redis;
 use walpurge::action::Verb;
-use walpurge::sinks::redis::glob_escape;
+use walpurge::glob;
 
 use super::{keys, lane, send, set_all};
 
@@ -30,7 +30,7 @@ async fn an_escaped_value_matches_itself_alone() {
             set_all(&redis, literals);
             set_all(&redis, ["axb", "ab", "a", "b", "x"]);
             let mut pattern = Vec::new();
-            glob_escape(literal.as_bytes(), &mut pattern);
+            glob::escape(literal.as_bytes(), &mut pattern);
             let mut patterns = vec![pattern];
             patterns.extend(many.then(|| b"nothing".to_vec()));
             let report = send(&mut lane, Verb::DeleteMatching, &patterns).await;

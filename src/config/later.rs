@@ -1,0 +1,42 @@
+//! Keys of the configuration that this version does not support yet.
+//!
+//! They are neither ignored, which would silently lose what they ask for, nor reported as typos.
+//! A key that gets built leaves its list here.
+
+use super::table::Table;
+
+/// Sections and keys at the top.
+pub(super) const ROOT: &[&str] = &["admin", "cloudfront", "fastly", "http"];
+
+/// `[postgres]`.
+pub(super) const POSTGRES: &[&str] =
+    &["lookup_url", "messages", "on_gap", "publication", "replay", "replicas"];
+
+/// `[redis.NAME]`.
+pub(super) const REDIS: &[&str] = &["cluster", "mode", "sentinel"];
+
+/// `[[rule]]`.
+pub(super) const RULE: &[&str] = &[
+    "bulk_above",
+    "changed",
+    "fallback_every",
+    "lookup",
+    "publish",
+    "redelete_after",
+    "test",
+    "where",
+];
+
+/// `[rule.fallback]`.
+pub(super) const FALLBACK: &[&str] = &["publish"];
+
+/// Keys of a rule, or of its fallback, that ask for actions.
+pub(super) const VERBS: &[&str] = &["publish"];
+
+/// Kinds of sinks: `[KIND.NAME]`.
+const SINK_KINDS: &[&str] = &["cloudfront", "fastly", "http"];
+
+/// The names of sinks whose kind is not supported yet.
+pub(super) fn sink_names(root: &Table<'_>) -> Vec<String> {
+    SINK_KINDS.iter().flat_map(|kind| root.names_under(kind)).collect()
+}

@@ -1,0 +1,138 @@
+//! The configuration: what does the TOML file mean, and what is wrong with it?
+//!
+//! A file goes in; a [`Config`] of plain structs comes out, one for each part of the program, or
+//! every problem that the file has, together. The document is walked by hand and not through
+//! serde, which stops at the first mistake.
+//!
+//! Secrets (`url` of Postgres and of sinks) are only parsed here; [`Secret::resolve`] fetches them,
+//! so that a command without network needs none. Any other string that is `{ env = … }`,
+//! `{ file = … }` or `{ credential = … }` is fetched while it is read, since without it one cannot
+//! tell whether the configuration is right. Templates are not compiled here.
+
+mod entry;
+mod error;
+mod indirect;
+mod later;
+mod mask;
+mod postgres;
+mod redis;
+mod render;
+mod rule;
+mod secret;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+pub use error::ConfigError;
+pub use postgres::{Plugin, PostgresConfig, Visibility};
+pub use redis::{RedisSinkConfig, TAG, TagMode};
+pub use render::{Source, Style, render};
+pub use secret::{Secret, SecretError};
+
+use crate::problem::{Problem, Span};
+use crate::rules::RuleSpec;
+use table::{Reader, Table};
+
+/// The most that a configuration file may hold, in bytes: far more than anyone writes, and small
+/// enough that a wrong path (a log, a device) cannot fill the memory.
+pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What the whole file says.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `state_dir`; `$STATE_DIRECTORY` decides if it is not given.
+    pub state_dir: Option<PathBuf>,
+    /// `[postgres]`.
+    pub postgres: PostgresConfig,
+    /// Every `[redis.NAME]`, in the order of the file.
+    pub redis: Vec<RedisSinkConfig>,
+    /// Every `[[rule]]`, in the order of the file.
+    pub rules: Vec<RuleSpec>,
+}
+
+/// A configuration without problems, and its source for those that compiling the rules finds.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What it says.
+    pub config: Config,
+    /// What it said it in.
+    pub source: Source,
+}
+
+/// Loads the file at `path`.
+///
+/// # Errors
+/// When it cannot be read, and when it has problems.
+pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+    let source = Source::open(path)?;
+    let (config, problems) = read(&source);
+    match config {
+        Some(config) if problems.is_empty() => Ok(Loaded { config, source }),
+        _ => Err(ConfigError::Invalid { source_text: source, problems }),
+    }
+}
+
+/// Parses `source`, which came from the file `file_name`.
+///
+/// # Errors
+/// Every problem of the text, sorted by position.
+pub fn parse(file_name: &str, source: &str) -> Result<Loaded, Vec<Problem>> {
+    let source = Source { name: file_name.to_owned(), text: source.to_owned() };
+    match read(&source) {
+        (Some(config), problems) if problems.is_empty() => Ok(Loaded { config, source }),
+        (_, problems) => Err(problems),
+    }
+}
+
+/// Reads as much as can be read, with every problem on the way, sorted by position.
+///
+/// The config is there even with problems, so that the rules can be compiled and their problems
+/// shown with these; what is missing or wrong has its default then, and an absent URL is an empty
+/// one. Use it for nothing else unless there are no problems. It is `None` where the text is not
+/// TOML: what follows a syntax error cannot be told from what belongs to it.
+pub fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
+    let (document, errors) = toml::de::DeTable::parse_recoverable(&source.text);
+    let reader = Reader::new(source);
+    if reader.syntax_errors(&errors) {
+        return (None, reader.into_problems());
+    }
+    let root = Table::new(&reader, "", 0..0, document.get_ref(), later::ROOT);
+    let config = read_root(root);
+    (Some(config), reader.into_problems())
+}
+
+fn read_root(mut root: Table<'_>) -> Config {
+    let state_dir = root.entry("state_dir").and_then(|entry| {
+        let text = entry.text()?;
+        if text.value.is_empty() {
+            entry.problem("`state_dir` is empty", "not a directory");
+        }
+        Some(PathBuf::from(text.value))
+    });
+    let postgres = postgres::read(root.table("postgres", later::POSTGRES), &root);
+    let redis = redis::read(&mut root);
+    let sinks = SinkNames { configured: names_of(&redis), later: later::sink_names(&root) };
+    if redis.is_empty() && sinks.later.is_empty() && !root.has("redis") {
+        root.missing("no sink is configured", "[redis.cache]\nurl = \"redis://localhost:6379/0\"");
+    }
+    let rules = rule::read(&mut root, &sinks);
+    root.finish();
+    Config { state_dir, postgres, redis, rules }
+}
+
+/// The names that a rule's `sinks` may hold.
+struct SinkNames {
+    configured: Vec<String>,
+    /// Sinks of a kind that is not supported yet: naming one is not a second mistake.
+    later: Vec<String>,
+}
+
+fn names_of(redis: &[RedisSinkConfig]) -> Vec<String> {
+    redis.iter().map(|sink| sink.name.clone()).collect()
+}
+
+/// Where a problem of something absent is shown: the start of the file.
+const START: Span = 0..0;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! `[postgres]`.
+
+use std::time::Duration;
+
+use super::entry::Entry;
+use super::secret::Secret;
+use super::table::Table;
+
+/// How and where to read the write-ahead log.
+#[derive(Clone, Debug)]
+pub struct PostgresConfig {
+    /// `url`: a URL or libpq's `key=value` words.
+    pub url: Secret,
+    /// `slot`: a valid name for a replication slot.
+    pub slot: String,
+    /// `plugin`.
+    pub plugin: Plugin,
+    /// `create_slot`: whether `run` creates the slot if it is missing.
+    pub create_slot: bool,
+    /// `visibility`.
+    pub visibility: Visibility,
+    /// `heartbeat`: the time between two; `None` is off.
+    pub heartbeat: Option<Duration>,
+}
+
+/// The slot's output plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plugin {
+    /// wal2json, format 2.
+    Wal2json,
+}
+
+impl Plugin {
+    /// Its name in Postgres.
+    pub fn name(self) -> &'static str {
+        match self {
+            Plugin::Wal2json => "wal2json",
+        }
+    }
+}
+
+/// Whether an action waits until its transaction is visible to readers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visibility {
+    /// It waits.
+    Wait,
+    /// It does not: faster, and a reader can put an old row back for good.
+    Skip,
+}
+
+/// A slot's name is a Postgres identifier: at most NAMEDATALEN - 1 bytes.
+const SLOT_BYTES_MAX: usize = 63;
+
+const URL_EXAMPLE: &str = "[postgres]\nurl = \"postgres://walpurge@localhost/shop\"";
+
+/// Reads `[postgres]`; `root` is where it is missed.
+pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig {
+    let mut config = PostgresConfig {
+        url: Secret::literal("postgres.url", ""),
+        slot: "walpurge".to_owned(),
+        plugin: Plugin::Wal2json,
+        create_slot: true,
+        visibility: Visibility::Wait,
+        heartbeat: Some(Duration::from_secs(30)),
+    };
+    let Some(mut table) = table else {
+        // Something else under that name has been reported as such.
+        if !root.has("postgres") {
+            root.missing("`postgres.url` is missing", URL_EXAMPLE);
+        }
+        return config;
+    };
+    match table.entry("url") {
+        Some(entry) => {
+            if let Some(url) = entry.secret() {
+                check_url(&entry, &url);
+                config.url = url;
+            }
+        }
+        None => table.missing("`postgres.url` is missing", URL_EXAMPLE),
+    }
+    if let Some(slot) = table.entry("slot").and_then(|entry| read_slot(&entry)) {
+        config.slot = slot;
+    }
+    if let Some(entry) = table.entry("plugin") {
+        read_plugin(&entry);
+    }
+    if let Some(create) = table.entry("create_slot").and_then(|entry| entry.boolean()) {
+        config.create_slot = create;
+    }
+    let words = [("wait", Visibility::Wait), ("skip", Visibility::Skip)];
+    if let Some(visibility) = table.entry("visibility").and_then(|entry| entry.one_of(&words)) {
+        config.visibility = visibility;
+    }
+    if let Some(heartbeat) = table.entry("heartbeat").and_then(|entry| entry.duration()) {
+        config.heartbeat = Some(heartbeat).filter(|heartbeat| !heartbeat.is_zero());
+    }
+    table.finish();
+    config
+}
+
+/// Only the form: what the parameters mean, the connection knows.
+fn check_url(entry: &Entry<'_>, url: &Secret) {
+    let Some(url) = url.in_file() else { return };
+    let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
+    let is_words = !url.contains("://") && url.contains('=');
+    if !is_url && !is_words {
+        entry.problem_with_help(
+            "`postgres.url` is not a Postgres URL",
+            "not a Postgres URL",
+            "write postgres://USER@HOST:PORT/DATABASE or \"host=… user=… dbname=…\"",
+        );
+    }
+}
+
+fn read_slot(entry: &Entry<'_>) -> Option<String> {
+    let slot = entry.text()?.value;
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    let label = if slot.is_empty() {
+        "empty"
+    } else if slot.len() > SLOT_BYTES_MAX {
+        "too long"
+    } else if !slot.bytes().all(allowed) {
+        "not a slot name"
+    } else {
+        return Some(slot);
+    };
+    entry.problem_with_help(
+        format!("`postgres.slot` cannot be `{slot}`"),
+        label,
+        format!("at most {SLOT_BYTES_MAX} lower-case letters, digits and `_`"),
+    );
+    None
+}
+
+fn read_plugin(entry: &Entry<'_>) {
+    let is_pgoutput = entry.value.get_ref().as_str() == Some("pgoutput");
+    if is_pgoutput {
+        entry.problem_with_help(
+            "plugin \"pgoutput\" is not supported by this version",
+            "not supported yet",
+            "write \"wal2json\"",
+        );
+    } else {
+        entry.one_of(&[(Plugin::Wal2json.name(), Plugin::Wal2json)]);
+    }
+}

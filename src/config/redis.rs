@@ -1,0 +1,135 @@
+//! `[redis.NAME]`.
+
+use redis::IntoConnectionInfo;
+
+use super::entry::Entry;
+use super::later;
+use super::secret::Secret;
+use super::table::Table;
+
+/// One Redis that actions go to.
+#[derive(Clone, Debug)]
+pub struct RedisSinkConfig {
+    /// The sink's name, which is unique over all kinds of sinks.
+    pub name: String,
+    /// `url`: `redis://`, `rediss://` or `unix://`.
+    pub url: Secret,
+    /// `prefix`: what is put before every key, pattern and tag key.
+    pub prefix: String,
+    /// `tag_key`: the key of a tag's set or counter; holds [`TAG`] exactly once.
+    pub tag_key: String,
+    /// `tag_mode`.
+    pub tag_mode: TagMode,
+}
+
+/// What invalidating a tag does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TagMode {
+    /// It deletes the keys in the tag's set, and the set.
+    Members,
+    /// It bumps the tag's counter.
+    Version,
+}
+
+/// What stands for the tag in `tag_key`.
+pub const TAG: &str = "{tag}";
+
+const EXAMPLE: &str = "[redis.cache]\nurl = \"redis://localhost:6379/0\"";
+const URL_EXAMPLE: &str = "url = \"redis://localhost:6379/0\"";
+
+/// Reads every `[redis.NAME]` of the document.
+pub(super) fn read(root: &mut Table<'_>) -> Vec<RedisSinkConfig> {
+    let Some(section) = root.entry("redis") else { return Vec::new() };
+    if !section.value.get_ref().is_table() {
+        section.wrong_type("a section with a name", "write [redis.cache]");
+        return Vec::new();
+    }
+    let Some(table) = section.table(&[]) else { return Vec::new() };
+    let entries = table.entries();
+    if entries.is_empty() {
+        table.missing("no sink is configured", EXAMPLE);
+    }
+    if entries.iter().any(|(name, entry)| is_setting(name, entry)) {
+        table.reader.report(
+            crate::problem::Problem::new(section.key, "a Redis sink needs a name", "no name here")
+                .help("write [redis.cache]"),
+        );
+        return Vec::new();
+    }
+    entries.iter().filter_map(|(name, entry)| read_sink(name, entry)).collect()
+}
+
+/// Whether this is a key of a sink in a `[redis]` without name.
+fn is_setting(name: &str, entry: &Entry<'_>) -> bool {
+    let is_known = ["url", "prefix", "tag_key", "tag_mode"].contains(&name);
+    is_known && !entry.value.get_ref().is_table()
+}
+
+fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if name.is_empty() || !name.bytes().all(is_allowed) {
+        let message = format!("a sink cannot be named `{name}`");
+        entry.reader.report(
+            crate::problem::Problem::new(entry.key.clone(), message, "not a sink name")
+                .help("letters, digits, `_` and `-`"),
+        );
+    }
+    let mut table = entry.table(later::REDIS)?;
+    let mut config = RedisSinkConfig {
+        name: name.to_owned(),
+        url: Secret::literal(format!("redis.{name}.url"), ""),
+        prefix: String::new(),
+        tag_key: format!("tags:{TAG}"),
+        tag_mode: TagMode::Members,
+    };
+    match table.entry("url") {
+        Some(entry) => {
+            if let Some(url) = entry.secret() {
+                check_url(&entry, &url);
+                config.url = url;
+            }
+        }
+        None if table.has("cluster") || table.has("sentinel") => {}
+        None => table.missing(format!("`redis.{name}.url` is missing"), URL_EXAMPLE),
+    }
+    if let Some(prefix) = table.entry("prefix").and_then(|entry| entry.text()) {
+        config.prefix = prefix.value;
+    }
+    if let Some(tag_key) = table.entry("tag_key").and_then(|entry| read_tag_key(&entry)) {
+        config.tag_key = tag_key;
+    }
+    let words = [("members", TagMode::Members), ("version", TagMode::Version)];
+    if let Some(tag_mode) = table.entry("tag_mode").and_then(|entry| entry.one_of(&words)) {
+        config.tag_mode = tag_mode;
+    }
+    table.finish();
+    Some(config)
+}
+
+fn check_url(entry: &Entry<'_>, url: &Secret) {
+    let Some(url) = url.in_file() else { return };
+    let is_known = ["redis://", "rediss://", "unix://"].iter().any(|s| url.starts_with(s));
+    // The client's own parser decides; its message could hold a part of the URL.
+    if !is_known || url.into_connection_info().is_err() {
+        entry.problem_with_help(
+            format!("`{}` is not a Redis URL", entry.path),
+            "not a Redis URL",
+            "write redis://HOST:PORT/DATABASE, rediss://… (TLS) or unix:///PATH",
+        );
+    }
+}
+
+fn read_tag_key(entry: &Entry<'_>) -> Option<String> {
+    let tag_key = entry.text()?.value;
+    let label = match tag_key.matches(TAG).count() {
+        1 => return Some(tag_key),
+        0 => "holds no `{tag}`",
+        _ => "holds `{tag}` more than once",
+    };
+    entry.problem_with_help(
+        format!("`{}` must hold `{TAG}` once", entry.path),
+        label,
+        format!("write, for example, \"tags:{TAG}\""),
+    );
+    None
+}

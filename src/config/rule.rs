@@ -1,0 +1,183 @@
+//! `[[rule]]`.
+
+use super::SinkNames;
+use super::entry::{Entry, pick};
+use super::later;
+use super::table::{Table, list};
+use crate::action::Verb;
+use crate::change::Op;
+use crate::problem::{Problem, Text, nearest};
+use crate::rules::{FallbackSpec, RULE_VERBS, RuleSpec, TablePattern};
+
+const EXAMPLE: &str = "[[rule]]\ntable = \"public.products\"\ndelete = [\"product:{id}\"]";
+const TABLE_EXAMPLE: &str = "table = \"public.products\"";
+const VERB_EXAMPLE: &str = "delete = [\"product:{id}\"]";
+
+/// Reads every `[[rule]]` of the document.
+pub(super) fn read(root: &mut Table<'_>, sinks: &SinkNames) -> Vec<RuleSpec> {
+    let Some(entry) = root.entry("rule") else {
+        root.missing("no rule is configured", EXAMPLE);
+        return Vec::new();
+    };
+    if entry.items().is_some_and(|items| items.is_empty()) {
+        root.missing("no rule is configured", EXAMPLE);
+    }
+    let tables = entry.tables(later::RULE);
+    let rules: Vec<_> = tables.into_iter().map(|table| read_rule(table, sinks)).collect();
+    check_names(root, &rules);
+    rules
+}
+
+fn read_rule(mut table: Table<'_>, sinks: &SinkNames) -> RuleSpec {
+    let name = table.entry("name").and_then(|entry| read_name(&entry));
+    let enabled = table.entry("enabled").and_then(|entry| entry.boolean()).unwrap_or(true);
+    let tables = read_tables(&mut table);
+    let on = table.entry("on").and_then(|entry| read_on(&entry));
+    let templates = read_templates(&mut table);
+    // An unsupported verb is reported as such; a mistyped one as unknown, with this beside it.
+    let has_verb = |key: &str| table.has(key);
+    if !RULE_VERBS.iter().any(|verb| has_verb(verb.key()))
+        && !later::VERBS.iter().any(|k| has_verb(k))
+    {
+        table.missing("the rule does nothing: it has no verb", VERB_EXAMPLE);
+    }
+    let sinks = table.entry("sinks").and_then(|entry| read_sinks(&entry, sinks));
+    let fallback = read_fallback(&mut table);
+    let span = table.span.clone();
+    table.finish();
+    RuleSpec { span, name, enabled, tables, on, templates, sinks, fallback }
+}
+
+fn read_name(entry: &Entry<'_>) -> Option<Text> {
+    let name = entry.text()?;
+    if name.value.trim().is_empty() || name.value.chars().any(char::is_control) {
+        entry.problem_with_help(
+            "`rule.name` must be readable",
+            "empty, or with control characters",
+            "leave it out for the table's name",
+        );
+        return None;
+    }
+    Some(name)
+}
+
+fn read_tables(table: &mut Table<'_>) -> Vec<Text> {
+    let Some(entry) = table.entry("table") else {
+        table.missing("`rule.table` is missing", TABLE_EXAMPLE);
+        return Vec::new();
+    };
+    let is_list = entry.value.get_ref().is_array();
+    let texts = if is_list { entry.texts() } else { entry.text().map(|text| vec![text]) };
+    let texts = texts.unwrap_or_default();
+    let is_empty = entry.items().is_some_and(|items| items.is_empty());
+    if is_empty {
+        entry.problem_with_help("`rule.table` names no table", "empty", TABLE_EXAMPLE);
+    }
+    for text in &texts {
+        if let Err(problem) = TablePattern::parse(text) {
+            entry.reader.report(problem);
+        }
+    }
+    check_repeated(&entry, &texts);
+    texts
+}
+
+fn read_on(entry: &Entry<'_>) -> Option<Vec<Op>> {
+    let texts = entry.texts()?;
+    let is_empty = entry.items().is_some_and(|items| items.is_empty());
+    if is_empty {
+        let help = "leave it out for all, or write enabled = false";
+        entry.problem_with_help("`rule.on` names no operation", "empty", help);
+    }
+    check_repeated(entry, &texts);
+    let words = Op::ALL.map(|op| (op.name(), op));
+    Some(texts.iter().filter_map(|text| pick(entry.reader, &entry.path, text, &words)).collect())
+}
+
+/// The templates of every verb, in the order of [`RULE_VERBS`].
+fn read_templates(table: &mut Table<'_>) -> Vec<(Verb, Text)> {
+    let mut templates = Vec::new();
+    for verb in RULE_VERBS {
+        let Some(entry) = table.entry(verb.key()) else { continue };
+        if entry.items().is_some_and(|items| items.is_empty()) {
+            let message = format!("`{}` is empty", entry.path);
+            entry.problem_with_help(message, "empty", "leave it out, or give it a template");
+        }
+        let texts = entry.texts().unwrap_or_default();
+        templates.extend(texts.into_iter().map(|text| (verb, text)));
+    }
+    templates
+}
+
+fn read_sinks(entry: &Entry<'_>, names: &SinkNames) -> Option<Vec<Text>> {
+    let texts = entry.texts()?;
+    if entry.items().is_some_and(|items| items.is_empty()) {
+        let help = "leave it out for every sink that can express the rule's actions";
+        entry.problem_with_help("`rule.sinks` names no sink", "empty", help);
+    }
+    check_repeated(entry, &texts);
+    for text in &texts {
+        let is_known = |known: &[String]| known.contains(&text.value);
+        if is_known(&names.configured) || is_known(&names.later) {
+            continue;
+        }
+        let message = format!("no sink is named `{}`", text.value);
+        let problem = Problem::new(text.span.clone(), message, "unknown sink");
+        let known = names.configured.iter().map(String::as_str);
+        entry.reader.report(match nearest(&text.value, known) {
+            Some(known) => problem.help(format!("did you mean `{known}`?")),
+            None if names.configured.is_empty() => problem,
+            None => problem.help(format!("configured: {}", list(&names.configured))),
+        });
+    }
+    Some(texts)
+}
+
+fn read_fallback(table: &mut Table<'_>) -> FallbackSpec {
+    let nothing_written = FallbackSpec::Actions { derive: true, templates: Vec::new() };
+    let Some(entry) = table.entry("fallback") else { return nothing_written };
+    if let Some(word) = entry.value.get_ref().as_str() {
+        if word == "none" {
+            return FallbackSpec::None;
+        }
+        entry.problem_with_help(
+            format!("`rule.fallback` cannot be `{word}`"),
+            "not allowed",
+            "write \"none\" or a section [rule.fallback]",
+        );
+        return nothing_written;
+    }
+    if !entry.value.get_ref().is_table() {
+        entry.wrong_type("\"none\" or a section", "write [rule.fallback]");
+        return nothing_written;
+    }
+    let Some(mut fallback) = entry.table(later::FALLBACK) else { return nothing_written };
+    let derive = fallback.entry("derive").and_then(|entry| entry.boolean()).unwrap_or(true);
+    let templates = read_templates(&mut fallback);
+    fallback.finish();
+    FallbackSpec::Actions { derive, templates }
+}
+
+/// Reports strings that stand in a list more than once.
+fn check_repeated(entry: &Entry<'_>, texts: &[Text]) {
+    for (index, text) in texts.iter().enumerate() {
+        if texts[..index].iter().any(|before| before.value == text.value) {
+            let message = format!("`{}` is in `{}` twice", text.value, entry.path);
+            entry.reader.report(Problem::new(text.span.clone(), message, "given before"));
+        }
+    }
+}
+
+/// Reports explicit names that two rules share.
+fn check_names(root: &Table<'_>, rules: &[RuleSpec]) {
+    let named: Vec<_> = rules.iter().filter_map(|rule| rule.name.as_ref()).collect();
+    for (index, name) in named.iter().enumerate() {
+        let Some(first) = named[..index].iter().find(|before| before.value == name.value) else {
+            continue;
+        };
+        let message = format!("two rules are named `{}`", name.value);
+        let line = root.reader.line_of(&first.span);
+        let problem = Problem::new(name.span.clone(), message, "named before");
+        root.reader.report(problem.help(format!("the first one is in line {line}")));
+    }
+}
