@@ -1,0 +1,127 @@
+//! The plan and the lanes that carry it out.
+//!
+//! It gives every idle lane what waits for it, and tells the plan what is finished. One task owns
+//! it; batches travel to the lanes' drivers and back, so nothing is shared and nothing is locked.
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::driver::{Driver, Outcome};
+use super::plan::{LaneId, Plan, Routes};
+use crate::action::Batch;
+use crate::sinks::Lane;
+
+/// A plan with lanes.
+pub struct Dispatcher {
+    plan: Plan,
+    lanes: Vec<LaneHandle>,
+    outcomes: mpsc::UnboundedReceiver<Outcome>,
+    done: Done,
+    /// Aborted when the dispatcher is dropped.
+    _drivers: JoinSet<()>,
+}
+
+struct LaneHandle {
+    batches: mpsc::Sender<Batch>,
+    health: Health,
+}
+
+/// How a lane's last attempt went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Working,
+    Failing,
+}
+
+/// What was done since the daemon started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Finished actions.
+    pub actions: u64,
+    /// Keys and items that they asked for.
+    pub requested: u64,
+    /// Those of them that existed.
+    pub removed: u64,
+    /// Actions that were given up.
+    pub rejected: u64,
+}
+
+impl Dispatcher {
+    /// Starts a driver for each of `lanes`, which are named by their sink. `routes` must lead to
+    /// them.
+    pub fn new(lanes: Vec<(String, Lane)>, routes: Routes) -> Self {
+        let plan = Plan::new(lanes.len(), routes);
+        let (sender, outcomes) = mpsc::unbounded_channel();
+        let mut drivers = JoinSet::new();
+        let start = |(at, (sink, lane)): (usize, (String, Lane))| {
+            let (batches, receiver) = mpsc::channel(1);
+            let (id, outcomes) = (LaneId(at), sender.clone());
+            drivers.spawn(Driver { id, sink, lane, batches: receiver, outcomes }.run());
+            LaneHandle { batches, health: Health::Working }
+        };
+        let lanes = lanes.into_iter().enumerate().map(start).collect();
+        Dispatcher { plan, lanes, outcomes, done: Done::default(), _drivers: drivers }
+    }
+
+    /// What is planned.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What is planned, for the stream and the barrier to change.
+    pub fn plan_mut(&mut self) -> &mut Plan {
+        &mut self.plan
+    }
+
+    /// What was done since the start.
+    pub fn done(&self) -> Done {
+        self.done
+    }
+
+    /// Gives every idle lane what waits for it.
+    pub fn dispatch(&mut self) {
+        for (at, lane) in self.lanes.iter().enumerate() {
+            if let Some(batch) = self.plan.take(LaneId(at)) {
+                // An idle lane's channel is empty, and its driver ends only with the dispatcher.
+                let sent = lane.batches.try_send(batch);
+                debug_assert!(sent.is_ok(), "an idle lane takes a batch");
+            }
+        }
+    }
+
+    /// Waits for the next outcome, and dispatches what it makes room for.
+    ///
+    /// Cancel safe: an outcome is applied at once when it is received.
+    pub async fn turn(&mut self) {
+        match self.outcomes.recv().await {
+            Some(outcome) => self.apply(outcome),
+            // The drivers hold the other end as long as the dispatcher lives.
+            None => std::future::pending().await,
+        }
+        while let Ok(outcome) = self.outcomes.try_recv() {
+            self.apply(outcome);
+        }
+        self.dispatch();
+    }
+
+    fn apply(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Done(lane, batch, report) => {
+                self.lanes[lane.0].health = Health::Working;
+                self.done.actions += batch.len() as u64;
+                self.done.requested += report.requested;
+                self.done.removed += report.removed;
+                self.done.rejected += report.rejected.len() as u64;
+                self.plan.done(lane, batch);
+            }
+            Outcome::Failing(lane) => self.lanes[lane.0].health = Health::Failing,
+        }
+    }
+
+    /// Whether every lane that still has something to do is failing: waiting longer is of no use.
+    pub fn is_stuck_or_idle(&self) -> bool {
+        self.lanes.iter().enumerate().all(|(at, lane)| {
+            lane.health == Health::Failing || self.plan.is_lane_idle(LaneId(at))
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! A lane's driver: sends its batches one by one, each again and again until it is finished.
+//!
+//! In: batches. Out: reports of what became of them. It never gives up and never drops an action.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use super::plan::LaneId;
+use crate::action::Batch;
+use crate::sinks::{Failure, Lane, Report};
+
+/// What the first retry waits, about; each further one twice as long as the one before.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+
+/// The longest wait before a retry while the sink is down, so that it is served within two seconds
+/// of its return.
+const RETRY_OUTAGE_MAX: Duration = Duration::from_secs(2);
+
+/// The longest wait before a retry while the sink refuses us: a person takes longer than that.
+const RETRY_REFUSED_MAX: Duration = Duration::from_secs(10);
+
+/// How often an outage that lasts is logged again.
+const REMINDER: Duration = Duration::from_secs(30);
+
+/// What a lane has to say.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Every action of the batch is finished.
+    Done(LaneId, Batch, Report),
+    /// The batch failed, and is tried again.
+    Failing(LaneId),
+}
+
+/// A lane's driver, to be spawned.
+pub(super) struct Driver {
+    pub(super) id: LaneId,
+    /// The sink's name.
+    pub(super) sink: String,
+    pub(super) lane: Lane,
+    pub(super) batches: mpsc::Receiver<Batch>,
+    pub(super) outcomes: mpsc::UnboundedSender<Outcome>,
+}
+
+impl Driver {
+    /// Works until the other end of `batches` is dropped.
+    pub(super) async fn run(mut self) {
+        while let Some(batch) = self.batches.recv().await {
+            let report = self.send(&batch).await;
+            for rejected in &report.rejected {
+                let verb = batch.get(rejected.index).verb.key();
+                let (sink, reason) = (&self.sink, &rejected.reason);
+                error!(sink, verb, reason, "an action can never succeed and was given up");
+            }
+            if self.outcomes.send(Outcome::Done(self.id, batch, report)).is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn send(&mut self, batch: &Batch) -> Report {
+        let mut outage: Option<Outage> = None;
+        loop {
+            match self.lane.send(batch).await {
+                Ok(report) => {
+                    if let Some(outage) = outage {
+                        let (sink, attempts) = (&self.sink, outage.attempts);
+                        let seconds = outage.since.elapsed().as_secs_f32();
+                        info!(sink, "the sink works again, after {attempts} attempts, {seconds:.1} s");
+                    }
+                    return report;
+                }
+                Err(failure) => {
+                    // The receiver is gone only when everything ends.
+                    let _ = self.outcomes.send(Outcome::Failing(self.id));
+                    let outage = outage.get_or_insert_with(Outage::begin);
+                    outage.log(&self.sink, &failure, batch.len());
+                    tokio::time::sleep(outage.next_wait(&failure)).await;
+                }
+            }
+        }
+    }
+}
+
+/// A run of failures.
+struct Outage {
+    since: Instant,
+    attempts: u32,
+    logged: Option<Instant>,
+    wait: Duration,
+}
+
+impl Outage {
+    fn begin() -> Self {
+        Outage { since: Instant::now(), attempts: 0, logged: None, wait: RETRY_FIRST }
+    }
+
+    /// Logs the first failure, then one every [`REMINDER`].
+    fn log(&mut self, sink: &str, failure: &Failure, actions: usize) {
+        self.attempts += 1;
+        if self.logged.is_some_and(|logged| logged.elapsed() < REMINDER) {
+            return;
+        }
+        self.logged = Some(Instant::now());
+        let attempts = self.attempts;
+        match failure {
+            Failure::Outage { message } => {
+                warn!(sink, attempts, actions, "the sink is down, trying again: {message}");
+            }
+            Failure::Refused { message, hint } => {
+                error!(sink, attempts, actions, hint, "the sink refuses us, trying again: {message}");
+            }
+        }
+    }
+
+    /// Twice as long every time up to a bound, and anywhere in the upper half of that, so that
+    /// many daemons do not come back together.
+    fn next_wait(&mut self, failure: &Failure) -> Duration {
+        let longest = match failure {
+            Failure::Outage { .. } => RETRY_OUTAGE_MAX,
+            Failure::Refused { .. } => RETRY_REFUSED_MAX,
+        };
+        let wait = self.wait.min(longest);
+        self.wait = (self.wait * 2).min(longest);
+        wait.mul_f64(0.5 + 0.5 * fastrand::f64())
+    }
+}
