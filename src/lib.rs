@@ -3,4 +3,5 @@
 
 pub mod action;
 pub mod lsn;
+pub mod postgres;
 pub mod sinks;
