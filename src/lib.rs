@@ -3,11 +3,16 @@
 
 pub mod action;
 pub mod change;
+pub mod cli;
+pub mod commands;
 pub mod config;
+pub mod daemon;
 pub mod decode;
 pub mod glob;
 pub mod lsn;
 pub mod pipeline;
+pub mod postgres;
 pub mod problem;
 pub mod rules;
 pub mod sinks;
+pub mod snapshot;

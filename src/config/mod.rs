@@ -7,7 +7,7 @@
 //! Secrets (`url` of Postgres and of sinks) are only parsed here; [`Secret::resolve`] fetches them,
 //! so that a command without network needs none. Any other string that is `{ env = … }`,
 //! `{ file = … }` or `{ credential = … }` is fetched while it is read, since without it one cannot
-//! tell whether the configuration is right. Templates are not compiled here.
+//! tell whether the configuration is right.
 
 mod entry;
 mod error;
@@ -22,6 +22,7 @@ mod secret;
 mod table;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use error::ConfigError;
 pub use postgres::{Plugin, PostgresConfig, Visibility};
@@ -30,7 +31,7 @@ pub use render::{Source, Style, render};
 pub use secret::{Secret, SecretError};
 
 use crate::problem::{Problem, Span};
-use crate::rules::RuleSpec;
+use crate::rules::{RuleSet, RuleSpec, compile, rule_names};
 use table::{Reader, Table};
 
 /// The most that a configuration file may hold, in bytes: far more than anyone writes, and small
@@ -48,9 +49,11 @@ pub struct Config {
     pub redis: Vec<RedisSinkConfig>,
     /// Every `[[rule]]`, in the order of the file.
     pub rules: Vec<RuleSpec>,
+    /// Those of them that are enabled, compiled for the configured sinks.
+    pub compiled: Arc<RuleSet>,
 }
 
-/// A configuration without problems, and its source for those that compiling the rules finds.
+/// A configuration without problems, and its source.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// What it says.
@@ -86,10 +89,9 @@ pub fn parse(file_name: &str, source: &str) -> Result<Loaded, Vec<Problem>> {
 
 /// Reads as much as can be read, with every problem on the way, sorted by position.
 ///
-/// The config is there even with problems, so that the rules can be compiled and their problems
-/// shown with these; what is missing or wrong has its default then, and an absent URL is an empty
-/// one. Use it for nothing else unless there are no problems. It is `None` where the text is not
-/// TOML: what follows a syntax error cannot be told from what belongs to it.
+/// The config is there even with problems: what is missing or wrong has its default then, and an
+/// absent URL is an empty one. Do not run it unless there are no problems. It is `None` where the
+/// text is not TOML: what follows a syntax error cannot be told from what belongs to it.
 pub fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
     let (document, errors) = toml::de::DeTable::parse_recoverable(&source.text);
     let reader = Reader::new(source);
@@ -97,8 +99,16 @@ pub fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
         return (None, reader.into_problems());
     }
     let root = Table::new(&reader, "", 0..0, document.get_ref(), later::ROOT);
-    let config = read_root(root);
-    (Some(config), reader.into_problems())
+    let mut config = read_root(root);
+    let mut problems = reader.into_problems();
+    config.compiled = Arc::new(compile(
+        &config.rules,
+        rule_names(&config.rules),
+        config.redis.iter().map(RedisSinkConfig::spec).collect(),
+        &mut problems,
+    ));
+    problems.sort_by_key(|problem| problem.span.start);
+    (Some(config), problems)
 }
 
 fn read_root(mut root: Table<'_>) -> Config {
@@ -117,7 +127,7 @@ fn read_root(mut root: Table<'_>) -> Config {
     }
     let rules = rule::read(&mut root, &sinks);
     root.finish();
-    Config { state_dir, postgres, redis, rules }
+    Config { state_dir, postgres, redis, rules, compiled: Arc::default() }
 }
 
 /// The names that a rule's `sinks` may hold.

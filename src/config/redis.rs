@@ -6,6 +6,8 @@ use super::entry::Entry;
 use super::later;
 use super::secret::Secret;
 use super::table::Table;
+use crate::action::SinkKind;
+use crate::rules::SinkSpec;
 
 /// One Redis that actions go to.
 #[derive(Clone, Debug)]
@@ -20,6 +22,13 @@ pub struct RedisSinkConfig {
     pub tag_key: String,
     /// `tag_mode`.
     pub tag_mode: TagMode,
+}
+
+impl RedisSinkConfig {
+    /// The sink, as far as rules are concerned.
+    pub(super) fn spec(&self) -> SinkSpec {
+        SinkSpec { name: self.name.clone(), kind: SinkKind::Redis }
+    }
 }
 
 /// What invalidating a tag does.

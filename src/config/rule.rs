@@ -7,7 +7,7 @@ use super::table::{Table, list};
 use crate::action::Verb;
 use crate::change::Op;
 use crate::problem::{Problem, Text, nearest};
-use crate::rules::{FallbackSpec, RULE_VERBS, RuleSpec, TablePattern};
+use crate::rules::{FallbackSpec, RULE_VERBS, RuleSpec};
 
 const EXAMPLE: &str = "[[rule]]\ntable = \"public.products\"\ndelete = [\"product:{id}\"]";
 const TABLE_EXAMPLE: &str = "table = \"public.products\"";
@@ -72,11 +72,6 @@ fn read_tables(table: &mut Table<'_>) -> Vec<Text> {
     let is_empty = entry.items().is_some_and(|items| items.is_empty());
     if is_empty {
         entry.problem_with_help("`rule.table` names no table", "empty", TABLE_EXAMPLE);
-    }
-    for text in &texts {
-        if let Err(problem) = TablePattern::parse(text) {
-            entry.reader.report(problem);
-        }
     }
     check_repeated(&entry, &texts);
     texts

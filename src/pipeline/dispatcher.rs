@@ -120,8 +120,9 @@ impl Dispatcher {
 
     /// Whether every lane that still has something to do is failing: waiting longer is of no use.
     pub fn is_stuck_or_idle(&self) -> bool {
-        self.lanes.iter().enumerate().all(|(at, lane)| {
-            lane.health == Health::Failing || self.plan.is_lane_idle(LaneId(at))
-        })
+        self.lanes
+            .iter()
+            .enumerate()
+            .all(|(at, lane)| lane.health == Health::Failing || self.plan.is_lane_idle(LaneId(at)))
     }
 }

@@ -67,7 +67,10 @@ impl Driver {
                     if let Some(outage) = outage {
                         let (sink, attempts) = (&self.sink, outage.attempts);
                         let seconds = outage.since.elapsed().as_secs_f32();
-                        info!(sink, "the sink works again, after {attempts} attempts, {seconds:.1} s");
+                        info!(
+                            sink,
+                            "the sink works again, after {attempts} attempts, {seconds:.1} s"
+                        );
                     }
                     return report;
                 }
@@ -109,7 +112,10 @@ impl Outage {
                 warn!(sink, attempts, actions, "the sink is down, trying again: {message}");
             }
             Failure::Refused { message, hint } => {
-                error!(sink, attempts, actions, hint, "the sink refuses us, trying again: {message}");
+                error!(
+                    sink,
+                    attempts, actions, hint, "the sink refuses us, trying again: {message}"
+                );
             }
         }
     }

@@ -5,9 +5,7 @@ mod dispatcher;
 mod driver;
 mod plan;
 mod progress;
-mod snapshot;
 
 pub use dispatcher::{Dispatcher, Done};
 pub use plan::{LaneId, Plan, Routes};
 pub use progress::{Progress, TxnId};
-pub use snapshot::{ParseSnapshotError, Snapshot};

@@ -7,10 +7,10 @@
 
 use super::action_set::{ActionSet, Page, Put};
 use super::progress::{Progress, TxnId};
-use super::snapshot::Snapshot;
 use crate::action::{Action, Batch, Verb};
 use crate::lsn::Lsn;
 use crate::rules::SinkId;
+use crate::snapshot::Snapshot;
 
 /// What can be busy on its own: one class of work of one sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

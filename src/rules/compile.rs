@@ -18,7 +18,7 @@ pub struct RuleId(pub u32);
 pub struct SinkId(pub u32);
 
 /// Every enabled rule, ready to be matched.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RuleSet {
     rules: Vec<Rule>,
     sinks: Vec<SinkSpec>,

@@ -42,7 +42,7 @@ impl Matcher {
     }
 
     /// The rules.
-    pub fn rules(&self) -> &RuleSet {
+    pub fn rules(&self) -> &Arc<RuleSet> {
         &self.rules
     }
 

@@ -7,12 +7,17 @@ use std::time::Duration;
 
 use crate::action::Batch;
 
+mod dry_run;
 pub mod redis;
+
+pub use dry_run::DryRunLane;
 
 /// Part of a sink that can be busy on its own, of whichever kind.
 pub enum Lane {
     /// A connection to Redis.
     Redis(redis::RedisLane),
+    /// None: what would be done is logged.
+    DryRun(DryRunLane),
 }
 
 impl Lane {
@@ -23,6 +28,7 @@ impl Lane {
     pub async fn send(&mut self, batch: &Batch) -> Result<Report, Failure> {
         match self {
             Lane::Redis(lane) => lane.send(batch).await,
+            Lane::DryRun(lane) => Ok(lane.send(batch)),
         }
     }
 }

@@ -1,0 +1,98 @@
+//! The command line: what can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Removes from Redis and the CDN what a committed Postgres transaction made stale.
+#[derive(Debug, Parser)]
+#[command(name = "walpurge", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// What applies to every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The configuration file
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "WALPURGE_CONFIG",
+        default_value = "/etc/walpurge/config.toml"
+    )]
+    pub config: PathBuf,
+    /// What to log: error, warn, info, debug, or a filter like walpurge::postgres=debug
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "WALPURGE_LOG",
+        default_value = "info"
+    )]
+    pub log: String,
+    /// How to log
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "WALPURGE_LOG_FORMAT",
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line of text
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Follow the write-ahead log and invalidate: the daemon
+    Run(RunArgs),
+    /// Find mistakes in the configuration and in what it points to
+    Check(CheckArgs),
+    /// Print the actions that wal2json lines would cause, without any network
+    Explain(ExplainArgs),
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Work on a temporary copy of the slot, log actions instead of sending them, confirm nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Only the configuration: no network, no secrets
+    #[arg(long)]
+    pub offline: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Fail on warnings too
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// Options of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// wal2json format 2, one object a line; `-` or none: standard input
+    pub file: Option<PathBuf>,
+}

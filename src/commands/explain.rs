@@ -1,0 +1,116 @@
+//! `explain`: wal2json lines in, actions out, without any network.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::{Outcome, load};
+use crate::cli::{ExplainArgs, Global};
+use crate::decode::{Event, wal2json};
+use crate::rules::{Emission, Facts, Matcher};
+
+/// One line of output. Others build on its keys and their order.
+#[derive(Serialize)]
+struct Line<'a> {
+    commit_lsn: Option<String>,
+    xid: Option<u32>,
+    rule: Option<&'a str>,
+    table: Option<&'a str>,
+    op: &'a str,
+    sink: &'a str,
+    action: &'a str,
+    value: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback: Option<&'a str>,
+}
+
+pub(super) fn explain(global: &Global, args: &ExplainArgs) -> anyhow::Result<Outcome> {
+    let loaded = load(global)?;
+    let mut explainer = Explainer {
+        matcher: Matcher::new(Arc::clone(&loaded.config.compiled)),
+        decoder: wal2json::Decoder::default(),
+        facts: Facts::default(),
+        out: BufWriter::new(io::stdout().lock()),
+    };
+    let result = match args.file.as_deref().filter(|file| *file != Path::new("-")) {
+        None => explainer.lines(io::stdin().lock()),
+        Some(file) => File::open(file)
+            .with_context(|| format!("cannot open {}", file.display()))
+            .and_then(|file| explainer.lines(BufReader::new(file))),
+    };
+    // What was explained before a bad line is shown too.
+    let flushed = explainer.out.flush();
+    result?;
+    flushed.context("cannot write to standard output")?;
+    Ok(Outcome::Done)
+}
+
+struct Explainer<W: Write> {
+    matcher: Matcher,
+    decoder: wal2json::Decoder,
+    /// Of the transaction that began last.
+    facts: Facts,
+    out: BufWriter<W>,
+}
+
+impl<W: Write> Explainer<W> {
+    fn lines(&mut self, mut input: impl BufRead) -> anyhow::Result<()> {
+        let mut line = Vec::new();
+        for number in 1.. {
+            line.clear();
+            if input.read_until(b'\n', &mut line).context("cannot read the input")? == 0 {
+                return Ok(());
+            }
+            if !line.trim_ascii().is_empty() {
+                self.line(&mut line).with_context(|| format!("line {number}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: &mut [u8]) -> anyhow::Result<()> {
+        match self.decoder.decode(line)? {
+            Event::Begin(begin) => {
+                self.facts = Facts { xid: begin.xid, commit_lsn: begin.commit_lsn };
+            }
+            Event::Commit(_) => self.facts = Facts::default(),
+            Event::Message(_) => {}
+            Event::Change(change) => {
+                let (rules, facts, out) =
+                    (Arc::clone(self.matcher.rules()), self.facts, &mut self.out);
+                let schema = String::from_utf8_lossy(change.schema);
+                let table = format!("{schema}.{}", String::from_utf8_lossy(change.table));
+                let mut written = Ok(());
+                self.matcher.apply(&change, facts, |emission: Emission<'_>| {
+                    for &sink in emission.sinks {
+                        let line = Line {
+                            commit_lsn: facts.commit_lsn.map(|lsn| lsn.to_string()),
+                            xid: facts.xid,
+                            rule: Some(&rules.rule(emission.rule).name),
+                            table: Some(&table),
+                            op: change.op.name(),
+                            sink: &rules.sink(sink).name,
+                            action: emission.action.verb.key(),
+                            value: &String::from_utf8_lossy(emission.action.value),
+                            fallback: emission.fallback.map(|cause| cause.name()),
+                        };
+                        if written.is_ok() {
+                            written = write_line(out, &line);
+                        }
+                    }
+                });
+                written.context("cannot write to standard output")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_line(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, line)?;
+    out.write_all(b"\n")
+}

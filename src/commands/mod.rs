@@ -1,0 +1,83 @@
+//! The commands: each turns its arguments into work, output and an exit code.
+
+mod explain;
+mod logs;
+mod run;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use crate::cli::{Cli, Command, Global};
+use crate::config::{self, ConfigError, Loaded, Style};
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did what was asked.
+    Done,
+    /// It failed at run time; a live check failed.
+    Failed,
+    /// The configuration is wrong. systemd does not restart after this one.
+    Misconfigured,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> ExitCode {
+        ExitCode::from(match outcome {
+            Outcome::Done => 0,
+            Outcome::Failed => 1,
+            Outcome::Misconfigured => 78,
+        })
+    }
+}
+
+/// Runs a command, and says on stderr why it failed.
+pub fn execute(cli: Cli) -> Outcome {
+    let result = match cli.command {
+        Command::Explain(args) => explain::explain(&cli.global, &args),
+        Command::Run(args) => run::run(&cli.global, &args),
+        Command::Check(_) => Ok(Outcome::Done),
+    };
+    result.unwrap_or_else(|error| match error.downcast_ref::<ConfigError>() {
+        Some(error) => {
+            say(&error.render(style()));
+            Outcome::Misconfigured
+        }
+        None => {
+            say(&format!("error: {error:#}\n"));
+            match error.is::<Misconfigured>() {
+                true => Outcome::Misconfigured,
+                false => Outcome::Failed,
+            }
+        }
+    })
+}
+
+/// A mistake in the configuration that shows only when a value is used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misconfigured(String);
+
+impl Misconfigured {
+    fn new(error: impl std::fmt::Display) -> Self {
+        Misconfigured(error.to_string())
+    }
+
+    /// Names the key.
+    fn at(self, key: &str) -> Self {
+        Misconfigured(format!("`{key}`: {}", self.0))
+    }
+}
+
+fn load(global: &Global) -> Result<Loaded, ConfigError> {
+    config::load(&global.config)
+}
+
+fn style() -> Style {
+    if std::io::stderr().is_terminal() { Style::Colour } else { Style::Plain }
+}
+
+/// Writes to stderr; if that is closed, nobody is listening.
+fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

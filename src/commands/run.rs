@@ -1,0 +1,121 @@
+//! `run`: the daemon.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use secrecy::ExposeSecret;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+
+use super::{Misconfigured, Outcome, load, logs};
+use crate::action::Verb;
+use crate::cli::{Global, RunArgs};
+use crate::config::{Config, RedisSinkConfig, TagMode};
+use crate::daemon::{Daemon, Mode, Settings};
+use crate::pipeline::{LaneId, Routes};
+use crate::postgres::ConnectConfig;
+use crate::rules::SinkId;
+use crate::sinks::redis::{self, LaneClass, RedisConfig, RedisLane, RedisOptions};
+use crate::sinks::{DryRunLane, Lane};
+
+pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Outcome> {
+    logs::start(global)?;
+    let config = load(global)?.config;
+    let mode = if args.dry_run { Mode::DryRun } else { Mode::Live };
+    // One thread: what comes from the stream goes to the sinks without a switch in between.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(follow(&config, mode))
+}
+
+async fn follow(config: &Config, mode: Mode) -> anyhow::Result<Outcome> {
+    let stop = stop_signal()?;
+    let settings = settings(config, mode)?;
+    let sinks = config.redis.iter().map(redis_sink).collect::<Result<Vec<_>, _>>()?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        postgres = settings.connect.target(),
+        slot = settings.slot,
+        rules = config.compiled.rules().len(),
+        "starting"
+    );
+    for sink in &sinks {
+        info!(sink = sink.name(), target = sink.target(), "sink");
+    }
+    let (lanes, routes) = lanes(sinks, mode);
+    let daemon = Daemon::new(settings, Arc::clone(&config.compiled), lanes, routes);
+    match daemon.run(stop).await {
+        Ok(()) => Ok(Outcome::Done),
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            error!(cause, hint = error.hint(), "{error}");
+            Ok(Outcome::Misconfigured)
+        }
+    }
+}
+
+/// Completes on SIGTERM and on Ctrl-C.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => info!("stopping on SIGTERM"),
+            _ = interrupt.recv() => info!("stopping on SIGINT"),
+        }
+    })
+}
+
+fn settings(config: &Config, mode: Mode) -> anyhow::Result<Settings> {
+    let postgres = &config.postgres;
+    let url = postgres.url.resolve().map_err(Misconfigured::new)?;
+    let connect = ConnectConfig::parse(url.expose_secret())
+        .map_err(|error| Misconfigured::new(error).at(postgres.url.key()))?;
+    Ok(Settings {
+        connect,
+        slot: postgres.slot.clone(),
+        create_slot: postgres.create_slot,
+        visibility: postgres.visibility,
+        heartbeat: postgres.heartbeat,
+        mode,
+    })
+}
+
+pub(super) fn redis_sink(sink: &RedisSinkConfig) -> anyhow::Result<Arc<RedisConfig>> {
+    let url = sink.url.resolve().map_err(Misconfigured::new)?;
+    let mut options = RedisOptions::new(&sink.name, url.expose_secret());
+    options.prefix = sink.prefix.clone();
+    options.tag_key = sink.tag_key.clone();
+    options.tag_mode = match sink.tag_mode {
+        TagMode::Members => redis::TagMode::Members,
+        TagMode::Version => redis::TagMode::Version,
+    };
+    Ok(Arc::new(RedisConfig::new(options).map_err(Misconfigured::new)?))
+}
+
+/// Each sink's classes, in the order of its lanes.
+const CLASSES: [LaneClass; 3] = [LaneClass::Precise, LaneClass::Tags, LaneClass::Scan];
+
+/// The lanes of all sinks, and which of them does which verb.
+fn lanes(sinks: Vec<Arc<RedisConfig>>, mode: Mode) -> (Vec<(String, Lane)>, Routes) {
+    let mut lanes = Vec::new();
+    for sink in &sinks {
+        for class in CLASSES {
+            let lane = match mode {
+                Mode::Live => Lane::Redis(RedisLane::new(Arc::clone(sink), class)),
+                Mode::DryRun => Lane::DryRun(DryRunLane::new(sink.name())),
+            };
+            lanes.push((sink.name().to_owned(), lane));
+        }
+    }
+    let route = move |sink: SinkId, verb: Verb| {
+        let sink = sink.0 as usize;
+        // Rules send a sink only what it supports.
+        let class = sinks[sink].lane_class(verb).unwrap_or(LaneClass::Precise);
+        let at = CLASSES.iter().position(|&other| other == class).unwrap_or_default();
+        LaneId(sink * CLASSES.len() + at)
+    };
+    (lanes, Box::new(route))
+}

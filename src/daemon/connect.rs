@@ -1,0 +1,117 @@
+//! From nothing to a running stream: connection, identity, slot, barrier.
+
+use tracing::{info, warn};
+
+use super::Settings;
+use crate::config::Visibility;
+use crate::postgres::{
+    Barrier, HEARTBEAT_PREFIX, Persistence, PgError, PgErrorKind, ReplicationSession,
+    ReplicationStream, Wal2jsonOptions, connect_client,
+};
+use crate::rules::{RuleSet, to_wal2json};
+
+/// The slot's output plugin.
+const PLUGIN: &str = "wal2json";
+
+/// Whether the daemon works for real.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It does.
+    Live,
+    /// It reads a copy of the slot and confirms nothing.
+    DryRun,
+}
+
+/// A running stream.
+pub(super) struct Connected {
+    pub(super) stream: ReplicationStream,
+    pub(super) barrier: Option<Barrier>,
+}
+
+/// Connects, makes sure of the slot, and starts the stream.
+///
+/// Not cancel safe in the sense that a slot may have been created; the next call finds it.
+pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Connected, PgError> {
+    let mut session = ReplicationSession::connect(&settings.connect).await?;
+    let identity = session.identify_system().await?;
+    let server = session.server_identity().await?;
+    let host = session.host().clone();
+    let slot = match settings.mode {
+        Mode::Live => {
+            ensure_slot(&mut session, settings).await?;
+            settings.slot.clone()
+        }
+        Mode::DryRun => copy_slot(&mut session, settings).await?,
+    };
+    let options = Wal2jsonOptions {
+        tables: to_wal2json(&rules.tables().cloned().collect::<Vec<_>>()),
+        message_prefixes: vec![HEARTBEAT_PREFIX.to_owned()],
+        actions: Vec::new(),
+    };
+    let started = session.start_wal2json(&slot, &options).await.map_err(|failure| failure.error)?;
+    info!(
+        host = %host,
+        database = identity.dbname,
+        slot,
+        timeline = identity.timeline,
+        system_id = identity.system_id,
+        "following the write-ahead log"
+    );
+    let barrier = match settings.visibility {
+        Visibility::Skip => None,
+        Visibility::Wait => {
+            let heartbeat = settings.heartbeat.filter(|_| settings.mode == Mode::Live);
+            Some(Barrier::start(settings.connect.clone(), host, server, heartbeat))
+        }
+    };
+    Ok(Connected { stream: started.stream, barrier })
+}
+
+async fn ensure_slot(session: &mut ReplicationSession, settings: &Settings) -> Result<(), PgError> {
+    match session.usable_slot(&settings.slot, PLUGIN).await {
+        Err(error) if settings.create_slot && *error.kind() == PgErrorKind::SlotMissing => {}
+        Err(error) => return Err(error),
+        Ok(_) => return Ok(()),
+    }
+    let created = create_slot(session, settings, Persistence::Permanent, &settings.slot).await?;
+    warn!(
+        slot = settings.slot,
+        from_lsn = %created,
+        "created the slot; what was committed before is not invalidated"
+    );
+    Ok(())
+}
+
+/// A copy of the slot that ends with the session; a fresh one if there is no slot.
+async fn copy_slot(
+    session: &mut ReplicationSession,
+    settings: &Settings,
+) -> Result<String, PgError> {
+    let copy = format!("{:.40}_dry_run_{}", settings.slot, std::process::id());
+    match session.usable_slot(&settings.slot, PLUGIN).await {
+        Ok(_) => {
+            session.copy_slot_temporary(&settings.slot, &copy).await?;
+        }
+        Err(error) if *error.kind() == PgErrorKind::SlotMissing => {
+            create_slot(session, settings, Persistence::Temporary, &copy).await?;
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(copy)
+}
+
+async fn create_slot(
+    session: &mut ReplicationSession,
+    settings: &Settings,
+    persistence: Persistence,
+    name: &str,
+) -> Result<crate::lsn::Lsn, PgError> {
+    // Only to say whom the creation waits for; it does not fail for want of that.
+    let created = match connect_client(&settings.connect, session.host()).await {
+        Ok(asking) => {
+            session.create_slot_reporting(name, PLUGIN, persistence, &asking.client).await?
+        }
+        Err(_) => session.create_slot(name, PLUGIN, persistence).await?,
+    };
+    Ok(created.consistent_lsn)
+}

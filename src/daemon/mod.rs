@@ -1,0 +1,189 @@
+//! The daemon: connects, streams, and connects again, until it is told to stop.
+
+mod connect;
+mod session;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+pub use connect::Mode;
+use connect::{Connected, connect};
+use session::{Ended, Session};
+
+use crate::config::Visibility;
+use crate::pipeline::{Dispatcher, Routes};
+use crate::postgres::{ConnectConfig, PgError, PgErrorKind};
+use crate::rules::{Matcher, RuleSet};
+use crate::sinks::Lane;
+
+/// The first wait before connecting again.
+const RECONNECT_FIRST: Duration = Duration::from_millis(100);
+
+/// The longest wait before connecting again.
+const RECONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// How long a slot may be in use by another session before that is logged: after a crash the
+/// server needs a moment to notice.
+const SLOT_IN_USE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How often an outage that lasts is logged again.
+const REMINDER: Duration = Duration::from_secs(30);
+
+/// How long a stop waits for what is in flight.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How the daemon follows Postgres.
+pub struct Settings {
+    /// Where Postgres is.
+    pub connect: ConnectConfig,
+    /// The slot.
+    pub slot: String,
+    /// Whether a missing slot is created.
+    pub create_slot: bool,
+    /// Whether actions wait until their transaction is visible.
+    pub visibility: Visibility,
+    /// The time between heartbeats.
+    pub heartbeat: Option<Duration>,
+    /// For real, or not.
+    pub mode: Mode,
+}
+
+/// A daemon that is ready to run.
+pub struct Daemon {
+    settings: Settings,
+    matcher: Matcher,
+    dispatcher: Dispatcher,
+}
+
+impl Daemon {
+    /// A daemon that sends what `rules` ask for to `lanes`, which `routes` lead to. Must be called
+    /// within a runtime.
+    pub fn new(
+        settings: Settings,
+        rules: Arc<RuleSet>,
+        lanes: Vec<(String, Lane)>,
+        routes: Routes,
+    ) -> Self {
+        let dispatcher = Dispatcher::new(lanes, routes);
+        Daemon { settings, matcher: Matcher::new(rules), dispatcher }
+    }
+
+    /// Works until `stop` completes; then finishes what is in flight and confirms it.
+    ///
+    /// # Errors
+    /// Only what no waiting mends: the slot belongs to another database or plugin.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), PgError> {
+        let mut stop = std::pin::pin!(stop);
+        let mut outage = Outage::default();
+        loop {
+            let attempt = tokio::select! {
+                biased;
+                () = &mut stop => return Ok(()),
+                connected = connect(&self.settings, self.matcher.rules()) => connected,
+                // What was received before goes on to the sinks while Postgres is away.
+                () = turn_for_ever(&mut self.dispatcher) => continue,
+            };
+            let error = match attempt {
+                Ok(connected) => {
+                    outage.end();
+                    match self.stream(connected, stop.as_mut()).await {
+                        Ended::Stopped => return Ok(()),
+                        Ended::Broken(error) => error,
+                    }
+                }
+                Err(error) if is_final(&error) => return Err(error),
+                Err(error) => error,
+            };
+            let wait = outage.next_wait(&error);
+            tokio::select! {
+                biased;
+                () = &mut stop => return Ok(()),
+                () = tokio::time::sleep(wait) => {}
+                () = turn_for_ever(&mut self.dispatcher) => {}
+            }
+        }
+    }
+
+    async fn stream(
+        &mut self,
+        connected: Connected,
+        stop: std::pin::Pin<&mut impl Future<Output = ()>>,
+    ) -> Ended {
+        let Daemon { settings, matcher, dispatcher } = self;
+        let mut session = Session::new(connected, settings.mode, matcher, dispatcher);
+        match session.follow(stop).await {
+            Ok(()) => {
+                session.stop(STOP_PATIENCE).await;
+                Ended::Stopped
+            }
+            Err(error) => {
+                self.dispatcher.plan_mut().disconnect();
+                Ended::Broken(error)
+            }
+        }
+    }
+}
+
+async fn turn_for_ever(dispatcher: &mut Dispatcher) {
+    loop {
+        dispatcher.turn().await;
+    }
+}
+
+/// Whether a person chose the wrong slot: nothing that the daemon waits for will change that.
+fn is_final(error: &PgError) -> bool {
+    matches!(
+        error.kind(),
+        PgErrorKind::SlotOfOtherDatabase { .. } | PgErrorKind::SlotOfOtherPlugin { .. }
+    )
+}
+
+/// The time without a stream: how long it lasts, and what was said about it.
+#[derive(Default)]
+struct Outage {
+    since: Option<Instant>,
+    logged: Option<(Instant, PgErrorKind)>,
+    attempts: u32,
+}
+
+impl Outage {
+    fn end(&mut self) {
+        if let (Some(since), Some(_)) = (self.since, &self.logged) {
+            let (attempts, seconds) = (self.attempts, since.elapsed().as_secs_f32());
+            info!("connected to Postgres again, after {attempts} attempts, {seconds:.1} s");
+        }
+        *self = Outage::default();
+    }
+
+    /// Logs the error, if it is new or long ago, and says how long to wait.
+    fn next_wait(&mut self, error: &PgError) -> Duration {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.attempts += 1;
+        let is_in_use = matches!(error.kind(), PgErrorKind::SlotInUse { .. });
+        let is_news = match &self.logged {
+            None => !is_in_use || since.elapsed() > SLOT_IN_USE_PATIENCE,
+            Some((at, kind)) => kind != error.kind() || at.elapsed() > REMINDER,
+        };
+        if is_news {
+            self.logged = Some((Instant::now(), error.kind().clone()));
+            log(error);
+        }
+        if is_in_use {
+            return RECONNECT_FIRST;
+        }
+        let doubled = RECONNECT_FIRST.saturating_mul(1 << (self.attempts - 1).min(10));
+        doubled.min(RECONNECT_MAX).mul_f64(0.5 + 0.5 * fastrand::f64())
+    }
+}
+
+fn log(error: &PgError) {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    let hint = error.hint();
+    if error.is_configuration() {
+        error!(cause, hint, "{error}; trying again");
+    } else {
+        warn!(cause, hint, "{error}; trying again");
+    }
+}

@@ -1,0 +1,226 @@
+//! The barrier: which transactions can other sessions see?
+//!
+//! A walsender may send a commit before anybody can see it. So an ordinary connection to the same
+//! server is asked for its snapshot, whenever somebody waits and only then. The same connection
+//! writes the heartbeat, which lets an idle database's slot move on.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tracing::{debug, error, info, warn};
+
+use super::client::{OrdinaryConnection, ServerIdentity, connect_client, server_identity};
+use super::error::PgError;
+use super::socket::ChosenHost;
+use super::url::ConnectConfig;
+use crate::snapshot::Snapshot;
+
+/// The prefix of the messages that prove that the whole way works.
+pub const HEARTBEAT_PREFIX: &str = "walpurge.heartbeat";
+
+/// How long an answer may take before the connection counts as dead: the question touches no table.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The wait before connecting again.
+const RECONNECT_WAIT: Duration = Duration::from_millis(500);
+
+/// How many questions in a row are asked without a wait: a commit is usually visible within
+/// microseconds after it was streamed.
+const IMPATIENT_QUESTIONS: u32 = 3;
+
+/// The longest wait between questions, which bounds how late a transaction is noticed.
+const QUESTION_WAIT_MAX: Duration = Duration::from_millis(10);
+
+/// Asks one server for snapshots, in a task of its own that ends when this is dropped.
+pub struct Barrier {
+    questions: mpsc::Sender<Duration>,
+    answers: mpsc::Receiver<Snapshot>,
+    asked: Asked,
+    /// Questions since somebody began to wait.
+    repeated: u32,
+    _task: JoinSet<()>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    Snapshot,
+}
+
+impl Barrier {
+    /// Connects to `host`, which must be `server`, and again whenever that breaks.
+    pub fn start(
+        config: ConnectConfig,
+        host: ChosenHost,
+        server: ServerIdentity,
+        heartbeat: Option<Duration>,
+    ) -> Self {
+        let (questions, asked) = mpsc::channel(1);
+        let (answer, answers) = mpsc::channel(1);
+        let asker = Asker { config, host, server, heartbeat, asked, answer, open: None };
+        let mut task = JoinSet::new();
+        task.spawn(asker.run());
+        Barrier { questions, answers, asked: Asked::Nothing, repeated: 0, _task: task }
+    }
+
+    /// Asks for a snapshot, unless one is under way; the more often in a row, the slower.
+    pub fn ask(&mut self) {
+        if self.asked == Asked::Snapshot {
+            return;
+        }
+        let wait = match self.repeated.checked_sub(IMPATIENT_QUESTIONS) {
+            None => Duration::ZERO,
+            Some(late) => QUESTION_WAIT_MAX.min(Duration::from_millis(1 << late.min(10))),
+        };
+        // The channel is empty: its only question was answered. The task lives as long as we do.
+        if self.questions.try_send(wait).is_ok() {
+            self.asked = Asked::Snapshot;
+            self.repeated += 1;
+        }
+    }
+
+    /// Nobody waits any more.
+    pub fn rest(&mut self) {
+        self.repeated = 0;
+    }
+
+    /// The next snapshot that was asked for. Cancel safe.
+    pub async fn snapshot(&mut self) -> Snapshot {
+        match self.answers.recv().await {
+            Some(snapshot) => {
+                self.asked = Asked::Nothing;
+                snapshot
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The task behind a [`Barrier`].
+struct Asker {
+    config: ConnectConfig,
+    host: ChosenHost,
+    server: ServerIdentity,
+    heartbeat: Option<Duration>,
+    asked: mpsc::Receiver<Duration>,
+    answer: mpsc::Sender<Snapshot>,
+    /// A question that is not answered yet, which the next connection goes on with.
+    open: Option<Duration>,
+}
+
+/// Why a connection is of no use any more.
+enum Broken {
+    Connection(PgError),
+    Query(tokio_postgres::Error),
+    NoAnswer,
+    OtherServer,
+    /// Nobody asks any more.
+    Unused,
+}
+
+impl Asker {
+    async fn run(mut self) {
+        let mut failures = 0u32;
+        loop {
+            match self.serve(&mut failures).await {
+                Broken::Unused => return,
+                broken => {
+                    failures += 1;
+                    // The stream breaks together with this and says why; a warning here is for
+                    // the case that only this connection is refused.
+                    if failures == 3 {
+                        broken.log();
+                    }
+                }
+            }
+            sleep(RECONNECT_WAIT).await;
+        }
+    }
+
+    async fn serve(&mut self, failures: &mut u32) -> Broken {
+        let connection = match connect_client(&self.config, &self.host).await {
+            Ok(connection) => connection,
+            Err(error) => return Broken::Connection(error),
+        };
+        match server_identity(&connection.client).await {
+            Ok(server) if server == self.server => {}
+            Ok(_) => return Broken::OtherServer,
+            Err(error) => return Broken::Connection(error),
+        }
+        if *failures >= 3 {
+            info!("the barrier's connection works again");
+        }
+        *failures = 0;
+        let result = self.answer_questions(&connection).await;
+        result.err().unwrap_or(Broken::Unused)
+    }
+
+    async fn answer_questions(&mut self, connection: &OrdinaryConnection) -> Result<(), Broken> {
+        let client = &connection.client;
+        let ask = client.prepare("SELECT pg_catalog.pg_current_snapshot()::text");
+        let question = ask.await.map_err(Broken::Query)?;
+        // A day is as good as never, and an interval needs a period.
+        let period = self.heartbeat.unwrap_or(Duration::from_secs(86_400));
+        let mut heartbeat = interval_at(Instant::now() + period, period);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if let Some(wait) = self.open {
+                if !wait.is_zero() {
+                    sleep(wait).await;
+                }
+                let answer = timeout(ANSWER_TIMEOUT, client.query_one(&question, &[])).await;
+                let row = answer.map_err(|_| Broken::NoAnswer)?.map_err(Broken::Query)?;
+                let snapshot: String = row.try_get(0).map_err(Broken::Query)?;
+                let Ok(snapshot) = snapshot.parse() else { return Err(Broken::NoAnswer) };
+                self.open = None;
+                if self.answer.send(snapshot).await.is_err() {
+                    return Ok(());
+                }
+            }
+            tokio::select! {
+                question = self.asked.recv() => match question {
+                    Some(wait) => self.open = Some(wait),
+                    None => return Ok(()),
+                },
+                _ = heartbeat.tick(), if self.heartbeat.is_some() => {
+                    beat(client).await?;
+                }
+            }
+        }
+    }
+}
+
+async fn beat(client: &tokio_postgres::Client) -> Result<(), Broken> {
+    let sql = "SELECT pg_catalog.pg_logical_emit_message(false, $1, '')";
+    match timeout(ANSWER_TIMEOUT, client.execute(sql, &[&HEARTBEAT_PREFIX])).await {
+        Ok(Ok(_)) => Ok(()),
+        // A standby cannot write one, and needs none.
+        Ok(Err(error)) if !error.is_closed() => {
+            debug!("no heartbeat: {error}");
+            Ok(())
+        }
+        Ok(Err(error)) => Err(Broken::Query(error)),
+        Err(_) => Err(Broken::NoAnswer),
+    }
+}
+
+impl Broken {
+    fn log(&self) {
+        const HELD: &str = "invalidations wait until visibility can be asked for";
+        match self {
+            Broken::Connection(error) => {
+                let hint = error.hint();
+                warn!(hint, "{HELD}: {error}: {:?}", error.kind());
+            }
+            Broken::Query(error) => warn!("{HELD}: {error}"),
+            Broken::NoAnswer => warn!("{HELD}: the server gave no answer"),
+            Broken::OtherServer => error!(
+                hint = "let postgres.url lead to one server, without a balancer in between",
+                "{HELD}: an ordinary connection reaches another server than the replication connection"
+            ),
+            Broken::Unused => {}
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! How does walpurge talk to Postgres?
+//!
+//! A [`ConnectConfig`] opens a [`ReplicationSession`] (slots, catalog, identity), which becomes a
+//! [`ReplicationStream`] of [`Frame`]s; and ordinary connections to the very same server, through
+//! tokio-postgres. [`PgError`] says what went wrong, whether a retry helps, and what mends it.
+//!
+//! Absent on purpose: what a change means (`decode`), what is confirmed and when (`pipeline`),
+//! waiting and trying again (the daemon).
+
+mod auth;
+mod barrier;
+mod blockers;
+mod channel_binding;
+pub mod client;
+mod connect;
+mod error;
+mod fields;
+mod frame;
+mod hint;
+pub mod quote;
+mod replication;
+mod session;
+mod slot;
+mod socket;
+mod tls;
+mod url;
+mod wal2json;
+mod wire;
+
+pub use barrier::{Barrier, HEARTBEAT_PREFIX};
+pub use blockers::{Blocker, blockers};
+pub use client::{
+    ConnectionTask, OrdinaryConnection, ServerIdentity, connect_any, connect_client,
+    server_identity,
+};
+pub use error::{PgError, PgErrorKind};
+pub use fields::{Notice, ServerError};
+pub use frame::{
+    FRAME_BYTES_MAX, Frame, FrameError, FrameReader, OVERSIZED_HEAD_BYTES, READ_BYTES,
+};
+pub use replication::{ReplicationStream, Reply};
+pub use session::{ReplicationSession, Rows, StartFailure, SystemIdentity};
+pub use slot::{CreatedSlot, Persistence, SlotInfo, WalStatus};
+pub use socket::{ChosenHost, Encryption};
+pub use url::{
+    ChannelBinding, ConnectConfig, Host, HostSpec, Keepalive, RootCert, SslMode,
+    TargetSessionAttrs, UrlError,
+};
+pub use wal2json::{NumericFormat, Wal2jsonOptions, Wal2jsonStream};

@@ -1,0 +1,381 @@
+//! What can be asked on a replication connection while it does not stream?
+//!
+//! Start-up and simple queries: Postgres lets a `replication=database` connection run the
+//! replication commands and SQL, both only through the simple protocol.
+
+use std::collections::HashMap;
+
+use postgres_protocol::message::frontend;
+
+use super::auth;
+use super::connect::{self, Opener, ServerRole};
+use super::error::{PgError, PgErrorKind, Subject};
+use super::fields::{Cursor, ServerError};
+use super::replication::ReplicationStream;
+use super::socket::ChosenHost;
+use super::url::ConnectConfig;
+use super::wire::Wire;
+use crate::lsn::Lsn;
+
+/// How values print, and how soon a dead daemon's slot is free: set for our session alone.
+const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=postgres \
+    -c extra_float_digits=1 -c bytea_output=hex -c client_min_messages=warning \
+    -c wal_sender_timeout=10s";
+
+/// The most rows that an answer may have: our own questions about the catalog have few.
+const ROWS_MAX: usize = 1_000_000;
+
+/// The rows of an answer, as text; `None` is NULL.
+pub type Rows = Vec<Vec<Option<String>>>;
+
+/// Who a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SystemIdentity {
+    /// Made by initdb; the same on every standby and in every restore.
+    pub system_id: String,
+    /// Raised by every promotion.
+    pub timeline: u32,
+    /// The end of WAL that is flushed.
+    pub flushed_lsn: Lsn,
+    /// The database that the session is connected to.
+    pub dbname: String,
+}
+
+/// A replication connection outside of a stream.
+pub struct ReplicationSession {
+    wire: Wire,
+    host: ChosenHost,
+    /// What the server reported about itself and the session.
+    parameters: HashMap<String, String>,
+    process_id: i32,
+    subject: Subject,
+}
+
+/// Why a stream did not start. The session is given back if it can still be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct StartFailure {
+    /// The session, unless the connection is gone.
+    pub session: Option<Box<ReplicationSession>>,
+    /// What happened.
+    #[source]
+    pub error: PgError,
+}
+
+/// How the server answered a command.
+enum Answer {
+    Rows(Rows),
+    Streaming,
+}
+
+/// Opens replication sessions.
+struct Replication;
+
+impl Opener for Replication {
+    type Session = ReplicationSession;
+
+    async fn open(
+        &self,
+        config: &ConnectConfig,
+        host: &ChosenHost,
+    ) -> Result<ReplicationSession, PgError> {
+        let stream = connect::open_stream(config, host).await?;
+        let host = ChosenHost { encryption: stream.encryption(), ..host.clone() };
+        let subject = Subject { host: host.to_string(), ..connect::subject(config) };
+        let mut session = ReplicationSession {
+            wire: Wire::new(stream),
+            host,
+            parameters: HashMap::new(),
+            process_id: 0,
+            subject,
+        };
+        session.start_up(config).await.map_err(|error| error.about(&session.subject))?;
+        Ok(session)
+    }
+
+    async fn role(&self, session: &mut ReplicationSession) -> Result<ServerRole, PgError> {
+        let reported = |name| session.parameters.get(name).map(|value| value == "on");
+        // Reported by Postgres 14 and later.
+        if let (Some(in_recovery), Some(read_only)) =
+            (reported("in_hot_standby"), reported("default_transaction_read_only"))
+        {
+            return Ok(ServerRole { in_recovery, read_only });
+        }
+        let rows = session.simple_query(ROLE_QUERY).await?;
+        role(&rows).ok_or_else(|| PgError::new(PgErrorKind::Protocol, "ask for the server's role"))
+    }
+}
+
+/// What [`ServerRole`] is made of, for servers that do not report it.
+pub(crate) const ROLE_QUERY: &str =
+    "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::boolean";
+
+/// The answer to [`ROLE_QUERY`].
+pub(crate) fn role(rows: &Rows) -> Option<ServerRole> {
+    let [in_recovery, read_only] = rows.first()?.as_slice() else { return None };
+    let is_true = |value: &Option<String>| value.as_deref() == Some("t");
+    Some(ServerRole { in_recovery: is_true(in_recovery), read_only: is_true(read_only) })
+}
+
+impl ReplicationSession {
+    /// Opens a session on the first server that will have us and is of the wanted kind; each
+    /// address is given `connect_timeout`.
+    pub async fn connect(config: &ConnectConfig) -> Result<ReplicationSession, PgError> {
+        connect::walk(config, &Replication).await
+    }
+
+    async fn start_up(&mut self, config: &ConnectConfig) -> Result<(), PgError> {
+        const OPERATION: &str = "start a replication session";
+        let options = match &config.options {
+            Some(own) => format!("{SESSION_OPTIONS} {own}"),
+            None => SESSION_OPTIONS.to_string(),
+        };
+        let parameters = [
+            ("user", config.user.as_str()),
+            ("database", &config.dbname),
+            ("replication", "database"),
+            ("client_encoding", "UTF8"),
+            ("application_name", &config.application_name),
+            ("options", &options),
+        ];
+        frontend::startup_message(parameters, &mut self.wire.out)
+            .map_err(|error| PgError::new(PgErrorKind::Config, OPERATION).because(error))?;
+        self.wire.send(OPERATION).await?;
+        auth::authenticate(&mut self.wire, config).await?;
+        loop {
+            let frame = self.wire.receive(OPERATION).await?;
+            let mut cursor = Cursor(frame.body);
+            match frame.tag {
+                b'Z' => return Ok(()),
+                b'E' => return Err(refused_at_start(ServerError::parse(frame.body))),
+                b'K' => self.process_id = cursor.i32().unwrap_or_default(),
+                b'S' => {
+                    if let (Some(name), Some(value)) = (cursor.text(), cursor.text()) {
+                        self.parameters.insert(name.into_owned(), value.into_owned());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The server that was chosen.
+    pub fn host(&self) -> &ChosenHost {
+        &self.host
+    }
+
+    /// The process that serves this session.
+    pub fn process_id(&self) -> i32 {
+        self.process_id
+    }
+
+    /// The server's version, 150018 for 15.18; 0 if it did not say.
+    pub fn server_version_num(&self) -> u32 {
+        self.parameters.get("server_version").map_or(0, |text| version_num(text))
+    }
+
+    /// A setting that the server reports by itself.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).map(String::as_str)
+    }
+
+    /// Asks who the server is. A pooler in between shows itself here at the latest.
+    pub async fn identify_system(&mut self) -> Result<SystemIdentity, PgError> {
+        let operation = "identify the system";
+        let rows = self.command(operation, "IDENTIFY_SYSTEM").await?;
+        let identity = rows.into_iter().next().and_then(|row| {
+            let [system_id, timeline, lsn, dbname] = <[_; 4]>::try_from(row).ok()?;
+            Some(SystemIdentity {
+                system_id: system_id?,
+                timeline: timeline?.parse().ok()?,
+                flushed_lsn: lsn?.parse().ok()?,
+                // NULL for a physical session: something in between dropped `replication`.
+                dbname: dbname?,
+            })
+        });
+        identity.ok_or_else(|| PgError::new(PgErrorKind::Pooler, operation).about(&self.subject))
+    }
+
+    /// Runs SQL, or replication commands, and gives all rows of all their answers as text.
+    ///
+    /// Not cancel safe: a session whose query was dropped is of no use.
+    pub async fn simple_query(&mut self, sql: &str) -> Result<Rows, PgError> {
+        self.command("run a query", sql).await
+    }
+
+    pub(crate) async fn command(&mut self, operation: &str, sql: &str) -> Result<Rows, PgError> {
+        match self.exchange(operation, sql).await {
+            Ok(Answer::Rows(rows)) => Ok(rows),
+            Ok(Answer::Streaming) => Err(PgError::new(PgErrorKind::Protocol, operation)),
+            Err((error, _)) => Err(error),
+        }
+    }
+
+    /// Starts streaming from a slot, where it stands: what is confirmed is the slot's affair, so
+    /// the position is always 0/0.
+    ///
+    /// The options go to the output plugin. The future is not cancel safe.
+    pub async fn start_replication(
+        mut self,
+        slot: &str,
+        options: &[(&str, &str)],
+    ) -> Result<ReplicationStream, StartFailure> {
+        self.subject.slot = Some(slot.to_string());
+        let command = start_command(slot, options);
+        match self.exchange("start replication", &command).await {
+            Ok(Answer::Streaming) => Ok(ReplicationStream::new(self.wire, self.subject)),
+            Ok(Answer::Rows(_)) => Err(StartFailure {
+                error: PgError::new(PgErrorKind::Protocol, "start replication")
+                    .about(&self.subject),
+                session: Some(Box::new(self)),
+            }),
+            Err((error, Usable::Yes)) => Err(StartFailure { session: Some(Box::new(self)), error }),
+            Err((error, Usable::No)) => Err(StartFailure { session: None, error }),
+        }
+    }
+
+    pub(crate) fn subject_mut(&mut self) -> &mut Subject {
+        &mut self.subject
+    }
+
+    async fn exchange(&mut self, operation: &str, sql: &str) -> Result<Answer, (PgError, Usable)> {
+        match exchange(&mut self.wire, operation, sql).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                let error = PgError::server(operation, error).about(&self.subject);
+                Err((error, Usable::Yes))
+            }
+            Err(error) => Err((error.about(&self.subject), Usable::No)),
+        }
+    }
+}
+
+impl std::fmt::Debug for ReplicationSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReplicationSession")
+            .field("host", &self.host)
+            .field("process_id", &self.process_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a session can go on after an error.
+enum Usable {
+    Yes,
+    No,
+}
+
+/// Sends a command and reads its answer to the end: the inner error is the server's, after which
+/// it is ready for the next command.
+async fn exchange(
+    wire: &mut Wire,
+    operation: &str,
+    sql: &str,
+) -> Result<Result<Answer, ServerError>, PgError> {
+    frontend::query(sql, &mut wire.out)
+        .map_err(|error| PgError::new(PgErrorKind::Config, operation).because(error))?;
+    wire.send(operation).await?;
+    let mut rows = Rows::new();
+    let mut failure = None;
+    loop {
+        let frame = match wire.receive(operation).await {
+            Ok(frame) => frame,
+            Err(error) => {
+                // A FATAL error comes before the end of the connection, and says more.
+                let fatal = failure.map(|fatal| PgError::server(operation, fatal));
+                return Err(fatal.unwrap_or(error));
+            }
+        };
+        match frame.tag {
+            b'D' => {
+                let row = data_row(frame.body).filter(|_| rows.len() < ROWS_MAX);
+                rows.push(row.ok_or_else(|| PgError::new(PgErrorKind::Protocol, operation))?);
+            }
+            b'E' => failure = Some(ServerError::parse(frame.body)),
+            b'N' => {
+                let notice = ServerError::parse(frame.body);
+                tracing::debug!(%notice, "the server says");
+            }
+            b'W' => return Ok(Ok(Answer::Streaming)),
+            b'Z' => return Ok(failure.map_or(Ok(Answer::Rows(rows)), Err)),
+            // Row descriptions, command tags, settings: nothing is done with them.
+            _ => {}
+        }
+    }
+}
+
+fn data_row(body: &[u8]) -> Option<Vec<Option<String>>> {
+    let mut cursor = Cursor(body);
+    let count = cursor.u16()?;
+    let mut row = Vec::new();
+    for _ in 0..count {
+        row.push(match usize::try_from(cursor.i32()?) {
+            Ok(bytes) => Some(String::from_utf8_lossy(cursor.take(bytes)?).into_owned()),
+            Err(_) => None,
+        });
+    }
+    Some(row)
+}
+
+/// A server that refuses a setting of the startup packet names it; nothing but a change of the
+/// URL's options, or of the server, helps.
+fn refused_at_start(error: ServerError) -> PgError {
+    let setting = ["22", "42", "55"].iter().any(|class| error.sqlstate.starts_with(class));
+    let error = PgError::server("start a replication session", error);
+    match error.kind() {
+        PgErrorKind::Other { .. } if setting => error.with_kind(PgErrorKind::Config),
+        _ => error,
+    }
+}
+
+/// `15.18 (Debian …)` is 150018, `9.6.24` is 90624, `18beta1` is 180000.
+fn version_num(text: &str) -> u32 {
+    let text = text.split(|c: char| c != '.' && !c.is_ascii_digit()).next().unwrap_or_default();
+    let mut parts = text.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
+    let [major, second, third] = [(); 3].map(|()| parts.next().unwrap_or_default().min(9999));
+    if major >= 10 { major * 10_000 + second } else { major * 10_000 + second * 100 + third }
+}
+
+fn start_command(slot: &str, options: &[(&str, &str)]) -> String {
+    use super::quote::{identifier, replication_literal};
+    let options: Vec<String> = options
+        .iter()
+        .map(|(name, value)| format!("{} {}", identifier(name), replication_literal(value)))
+        .collect();
+    let slot = identifier(slot);
+    format!("START_REPLICATION SLOT {slot} LOGICAL 0/0 ({})", options.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_become_numbers() {
+        for (text, number) in [
+            ("15.18 (Debian 15.18-0+deb12u1)", 150_018),
+            ("18.4", 180_004),
+            ("18beta1", 180_000),
+            ("9.6.24", 90_624),
+            ("", 0),
+            ("99999999999.1", 1),
+        ] {
+            assert_eq!(version_num(text), number, "{text}");
+        }
+    }
+
+    #[test]
+    fn options_are_quoted() {
+        assert_eq!(
+            start_command("a\"b", &[("add-tables", r"public.it\'s"), ("x", "")]),
+            r#"START_REPLICATION SLOT "a""b" LOGICAL 0/0 ("add-tables" 'public.it\''s', "x" '')"#
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_row_is_read_without_a_panic(body: Vec<u8>) {
+            data_row(&body);
+        }
+    }
+}
