@@ -141,6 +141,7 @@ fn string_end(text: &str, before: &str, start: usize) -> usize {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)]
 mod tests {
     use super::*;
 

@@ -1,5 +1,7 @@
 //! Tests of what a configuration means; what is wrong in one is in `tests/golden/config`.
 
+#![allow(clippy::expect_used)]
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -259,4 +261,9 @@ fn a_file_that_cannot_be_read_says_which_and_why() {
     assert!(matches!(load(&path), Err(ConfigError::NotUtf8 { byte: 2, .. })));
     std::fs::write(&path, vec![b' '; FILE_BYTES_MAX as usize + 1]).expect("written");
     assert!(matches!(load(&path), Err(ConfigError::TooLarge { .. })));
+}
+
+#[test]
+fn a_byte_order_mark_and_windows_line_ends_are_no_mistakes() {
+    good(&format!("\u{feff}{}", MINIMAL.replace('\n', "\r\n")));
 }

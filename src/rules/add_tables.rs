@@ -48,6 +48,7 @@ fn escape(name: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)]
 mod tests {
     use super::*;
     use crate::problem::Text;

@@ -1,3 +1,5 @@
 //! Every integration test, in one binary: it links once.
 
+#![allow(clippy::expect_used)]
+
 mod config;
