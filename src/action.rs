@@ -21,6 +21,10 @@ pub enum Verb {
     Tag,
     /// Redis: invalidate every existing tag that matches.
     TagMatching,
+    /// CDN: purge everything that carries one surrogate key.
+    PurgeKey,
+    /// CDN: purge one path.
+    PurgePath,
 }
 
 impl Verb {
@@ -32,6 +36,24 @@ impl Verb {
             Verb::DeleteMatching => "delete_matching",
             Verb::Bump | Verb::BumpMatching => "bump",
             Verb::Tag | Verb::TagMatching => "tags",
+            Verb::PurgeKey => "purge_keys",
+            Verb::PurgePath => "purge_paths",
+        }
+    }
+}
+
+/// A kind of sink, and so what it can express.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinkKind {
+    /// A Redis server.
+    Redis,
+}
+
+impl SinkKind {
+    /// Whether a sink of this kind can do `verb`.
+    pub fn supports(self, verb: Verb) -> bool {
+        match self {
+            SinkKind::Redis => !matches!(verb, Verb::PurgeKey | Verb::PurgePath),
         }
     }
 }

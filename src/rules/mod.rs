@@ -1,11 +1,26 @@
 //! Rules: which change asks for which actions.
+//!
+//! What was typed ([`RuleSpec`]) is compiled once into a [`RuleSet`]; a [`Matcher`] then turns each
+//! change into [`Emission`]s as it arrives. Pure: no I/O, no clock.
 
 mod add_tables;
+mod compile;
+mod elements;
+mod fallback;
+mod filter;
+mod matcher;
 mod name;
+mod render;
 mod spec;
 mod table;
+mod template;
 
 pub use add_tables::to_wal2json;
+pub use compile::{Rule, RuleId, RuleSet, SinkId, Step, compile};
+pub use fallback::{Cause, Coarse};
+pub use matcher::{Emission, Matcher};
 pub use name::rule_names;
-pub use spec::{FallbackSpec, RULE_VERBS, RuleSpec};
+pub use render::Facts;
+pub use spec::{FallbackSpec, RULE_VERBS, RuleSpec, SinkSpec};
 pub use table::{Part, TablePattern};
+pub use template::{Template, TemplateError};

@@ -1,6 +1,6 @@
 //! A rule as it was typed: what the configuration hands to the compiler.
 
-use crate::action::Verb;
+use crate::action::{SinkKind, Verb};
 use crate::change::Op;
 use crate::problem::{Span, Text};
 
@@ -40,4 +40,14 @@ pub enum FallbackSpec {
 }
 
 /// The verbs that a rule may name, in the order in which their actions come out.
-pub const RULE_VERBS: [Verb; 4] = [Verb::Delete, Verb::DeleteMatching, Verb::Bump, Verb::Tag];
+pub const RULE_VERBS: [Verb; 6] =
+    [Verb::Delete, Verb::DeleteMatching, Verb::Bump, Verb::Tag, Verb::PurgeKey, Verb::PurgePath];
+
+/// A configured sink, as far as rules are concerned.
+#[derive(Clone, Debug)]
+pub struct SinkSpec {
+    /// Its name.
+    pub name: String,
+    /// What it can express.
+    pub kind: SinkKind,
+}

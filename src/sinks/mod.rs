@@ -1,9 +1,31 @@
 //! The configured endpoints that actions go to: one folder for each kind.
 //!
-//! A sink has lanes; a lane sends one [`Batch`](crate::action::Batch) at a time. A lane tries
+//! A sink has lanes; a lane sends one [`Batch`] at a time. A lane tries
 //! once and says what came of it; waiting and trying again is the pipeline's affair.
 
 use std::time::Duration;
+
+use crate::action::Batch;
+
+pub mod redis;
+
+/// Part of a sink that can be busy on its own, of whichever kind.
+pub enum Lane {
+    /// A connection to Redis.
+    Redis(redis::RedisLane),
+}
+
+impl Lane {
+    /// Does all of `batch`, or says why it did not. It tries once.
+    ///
+    /// # Errors
+    /// A [`Failure`]: any part of the batch may have run, and all of it must be sent again.
+    pub async fn send(&mut self, batch: &Batch) -> Result<Report, Failure> {
+        match self {
+            Lane::Redis(lane) => lane.send(batch).await,
+        }
+    }
+}
 
 /// What a lane did with a batch whose every action is finished.
 ///

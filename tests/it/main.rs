@@ -1,5 +1,11 @@
-//! Every integration test, in one binary: it links once.
+//! Every integration test, against real servers, in one binary: it links once.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "in a test a broken environment should stop it at once and loudly"
+)]
 
 #![allow(clippy::expect_used)]
 
 mod config;
+mod redis_sink;

@@ -1,0 +1,150 @@
+//! What waits for a lane: distinct actions in the order in which they came, each with the oldest
+//! transaction that asked for it.
+//!
+//! The actions stand in pages, each the batch that a sink will get. A hash table knows where an
+//! action stands, and holds no second copy of it.
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+
+use hashbrown::HashTable;
+
+use super::progress::TxnId;
+use crate::action::{Action, Batch};
+
+/// How many actions go to a sink together at most: some tens of kilobytes, which Redis removes in
+/// well under a millisecond.
+const PAGE_ACTIONS_MAX: usize = 1024;
+
+/// How many bytes of values one page holds before the next one is begun.
+const PAGE_BYTES_MAX: usize = 1 << 20;
+
+/// What an action costs in memory beside its value: its entry, owner, hash and place.
+const ACTION_BYTES: usize = 48;
+
+/// Emptied pages that are kept for reuse.
+const SPARE_PAGES_MAX: usize = 4;
+
+/// Distinct waiting actions.
+#[derive(Debug, Default)]
+pub(super) struct ActionSet {
+    places: HashTable<Place>,
+    pages: VecDeque<Page>,
+    /// The number of the first page; numbers wrap around.
+    first_page: u32,
+    spare: Vec<Page>,
+    bytes: usize,
+    hasher: foldhash::fast::FixedState,
+}
+
+/// Where an action stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    page: u32,
+    slot: u32,
+}
+
+/// Actions that will be sent together.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    /// The actions.
+    pub(super) batch: Batch,
+    /// For each, the transaction that waits for it.
+    pub(super) owners: Vec<TxnId>,
+    hashes: Vec<u64>,
+}
+
+/// What became of an action that was put into the set.
+pub(super) enum Put<'s> {
+    /// It is new.
+    Added,
+    /// It waits already, for this transaction, which may be exchanged for an older one.
+    Merged(&'s mut TxnId),
+}
+
+impl ActionSet {
+    /// The memory that the waiting actions take, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    /// How many actions wait.
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Adds an action for a transaction, unless its equal waits already.
+    pub(super) fn put(&mut self, action: Action<'_>, owner: TxnId) -> Put<'_> {
+        let hash = self.hasher.hash_one((action.verb as u8, action.value));
+        let (pages, first) = (&self.pages, self.first_page);
+        let at = |place: &Place| (place.page.wrapping_sub(first) as usize, place.slot as usize);
+        let is_equal = |place: &Place| {
+            let (page, slot) = at(place);
+            pages[page].batch.get(slot) == action
+        };
+        if let Some(place) = self.places.find(hash, is_equal) {
+            let (page, slot) = at(place);
+            return Put::Merged(&mut self.pages[page].owners[slot]);
+        }
+        self.append(action, owner, hash);
+        Put::Added
+    }
+
+    fn append(&mut self, action: Action<'_>, owner: TxnId, hash: u64) {
+        let is_full = self.pages.back().is_none_or(|page| {
+            page.batch.len() >= PAGE_ACTIONS_MAX || page.batch.value_bytes() >= PAGE_BYTES_MAX
+        });
+        if is_full {
+            self.pages.push_back(self.spare.pop().unwrap_or_default());
+        }
+        let number = self.first_page.wrapping_add(self.pages.len() as u32 - 1);
+        let Some(page) = self.pages.back_mut() else { return };
+        let place = Place { page: number, slot: page.batch.len() as u32 };
+        page.batch.push(action);
+        page.owners.push(owner);
+        page.hashes.push(hash);
+        self.bytes += action.value.len() + ACTION_BYTES;
+        let (pages, first) = (&self.pages, self.first_page);
+        self.places.insert_unique(hash, place, |place| {
+            pages[place.page.wrapping_sub(first) as usize].hashes[place.slot as usize]
+        });
+    }
+
+    /// Takes the actions that have waited longest. They merge with nothing any more.
+    pub(super) fn take(&mut self) -> Option<Page> {
+        let page = self.pages.pop_front()?;
+        let number = self.first_page;
+        self.first_page = self.first_page.wrapping_add(1);
+        self.bytes -= page.batch.value_bytes() + ACTION_BYTES * page.batch.len();
+        if self.pages.is_empty() {
+            self.places.clear();
+            // A table that a burst has grown is not kept for ever.
+            if self.places.capacity() > 4 * PAGE_ACTIONS_MAX {
+                self.places = HashTable::new();
+            }
+            return Some(page);
+        }
+        for (slot, &hash) in page.hashes.iter().enumerate() {
+            let place = Place { page: number, slot: slot as u32 };
+            if let Ok(found) = self.places.find_entry(hash, |&other| other == place) {
+                found.remove();
+            }
+        }
+        Some(page)
+    }
+
+    /// Keeps an emptied page's memory for later.
+    pub(super) fn recycle(&mut self, mut page: Page) {
+        if self.spare.len() < SPARE_PAGES_MAX {
+            page.batch.clear();
+            page.owners.clear();
+            page.hashes.clear();
+            self.spare.push(page);
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! The plan beside a model that forgets nothing, under random interleavings.
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const LANES: usize = 2;
+
+fn plan() -> Plan {
+    Plan::new(LANES, Box::new(|sink, _| LaneId(sink.0 as usize)))
+}
+
+fn push(plan: &mut Plan, lane: usize, value: &str) {
+    plan.push(&[SinkId(lane as u32)], Action { verb: Verb::Delete, value: value.as_bytes() });
+}
+
+fn values(batch: &Batch) -> Vec<String> {
+    batch.iter().map(|action| String::from_utf8(action.value.to_vec()).unwrap()).collect()
+}
+
+fn snapshot(xmax: u32, in_progress: &[u32]) -> Snapshot {
+    let listed: Vec<_> = in_progress.iter().map(u32::to_string).collect();
+    let xmin = in_progress.iter().min().unwrap_or(&xmax);
+    format!("{xmin}:{xmax}:{}", listed.join(",")).parse().unwrap()
+}
+
+/// A transaction of one action in lane 0 that needs no barrier.
+fn transact(plan: &mut Plan, value: &str, end_lsn: u64) {
+    plan.begin(None);
+    push(plan, 0, value);
+    plan.commit(Lsn(end_lsn));
+}
+
+#[test]
+fn a_key_dirtied_before_its_delete_is_deleted_once() {
+    let mut plan = plan();
+    transact(&mut plan, "k", 1);
+    transact(&mut plan, "k", 2);
+    let batch = plan.take(LaneId(0)).unwrap();
+    assert_eq!(values(&batch), ["k"]);
+    assert_eq!(plan.confirmed_lsn(), Lsn(0));
+    plan.done(LaneId(0), batch);
+    assert_eq!(plan.confirmed_lsn(), Lsn(2));
+}
+
+#[test]
+fn a_key_dirtied_during_its_delete_is_deleted_again() {
+    let mut plan = plan();
+    transact(&mut plan, "k", 1);
+    let batch = plan.take(LaneId(0)).unwrap();
+    transact(&mut plan, "k", 2);
+    assert!(plan.take(LaneId(0)).is_none(), "the lane is busy");
+    plan.done(LaneId(0), batch);
+    assert_eq!(plan.confirmed_lsn(), Lsn(1));
+    let batch = plan.take(LaneId(0)).unwrap();
+    assert_eq!(values(&batch), ["k"]);
+    plan.done(LaneId(0), batch);
+    assert_eq!(plan.confirmed_lsn(), Lsn(2));
+}
+
+#[test]
+fn a_key_dirtied_faster_than_the_sink_answers_still_makes_progress() {
+    let mut plan = plan();
+    transact(&mut plan, "hot", 1);
+    for round in 0..100 {
+        let batch = plan.take(LaneId(0)).unwrap();
+        for dirtied in 1..=1000 {
+            transact(&mut plan, "hot", round * 1000 + dirtied + 1);
+        }
+        transact(&mut plan, &format!("cold{round}"), round * 1000 + 1001);
+        assert!(plan.progress.len() <= 4, "{} transactions", plan.progress.len());
+        plan.done(LaneId(0), batch);
+        assert!(plan.confirmed_lsn() >= Lsn(round * 1000 + 1));
+    }
+}
+
+#[test]
+fn merging_keeps_the_oldest_transaction() {
+    let mut plan = plan();
+    // 10 is streamed first but becomes visible last.
+    for (xid, end_lsn) in [(10, 1), (11, 2)] {
+        plan.begin(Some(xid));
+        push(&mut plan, 0, "k");
+        plan.commit(Lsn(end_lsn));
+    }
+    plan.show(snapshot(12, &[10]));
+    plan.show(snapshot(12, &[]));
+    let batch = plan.take(LaneId(0)).unwrap();
+    assert_eq!(values(&batch), ["k"]);
+    plan.done(LaneId(0), batch);
+    assert_eq!(plan.confirmed_lsn(), Lsn(2));
+}
+
+#[test]
+fn an_invisible_transaction_delays_nobody_else() {
+    let mut plan = plan();
+    plan.begin(Some(10));
+    push(&mut plan, 0, "hidden");
+    plan.commit(Lsn(1));
+    plan.begin(Some(11));
+    push(&mut plan, 0, "seen");
+    plan.show(snapshot(12, &[10]));
+    let batch = plan.take(LaneId(0)).unwrap();
+    assert_eq!(values(&batch), ["seen"]);
+    plan.done(LaneId(0), batch);
+    plan.commit(Lsn(2));
+    assert_eq!(plan.confirmed_lsn(), Lsn(0));
+}
+
+#[test]
+fn idle_positions_are_confirmed_only_behind_what_is_unfinished() {
+    let mut plan = plan();
+    plan.advance(Lsn(5));
+    assert_eq!(plan.confirmed_lsn(), Lsn(5));
+    plan.begin(None);
+    plan.advance(Lsn(9));
+    assert_eq!(plan.confirmed_lsn(), Lsn(5), "a transaction is open");
+    push(&mut plan, 0, "k");
+    plan.commit(Lsn(10));
+    plan.advance(Lsn(20));
+    assert_eq!(plan.confirmed_lsn(), Lsn(5));
+    let batch = plan.take(LaneId(0)).unwrap();
+    plan.done(LaneId(0), batch);
+    assert_eq!(plan.confirmed_lsn(), Lsn(20));
+}
+
+#[test]
+fn what_waits_is_bounded() {
+    let mut plan = plan();
+    plan.begin(None);
+    let mut count = 0;
+    while plan.has_room() {
+        push(&mut plan, 0, &format!("product:{count}"));
+        count += 1;
+    }
+    assert!((100_000..1_000_000).contains(&count), "{count}");
+    let batch = plan.take(LaneId(0)).unwrap();
+    assert!(plan.has_room());
+    assert_eq!(batch.len(), 1024);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Begin,
+    Push { lane: usize, key: u8 },
+    Commit,
+    Keepalive,
+    Show { still_invisible: Vec<prop::sample::Index> },
+    Take { lane: usize },
+    Done { lane: usize },
+    Disconnect,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => Just(Step::Begin),
+        8 => (0..LANES, 0..6u8).prop_map(|(lane, key)| Step::Push { lane, key }),
+        3 => Just(Step::Commit),
+        1 => Just(Step::Keepalive),
+        3 => prop::collection::vec(any::<prop::sample::Index>(), 0..3)
+            .prop_map(|still_invisible| Step::Show { still_invisible }),
+        4 => (0..LANES).prop_map(|lane| Step::Take { lane }),
+        4 => (0..LANES).prop_map(|lane| Step::Done { lane }),
+        1 => Just(Step::Disconnect),
+    ]
+}
+
+/// A transaction as the server has it: sent again after every disconnect until it is confirmed.
+#[derive(Clone, Debug)]
+struct Sent {
+    xid: u32,
+    end_lsn: Lsn,
+    asked: Vec<(usize, u8)>,
+}
+
+/// What one session has streamed of a transaction, and what became of each of its actions.
+#[derive(Debug)]
+struct Streamed {
+    sent: usize,
+    is_closed: bool,
+    /// Whether a snapshot of this session has shown it.
+    is_shown: bool,
+    actions: Vec<((usize, u8), Fate)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    Waiting,
+    InFlight,
+    Done,
+    /// Forgotten when its session ended.
+    Dropped,
+}
+
+#[derive(Default)]
+struct Model {
+    /// Everything the server has committed, in commit order.
+    log: Vec<Sent>,
+    /// Every session's transactions, in stream order.
+    streamed: Vec<Streamed>,
+    visible: HashSet<u32>,
+    /// What this session's last snapshot shows.
+    shown: HashSet<u32>,
+    in_flight: [Option<Batch>; LANES],
+}
+
+impl Model {
+    fn check(&self, plan: &Plan) {
+        let confirmed = plan.confirmed_lsn();
+        for (at, _) in self.log.iter().enumerate().filter(|(_, sent)| sent.end_lsn <= confirmed) {
+            let is_finished = self.streamed.iter().any(|streamed| {
+                streamed.sent == at
+                    && streamed.is_closed
+                    && streamed.actions.iter().all(|(_, fate)| *fate == Fate::Done)
+            });
+            assert!(is_finished, "{confirmed} is confirmed too early: {self:?}");
+        }
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#?} {:#?}", self.log, self.streamed)
+    }
+}
+
+fn run(steps: Vec<Step>) {
+    let mut plan = plan();
+    let mut model = Model::default();
+    // What the session has still to stream again.
+    let mut resend = 0..0;
+    let mut is_open = false;
+    for step in steps {
+        match step {
+            Step::Begin if !is_open => {
+                let sent = resend.next().unwrap_or_else(|| {
+                    let xid = 10 + model.log.len() as u32;
+                    let end_lsn = Lsn(10 * u64::from(xid));
+                    model.log.push(Sent { xid, end_lsn, asked: Vec::new() });
+                    model.log.len() - 1
+                });
+                plan.begin(Some(model.log[sent].xid));
+                is_open = true;
+                let is_shown = model.shown.contains(&model.log[sent].xid);
+                let actions = Vec::new();
+                model.streamed.push(Streamed { sent, is_closed: false, is_shown, actions });
+                for (lane, key) in model.log[sent].asked.clone() {
+                    push(&mut plan, lane, &key.to_string());
+                    let streamed = model.streamed.last_mut().unwrap();
+                    streamed.actions.push(((lane, key), Fate::Waiting));
+                }
+            }
+            Step::Push { lane, key } if is_open => {
+                let streamed = model.streamed.last_mut().unwrap();
+                // A transaction that is sent again is the same as before.
+                if streamed.sent + 1 == model.log.len() {
+                    push(&mut plan, lane, &key.to_string());
+                    streamed.actions.push(((lane, key), Fate::Waiting));
+                    model.log[streamed.sent].asked.push((lane, key));
+                }
+            }
+            Step::Commit if is_open => {
+                let streamed = model.streamed.last_mut().unwrap();
+                streamed.is_closed = true;
+                plan.commit(model.log[streamed.sent].end_lsn);
+                is_open = false;
+            }
+            Step::Keepalive if !is_open && resend.is_empty() => {
+                let end = model.log.last().map_or(Lsn(1), |sent| Lsn(sent.end_lsn.0 + 1));
+                plan.advance(end);
+            }
+            Step::Show { still_invisible } => {
+                let all: Vec<u32> = model.log.iter().map(|sent| sent.xid).collect();
+                let mut hidden: Vec<u32> = match all.is_empty() {
+                    true => Vec::new(),
+                    false => still_invisible.iter().map(|index| *index.get(&all)).collect(),
+                };
+                // What was visible once stays so.
+                hidden.retain(|xid| !model.visible.contains(xid));
+                plan.show(snapshot(10 + model.log.len() as u32, &hidden));
+                model.shown = all.into_iter().filter(|xid| !hidden.contains(xid)).collect();
+                model.visible.extend(&model.shown);
+                for streamed in &mut model.streamed {
+                    streamed.is_shown |= model.shown.contains(&model.log[streamed.sent].xid);
+                }
+            }
+            Step::Take { lane } => {
+                let Some(batch) = plan.take(LaneId(lane)) else { continue };
+                assert!(model.in_flight[lane].is_none(), "one batch in flight");
+                let keys = values(&batch);
+                let unique: HashSet<_> = keys.iter().collect();
+                assert_eq!(unique.len(), keys.len(), "merged while waiting");
+                for key in &keys {
+                    let asked = (lane, key.parse::<u8>().unwrap());
+                    let was_visible = model.log.iter().any(|sent| {
+                        model.visible.contains(&sent.xid) && sent.asked.contains(&asked)
+                    });
+                    assert!(was_visible, "{asked:?} runs early: {model:?}");
+                    for streamed in model.streamed.iter_mut().filter(|streamed| streamed.is_shown) {
+                        for (action, fate) in &mut streamed.actions {
+                            if *action == asked && *fate == Fate::Waiting {
+                                *fate = Fate::InFlight;
+                            }
+                        }
+                    }
+                }
+                model.in_flight[lane] = Some(batch);
+            }
+            Step::Done { lane } => {
+                let Some(batch) = model.in_flight[lane].take() else { continue };
+                plan.done(LaneId(lane), batch);
+                for streamed in &mut model.streamed {
+                    for ((of, _), fate) in &mut streamed.actions {
+                        if *of == lane && *fate == Fate::InFlight {
+                            *fate = Fate::Done;
+                        }
+                    }
+                }
+            }
+            Step::Disconnect => {
+                plan.disconnect();
+                let confirmed = plan.confirmed_lsn();
+                let first = model.log.iter().position(|sent| sent.end_lsn > confirmed);
+                resend = first.unwrap_or(model.log.len())..model.log.len();
+                for streamed in model.streamed.iter_mut().filter(|streamed| !streamed.is_shown) {
+                    for (_, fate) in &mut streamed.actions {
+                        *fate = Fate::Dropped;
+                    }
+                }
+                model.shown.clear();
+                is_open = false;
+            }
+            _ => {}
+        }
+        model.check(&plan);
+    }
+    // When all is streamed, visible and answered, everything is confirmed.
+    if is_open {
+        plan.commit(model.log[model.streamed.last().unwrap().sent].end_lsn);
+    }
+    for sent in resend {
+        plan.begin(Some(model.log[sent].xid));
+        for &(lane, key) in &model.log[sent].asked {
+            push(&mut plan, lane, &key.to_string());
+        }
+        plan.commit(model.log[sent].end_lsn);
+    }
+    plan.show(snapshot(10 + model.log.len() as u32, &[]));
+    for lane in 0..LANES {
+        if let Some(batch) = model.in_flight[lane].take() {
+            plan.done(LaneId(lane), batch);
+        }
+        while let Some(batch) = plan.take(LaneId(lane)) {
+            plan.done(LaneId(lane), batch);
+        }
+    }
+    assert!(plan.is_idle());
+    assert!(plan.confirmed_lsn() >= model.log.last().map_or(Lsn(0), |sent| sent.end_lsn));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn nothing_is_lost_early_or_starved(steps in prop::collection::vec(step(), 0..120)) {
+        run(steps);
+    }
+}

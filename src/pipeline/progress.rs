@@ -1,0 +1,185 @@
+//! Which LSN may be confirmed: the end of the last transaction before which, in stream order,
+//! nothing is unfinished.
+//!
+//! Pure: no I/O, no clock. Its memory is bounded by the number of unfinished actions: a transaction
+//! that owns none is folded into the one before it.
+
+use crate::lsn::Lsn;
+
+/// A transaction that is not finished yet.
+///
+/// It is valid until the transaction is closed and its last action is finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TxnId(u32);
+
+/// No entry.
+const NONE: u32 = u32::MAX;
+
+/// The unfinished transactions, in stream order, and what was confirmed before them.
+#[derive(Debug)]
+pub struct Progress {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    first: u32,
+    last: u32,
+    next_order: u64,
+    confirmed_lsn: Lsn,
+}
+
+/// One transaction, linked to its neighbours in stream order.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    before: u32,
+    after: u32,
+    /// Its place in the stream.
+    order: u64,
+    unfinished: u32,
+    stage: Stage,
+    /// What may be confirmed when this transaction and all before it are finished.
+    end_lsn: Lsn,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Its commit record has not arrived.
+    Open,
+    Closed,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Progress {
+            entries: Vec::new(),
+            free: Vec::new(),
+            first: NONE,
+            last: NONE,
+            next_order: 0,
+            confirmed_lsn: Lsn::ZERO,
+        }
+    }
+}
+
+impl Progress {
+    /// The LSN up to which everything is finished. It never decreases.
+    pub fn confirmed_lsn(&self) -> Lsn {
+        self.confirmed_lsn
+    }
+
+    /// Whether nothing is unfinished.
+    pub fn is_idle(&self) -> bool {
+        self.first == NONE
+    }
+
+    /// How many transactions are remembered.
+    pub fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// Whether no transaction is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.is_idle()
+    }
+
+    /// A transaction begins, after every other in stream order.
+    pub fn begin(&mut self) -> TxnId {
+        let entry = Entry {
+            before: self.last,
+            after: NONE,
+            order: self.next_order,
+            unfinished: 0,
+            stage: Stage::Open,
+            end_lsn: Lsn::ZERO,
+        };
+        self.next_order += 1;
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.entries[at as usize] = entry;
+                at
+            }
+            None => {
+                self.entries.push(entry);
+                (self.entries.len() - 1) as u32
+            }
+        };
+        match self.last {
+            NONE => self.first = at,
+            last => self.entries[last as usize].after = at,
+        }
+        self.last = at;
+        TxnId(at)
+    }
+
+    /// The transaction gets another action.
+    pub fn add(&mut self, txn: TxnId) {
+        self.entries[txn.0 as usize].unfinished += 1;
+    }
+
+    /// One of the transaction's actions is finished.
+    pub fn finish(&mut self, txn: TxnId) {
+        self.entries[txn.0 as usize].unfinished -= 1;
+        self.retire_if_finished(txn);
+    }
+
+    /// The transaction's commit record has arrived: it gets no more actions.
+    pub fn close(&mut self, txn: TxnId, end_lsn: Lsn) {
+        let entry = &mut self.entries[txn.0 as usize];
+        entry.stage = Stage::Closed;
+        entry.end_lsn = entry.end_lsn.max(end_lsn);
+        self.retire_if_finished(txn);
+    }
+
+    /// The server has sent everything up to `lsn`, and no transaction is open.
+    pub fn advance(&mut self, lsn: Lsn) {
+        match self.last {
+            NONE => self.confirmed_lsn = self.confirmed_lsn.max(lsn),
+            last => {
+                let entry = &mut self.entries[last as usize];
+                if entry.stage == Stage::Closed {
+                    entry.end_lsn = entry.end_lsn.max(lsn);
+                }
+            }
+        }
+    }
+
+    /// The transaction and every later one will be sent again: finishing what is left of them
+    /// confirms nothing. Closes the one that is open, if any.
+    pub fn void_from(&mut self, txn: TxnId) {
+        let mut at = txn.0;
+        while at != NONE {
+            let entry = &mut self.entries[at as usize];
+            entry.end_lsn = Lsn::ZERO;
+            entry.stage = Stage::Closed;
+            let after = entry.after;
+            self.retire_if_finished(TxnId(at));
+            at = after;
+        }
+    }
+
+    /// Whether `this` comes before `other` in stream order.
+    pub fn is_older(&self, this: TxnId, other: TxnId) -> bool {
+        self.entries[this.0 as usize].order < self.entries[other.0 as usize].order
+    }
+
+    fn retire_if_finished(&mut self, txn: TxnId) {
+        let Entry { before, after, unfinished, stage, end_lsn, .. } = self.entries[txn.0 as usize];
+        if unfinished > 0 || stage == Stage::Open {
+            return;
+        }
+        match before {
+            NONE => {
+                self.first = after;
+                self.confirmed_lsn = self.confirmed_lsn.max(end_lsn);
+            }
+            before => {
+                let before = &mut self.entries[before as usize];
+                before.after = after;
+                before.end_lsn = before.end_lsn.max(end_lsn);
+            }
+        }
+        match after {
+            NONE => self.last = before,
+            after => self.entries[after as usize].before = before,
+        }
+        self.free.push(txn.0);
+    }
+}

@@ -1,0 +1,273 @@
+//! Compiling: from rules as typed to rules that can be matched.
+
+use super::fallback::{Cause, Coarse, Derived, derive};
+use super::matcher::Emission;
+use super::spec::{FallbackSpec, RuleSpec, SinkSpec};
+use super::table::TablePattern;
+use super::template::Template;
+use crate::action::Verb;
+use crate::change::Op;
+use crate::problem::{Problem, Text};
+
+/// A rule's place in its [`RuleSet`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleId(pub u32);
+
+/// A sink's place in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SinkId(pub u32);
+
+/// Every enabled rule, ready to be matched.
+#[derive(Debug)]
+pub struct RuleSet {
+    rules: Vec<Rule>,
+    sinks: Vec<SinkSpec>,
+}
+
+/// One compiled rule.
+#[derive(Debug)]
+pub struct Rule {
+    /// Its name.
+    pub name: String,
+    /// The tables that it is about.
+    pub tables: Vec<TablePattern>,
+    /// The operations that it is about.
+    pub ops: Ops,
+    /// What it asks for, in the order in which it comes out.
+    pub steps: Vec<Step>,
+    /// Its coarse actions.
+    pub fallback: Vec<Coarse>,
+}
+
+/// One template of a rule.
+#[derive(Debug)]
+pub struct Step {
+    /// What to do.
+    pub verb: Verb,
+    /// What to do it to.
+    pub template: Template,
+    /// Where.
+    pub sinks: Vec<SinkId>,
+}
+
+/// A set of operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ops(u8);
+
+impl Ops {
+    fn new(ops: &[Op]) -> Self {
+        Ops(ops.iter().fold(0, |bits, &op| bits | 1 << op as u8))
+    }
+
+    /// Whether `op` is one of them.
+    pub fn contains(self, op: Op) -> bool {
+        self.0 & 1 << op as u8 != 0
+    }
+}
+
+impl RuleSet {
+    /// The rules, in the order of the configuration.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The rule at `id`.
+    pub fn rule(&self, id: RuleId) -> &Rule {
+        &self.rules[id.0 as usize]
+    }
+
+    /// The configured sinks.
+    pub fn sinks(&self) -> &[SinkSpec] {
+        &self.sinks
+    }
+
+    /// The sink at `id`.
+    pub fn sink(&self, id: SinkId) -> &SinkSpec {
+        &self.sinks[id.0 as usize]
+    }
+
+    /// Every table pattern of every rule.
+    pub fn tables(&self) -> impl Iterator<Item = &TablePattern> {
+        self.rules.iter().flat_map(|rule| &rule.tables)
+    }
+
+    /// The rules that are about a table.
+    pub(super) fn rules_of(&self, schema: &[u8], table: &[u8]) -> impl Iterator<Item = RuleId> {
+        self.rules.iter().enumerate().filter_map(move |(at, rule)| {
+            let named = rule.tables.iter().any(|pattern| pattern.matches(schema, table));
+            named.then_some(RuleId(at as u32))
+        })
+    }
+
+    /// Calls `emit` for the coarse actions of one rule.
+    pub(super) fn fallback(&self, rule: RuleId, cause: Cause, emit: &mut impl FnMut(Emission<'_>)) {
+        for coarse in &self.rule(rule).fallback {
+            let action = coarse.action();
+            emit(Emission { rule, sinks: &coarse.sinks, action, fallback: Some(cause) });
+        }
+    }
+
+    /// Calls `emit` for the coarse actions of every rule.
+    pub fn all_fallbacks(&self, cause: Cause, mut emit: impl FnMut(Emission<'_>)) {
+        for at in 0..self.rules.len() {
+            self.fallback(RuleId(at as u32), cause, &mut emit);
+        }
+    }
+}
+
+/// Compiles every rule; what is wrong goes to `problems`, and the rule set is then not fit for use.
+///
+/// `names` are the rules' names, which are unique, in the same order.
+pub fn compile(
+    specs: &[RuleSpec],
+    names: Vec<String>,
+    sinks: Vec<SinkSpec>,
+    problems: &mut Vec<Problem>,
+) -> RuleSet {
+    let mut rules = Vec::new();
+    for (spec, name) in specs.iter().zip(names) {
+        let rule = Compiler { spec, sinks: &sinks, problems }.rule(name);
+        if spec.enabled {
+            rules.push(rule);
+        }
+    }
+    RuleSet { rules, sinks }
+}
+
+struct Compiler<'a> {
+    spec: &'a RuleSpec,
+    sinks: &'a [SinkSpec],
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Compiler<'_> {
+    fn rule(&mut self, name: String) -> Rule {
+        let tables = self.tables();
+        let steps = self.steps(&self.spec.templates);
+        let fallback = self.fallback(&steps);
+        let ops = Ops::new(self.spec.on.as_deref().unwrap_or(&Op::ALL));
+        let steps = steps.into_iter().map(|(step, _)| step).collect();
+        Rule { name, tables, ops, steps, fallback }
+    }
+
+    fn tables(&mut self) -> Vec<TablePattern> {
+        let mut tables = Vec::new();
+        for table in &self.spec.tables {
+            match TablePattern::parse(table) {
+                Ok(pattern) => tables.push(pattern),
+                Err(problem) => self.problems.push(problem),
+            }
+        }
+        tables
+    }
+
+    fn steps<'t>(&mut self, templates: &'t [(Verb, Text)]) -> Vec<(Step, &'t Text)> {
+        let mut steps = Vec::new();
+        for (verb, text) in templates {
+            let sinks = self.sinks_for(*verb, text);
+            match Template::parse(&text.value) {
+                Ok(template) if template.segments.is_empty() => {
+                    let problem = Problem::new(text.span.clone(), "an empty template", "empty");
+                    self.problems.push(problem.help("write what to invalidate: \"product:{id}\""));
+                }
+                Ok(template) => steps.push((Step { verb: *verb, template, sinks }, text)),
+                Err(error) => self.problems.push(
+                    Problem::new(text.span.clone(), error.message, error.label)
+                        .within(error.at)
+                        .help(error.help),
+                ),
+            }
+        }
+        steps
+    }
+
+    /// The sinks that can express the verb, out of those that the rule names.
+    fn sinks_for(&mut self, verb: Verb, text: &Text) -> Vec<SinkId> {
+        let named = |sink: &SinkSpec| match &self.spec.sinks {
+            None => true,
+            Some(names) => names.iter().any(|name| name.value == sink.name),
+        };
+        let able: Vec<SinkId> = self
+            .sinks
+            .iter()
+            .enumerate()
+            .filter(|(_, sink)| named(sink) && sink.kind.supports(verb))
+            .map(|(at, _)| SinkId(at as u32))
+            .collect();
+        // Without any sink, or with an unknown one, that is the problem to report.
+        let known = |name: &Text| self.sinks.iter().any(|sink| sink.name == name.value);
+        let all_known = self.spec.sinks.iter().flatten().all(known);
+        if able.is_empty() && !self.sinks.is_empty() && all_known {
+            let which = if self.spec.sinks.is_some() { "of the rule's sinks" } else { "sink" };
+            let needs = match verb {
+                Verb::PurgeKey | Verb::PurgePath => "a CDN sink",
+                _ => "a [redis.NAME] sink",
+            };
+            self.problems.push(
+                Problem::new(
+                    text.span.clone(),
+                    format!("no {which} can do `{}`", verb.key()),
+                    "nowhere to send this",
+                )
+                .help(format!("`{}` needs {needs}", verb.key())),
+            );
+        }
+        able
+    }
+
+    fn fallback(&mut self, steps: &[(Step, &Text)]) -> Vec<Coarse> {
+        let FallbackSpec::Actions { derive: derived, templates } = &self.spec.fallback else {
+            return Vec::new();
+        };
+        let mut coarse = self.written(templates);
+        if !derived {
+            return coarse;
+        }
+        for (step, text) in steps {
+            match derive(step.verb, &step.template) {
+                Derived::Action(verb, value) => {
+                    let action = Coarse { verb, value, sinks: step.sinks.clone() };
+                    if !coarse.contains(&action) {
+                        coarse.push(action);
+                    }
+                }
+                Derived::TooBroad | Derived::Inexpressible if !templates.is_empty() => {}
+                Derived::TooBroad | Derived::Inexpressible => self.problems.push(
+                    Problem::new(
+                        text.span.clone(),
+                        format!("no safe fallback can be derived from `{}`", text.value),
+                        "fewer than three literal bytes before the first placeholder",
+                    )
+                    .help(
+                        "start the template with a prefix of its own, or write \
+                         [rule.fallback] with what to invalidate when the exact keys cannot be \
+                         known, or fallback = \"none\"",
+                    ),
+                ),
+            }
+        }
+        coarse
+    }
+
+    /// The written fallback, whose templates must not vary.
+    fn written(&mut self, templates: &[(Verb, Text)]) -> Vec<Coarse> {
+        let mut coarse = Vec::new();
+        for (step, text) in self.steps(templates) {
+            match step.template.as_literal() {
+                Some(value) => {
+                    let value = value.to_vec();
+                    coarse.push(Coarse { verb: step.verb, value, sinks: step.sinks });
+                }
+                None => self.problems.push(
+                    Problem::new(
+                        text.span.clone(),
+                        "a fallback with a placeholder",
+                        "no row is at hand here",
+                    )
+                    .help("write a fixed value, or a pattern in `delete_matching`"),
+                ),
+            }
+        }
+        coarse
+    }
+}

@@ -1,0 +1,250 @@
+//! Filters: what `{column|filter}` does to a value before it enters a template.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::civil::DateTime;
+use md5::{Digest, Md5};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use sha1::Sha1;
+use sha2::Sha256;
+
+/// What RFC 3986 calls unreserved stands for itself.
+const URL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The same, with the slashes between segments kept.
+const PATH: &AsciiSet = &URL.remove(b'/');
+
+/// A filtered value; `None` is NULL.
+pub(super) type Filtered<'v> = Option<Cow<'v, [u8]>>;
+
+/// The value is not of the kind that a filter or `[]` reads: no date, no list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unreadable;
+
+/// One filter and its argument.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Filter {
+    /// Unicode lower case.
+    Lower,
+    /// Unicode upper case.
+    Upper,
+    /// Without white space at both ends.
+    Trim,
+    /// Percent-encoded, `/` too.
+    UrlEncode,
+    /// Percent-encoded, `/` kept.
+    Path,
+    /// MD5, lower-case hexadecimal.
+    Md5,
+    /// SHA-1, lower-case hexadecimal.
+    Sha1,
+    /// SHA-256, lower-case hexadecimal.
+    Sha256,
+    /// CRC-32 (IEEE), decimal.
+    Crc32,
+    /// Base64 with padding, standard alphabet.
+    Base64,
+    /// The first N characters.
+    First(usize),
+    /// A date or timestamp in a strftime format.
+    Date(String),
+    /// What stands in for NULL.
+    Default(Vec<u8>),
+}
+
+impl Filter {
+    /// Every filter's name.
+    pub const NAMES: [&'static str; 13] = [
+        "lower",
+        "upper",
+        "trim",
+        "urlencode",
+        "path",
+        "md5",
+        "sha1",
+        "sha256",
+        "crc32",
+        "base64",
+        "first",
+        "date",
+        "default",
+    ];
+
+    /// The filter of that name, which must be one of [`NAMES`](Self::NAMES).
+    ///
+    /// # Errors
+    /// What argument it takes, if it cannot take this one.
+    pub fn parse(name: &str, argument: Option<&str>) -> Result<Filter, String> {
+        let filter = match (name, argument) {
+            ("first", Some(count)) => match count.parse() {
+                Ok(count) if count > 0 => return Ok(Filter::First(count)),
+                _ => return Err("`first` takes a number of characters: {sku|first:3}".into()),
+            },
+            ("first", None) => {
+                return Err("`first` takes a number of characters: {sku|first:3}".into());
+            }
+            ("date", Some(format)) if is_date_format(format) => {
+                return Ok(Filter::Date(format.to_string()));
+            }
+            ("date", _) => {
+                return Err("`date` takes a strftime format: {created_at|date:%Y-%m}".into());
+            }
+            ("default", Some(text)) => return Ok(Filter::Default(text.as_bytes().to_vec())),
+            ("default", None) => {
+                return Err("`default` takes what stands in for NULL: {region|default:eu}".into());
+            }
+            ("lower", None) => Filter::Lower,
+            ("upper", None) => Filter::Upper,
+            ("trim", None) => Filter::Trim,
+            ("urlencode", None) => Filter::UrlEncode,
+            ("path", None) => Filter::Path,
+            ("md5", None) => Filter::Md5,
+            ("sha1", None) => Filter::Sha1,
+            ("sha256", None) => Filter::Sha256,
+            ("crc32", None) => Filter::Crc32,
+            ("base64", None) => Filter::Base64,
+            _ => return Err(format!("`{name}` takes no argument")),
+        };
+        Ok(filter)
+    }
+
+    /// The filtered value; `None` is NULL.
+    ///
+    /// # Errors
+    /// If the value is not of the kind that the filter reads.
+    pub(super) fn apply<'v>(
+        &self,
+        value: Option<Cow<'v, [u8]>>,
+    ) -> Result<Filtered<'v>, Unreadable> {
+        if let Filter::Default(text) = self {
+            return Ok(value.or_else(|| Some(Cow::Owned(text.clone()))));
+        }
+        let Some(value) = value else { return Ok(None) };
+        Ok(Some(Cow::Owned(match self {
+            Filter::Lower => map_text(&value, str::to_lowercase, <[u8]>::to_ascii_lowercase),
+            Filter::Upper => map_text(&value, str::to_uppercase, <[u8]>::to_ascii_uppercase),
+            Filter::Trim => value.trim_ascii().to_vec(),
+            Filter::UrlEncode => percent_encode(&value, URL).to_string().into_bytes(),
+            Filter::Path => percent_encode(&value, PATH).to_string().into_bytes(),
+            Filter::Md5 => hex(&Md5::digest(&value)),
+            Filter::Sha1 => hex(&Sha1::digest(&value)),
+            Filter::Sha256 => hex(&Sha256::digest(&value)),
+            Filter::Crc32 => crc32fast::hash(&value).to_string().into_bytes(),
+            Filter::Base64 => STANDARD.encode(&value).into_bytes(),
+            Filter::First(count) => first_characters(&value, *count).to_vec(),
+            Filter::Date(format) => date(&value, format).ok_or(Unreadable)?,
+            Filter::Default(_) => return Ok(Some(value)),
+        })))
+    }
+}
+
+/// Text that is not UTF-8, which a `SQL_ASCII` database may hold, is mapped byte by byte.
+fn map_text(value: &[u8], text: fn(&str) -> String, bytes: fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
+    match std::str::from_utf8(value) {
+        Ok(value) => text(value).into_bytes(),
+        Err(_) => bytes(value),
+    }
+}
+
+fn hex(digest: &[u8]) -> Vec<u8> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    digest
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15].map(|half| DIGITS[half as usize]))
+        .collect()
+}
+
+/// Cuts between characters, or between bytes where the value is not UTF-8.
+fn first_characters(value: &[u8], count: usize) -> &[u8] {
+    let end = match std::str::from_utf8(value) {
+        Ok(text) => text.char_indices().nth(count).map_or(value.len(), |(at, _)| at),
+        Err(_) => count.min(value.len()),
+    };
+    &value[..end]
+}
+
+/// Formats a date, timestamp or timestamptz; the zone is cut off, since the session's is UTC.
+/// `infinity` and dates before Christ cannot be formatted.
+fn date(value: &[u8], format: &str) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(value).ok()?;
+    let text = match text.find(' ') {
+        Some(space) => {
+            let time = &text[space + 1..];
+            let zone = time.find(['+', '-']).unwrap_or(time.len());
+            &text[..space + 1 + zone]
+        }
+        None => text,
+    };
+    let date: DateTime = text.parse().ok()?;
+    jiff::fmt::strtime::format(format, date).ok().map(String::into_bytes)
+}
+
+fn is_date_format(format: &str) -> bool {
+    let sample = jiff::civil::date(2001, 2, 3).at(4, 5, 6, 0);
+    !format.is_empty() && jiff::fmt::strtime::format(format, sample).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(filter: &str, value: &str, expected: Result<&str, Unreadable>) {
+        let (name, argument) = match filter.split_once(':') {
+            Some((name, argument)) => (name, Some(argument)),
+            None => (filter, None),
+        };
+        let filter = Filter::parse(name, argument).unwrap();
+        let filtered = filter.apply(Some(Cow::Borrowed(value.as_bytes())));
+        let filtered = filtered.map(|text| String::from_utf8(text.unwrap().into_owned()).unwrap());
+        assert_eq!(filtered.as_deref(), expected.as_ref().copied());
+    }
+
+    #[test]
+    fn each_filter_does_what_its_name_says() {
+        check("lower", "ÄBC", Ok("äbc"));
+        check("upper", "äbc", Ok("ÄBC"));
+        check("trim", " \ta b\n", Ok("a b"));
+        check("urlencode", "a b/ä~*", Ok("a%20b%2F%C3%A4~%2A"));
+        check("path", "a b/ä~", Ok("a%20b/%C3%A4~"));
+        check("md5", "abc", Ok("900150983cd24fb0d6963f7d28e17f72"));
+        check("sha1", "abc", Ok("a9993e364706816aba3e25717850c26c9cd0d89d"));
+        let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        check("sha256", "abc", Ok(sha256));
+        check("crc32", "123456789", Ok("3421780262"));
+        check("base64", "a?>~", Ok("YT8+fg=="));
+        check("first:2", "äöü", Ok("äö"));
+        check("first:9", "äöü", Ok("äöü"));
+        check("default:x", "", Ok(""));
+    }
+
+    #[test]
+    fn dates_are_formatted_and_what_is_no_date_is_unreadable() {
+        check("date:%Y-%m", "2026-11-21", Ok("2026-11"));
+        check("date:%Y%m%dT%H", "2026-11-21 03:04:05.678901+00", Ok("20261121T03"));
+        check("date:%H:%M", "2026-11-21 03:04:05", Ok("03:04"));
+        for value in ["infinity", "0044-03-15 BC", "x", ""] {
+            check("date:%Y", value, Err(Unreadable));
+        }
+    }
+
+    #[test]
+    fn default_stands_in_for_null_only() {
+        let filter = Filter::parse("default", Some("x")).unwrap();
+        assert_eq!(filter.apply(None), Ok(Some(Cow::Borrowed(&b"x"[..]))));
+        assert_eq!(Filter::Lower.apply(None), Ok(None));
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_passes() {
+        for (filter, expected) in [
+            (Filter::First(1), &b"\xff"[..]),
+            (Filter::Lower, b"\xffa"),
+            (Filter::UrlEncode, b"%FFA"),
+        ] {
+            let filtered = filter.apply(Some(Cow::Borrowed(b"\xffA")));
+            assert_eq!(filtered, Ok(Some(Cow::Borrowed(expected))));
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Rendering: from a template and a change to values.
+
+use std::borrow::Cow;
+use std::io::Write;
+
+use super::elements;
+use super::template::{Extent, Image, Placeholder, Segment, Source, Template, Variable};
+use crate::change::{Change, Op, Value};
+use crate::glob;
+use crate::lsn::Lsn;
+
+/// What a template may say of the transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// `{$xid}`.
+    pub xid: Option<u32>,
+    /// `{$commit_lsn}`.
+    pub commit_lsn: Option<Lsn>,
+}
+
+/// Whether the renderings are all that the change asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Coverage {
+    /// They are.
+    Exact,
+    /// A value is needed that the stream does not carry, so some are missing.
+    Partial,
+}
+
+/// What becomes of text from a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Escape {
+    /// It enters as it is.
+    Verbatim,
+    /// It stands for itself in a pattern.
+    Glob,
+}
+
+/// Why a template has no rendering for an image.
+enum Missing {
+    /// A value is NULL, or the image does not exist: there is nothing to invalidate.
+    Null,
+    /// A value is not known.
+    Absent,
+}
+
+/// Renders templates for one change into one reused buffer.
+pub(super) struct Renderer<'c> {
+    pub(super) change: &'c Change<'c>,
+    pub(super) facts: Facts,
+    pub(super) escape: Escape,
+}
+
+impl Renderer<'_> {
+    /// Calls `emit` for every distinct value that the template has for this change: for the old
+    /// row first, then for the new one.
+    pub(super) fn render(
+        &self,
+        template: &Template,
+        buffer: &mut Vec<u8>,
+        mut emit: impl FnMut(&[u8]),
+    ) -> Coverage {
+        buffer.clear();
+        let mut coverage = Coverage::Exact;
+        let mut seen = Seen::default();
+        for &image in self.images(template) {
+            if let Err(Missing::Absent) = self.image(template, image, buffer, &mut seen, &mut emit)
+            {
+                coverage = Coverage::Partial;
+            }
+        }
+        coverage
+    }
+
+    /// The images for which a template renders: both rows of an update only if it has a
+    /// placeholder that does not pick one.
+    fn images(&self, template: &Template) -> &'static [Image] {
+        let is_both = |placeholder: &Placeholder| {
+            matches!(placeholder.source, Source::Column { image: Image::Both, .. })
+        };
+        match self.change.op {
+            Op::Update if template.placeholders().any(is_both) => &[Image::Old, Image::New],
+            Op::Delete => &[Image::Old],
+            _ => &[Image::New],
+        }
+    }
+
+    fn image(
+        &self,
+        template: &Template,
+        image: Image,
+        buffer: &mut Vec<u8>,
+        seen: &mut Seen,
+        emit: &mut impl FnMut(&[u8]),
+    ) -> Result<(), Missing> {
+        let list = template.placeholders().find_map(|placeholder| match &placeholder.source {
+            Source::Column { name, image: pick, extent: Extent::Elements } => Some((name, *pick)),
+            _ => None,
+        });
+        let Some((name, pick)) = list else {
+            let start = buffer.len();
+            self.segments(template, image, None, buffer)?;
+            seen.emit_new(buffer, start, emit);
+            return Ok(());
+        };
+        let Some(list) = self.column(name, pick, image)? else { return Err(Missing::Null) };
+        let mut outcome = Ok(());
+        let parsed = elements::for_each(list, |element| {
+            let start = buffer.len();
+            match self.segments(template, image, Some(element), buffer) {
+                Ok(()) => seen.emit_new(buffer, start, emit),
+                Err(Missing::Null) => buffer.truncate(start),
+                Err(Missing::Absent) => {
+                    buffer.truncate(start);
+                    outcome = Err(Missing::Absent);
+                }
+            }
+        });
+        parsed.map_err(|_| Missing::Absent).and(outcome)
+    }
+
+    /// Appends one rendering; `element` stands in for the list.
+    fn segments(
+        &self,
+        template: &Template,
+        image: Image,
+        element: Option<&[u8]>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), Missing> {
+        // All of them before an early return: NULL in one place hides an absent value in another
+        // only if the action is skipped whatever that value is, which it then is.
+        let start = buffer.len();
+        let mut missing = None;
+        for segment in &template.segments {
+            match segment {
+                Segment::Literal(literal) => buffer.extend_from_slice(literal),
+                Segment::Placeholder(placeholder) => {
+                    match self.placeholder(placeholder, image, element, buffer) {
+                        Ok(()) => {}
+                        Err(Missing::Null) => {
+                            buffer.truncate(start);
+                            return Err(Missing::Null);
+                        }
+                        Err(Missing::Absent) => missing = Some(Missing::Absent),
+                    }
+                }
+            }
+        }
+        match missing {
+            None => Ok(()),
+            Some(missing) => {
+                buffer.truncate(start);
+                Err(missing)
+            }
+        }
+    }
+
+    fn placeholder(
+        &self,
+        placeholder: &Placeholder,
+        image: Image,
+        element: Option<&[u8]>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), Missing> {
+        let mut variable = [0; 24];
+        let value = match &placeholder.source {
+            Source::Column { extent: Extent::Elements, .. } => element,
+            Source::Column { name, image: pick, .. } => self.column(name, *pick, image)?,
+            Source::Variable(name) => Some(self.variable(*name, &mut variable)?),
+        };
+        if placeholder.filters.is_empty() {
+            return self.push(value.ok_or(Missing::Null)?, buffer);
+        }
+        let mut value = value.map(Cow::Borrowed);
+        for filter in &placeholder.filters {
+            value = filter.apply(value).map_err(|_| Missing::Absent)?;
+        }
+        self.push(&value.ok_or(Missing::Null)?, buffer)
+    }
+
+    fn push(&self, value: &[u8], buffer: &mut Vec<u8>) -> Result<(), Missing> {
+        match self.escape {
+            Escape::Verbatim => buffer.extend_from_slice(value),
+            Escape::Glob => glob::escape(value, buffer),
+        }
+        Ok(())
+    }
+
+    /// A column's value in the image that the placeholder picks; `None` is NULL.
+    ///
+    /// A new value that the stream leaves out is unchanged TOAST, so the old one is the same. An
+    /// old value that it leaves out may have been anything.
+    fn column(&self, name: &[u8], pick: Image, image: Image) -> Result<Option<&[u8]>, Missing> {
+        let image = if pick == Image::Both { image } else { pick };
+        let value = match (image, self.change.op) {
+            (Image::Old, Op::Insert) | (Image::New, Op::Delete) => return Err(Missing::Null),
+            (Image::Old, _) => self.change.old.get(name),
+            _ => match self.change.new.get(name) {
+                Value::Absent => self.change.old.get(name),
+                value => value,
+            },
+        };
+        match value {
+            Value::Text(text) => Ok(Some(text)),
+            Value::Null => Ok(None),
+            Value::Absent => Err(Missing::Absent),
+        }
+    }
+
+    fn variable<'v>(
+        &'v self,
+        variable: Variable,
+        scratch: &'v mut [u8; 24],
+    ) -> Result<&'v [u8], Missing> {
+        let mut rest = &mut scratch[..];
+        let written = match variable {
+            Variable::Schema => return Ok(self.change.schema),
+            Variable::Table => return Ok(self.change.table),
+            Variable::Op => return Ok(self.change.op.name().as_bytes()),
+            Variable::Xid => write!(rest, "{}", self.facts.xid.ok_or(Missing::Absent)?),
+            Variable::CommitLsn => {
+                write!(rest, "{}", self.facts.commit_lsn.ok_or(Missing::Absent)?)
+            }
+        };
+        let left = rest.len();
+        written.map_err(|_| Missing::Absent)?;
+        Ok(&scratch[..scratch.len() - left])
+    }
+}
+
+/// The renderings of one template that were emitted, as ranges of its buffer.
+#[derive(Default)]
+struct Seen {
+    /// The first few starts and ends; a list may have more elements than it is worth comparing.
+    ranges: [(usize, usize); Seen::MAX],
+    count: usize,
+}
+
+impl Seen {
+    /// How many renderings are compared. Beyond, repeats are emitted again, which is harmless.
+    const MAX: usize = 8;
+
+    fn emit_new(&mut self, buffer: &[u8], start: usize, emit: &mut impl FnMut(&[u8])) {
+        let rendered = &buffer[start..];
+        if self.ranges[..self.count].iter().any(|&(from, to)| &buffer[from..to] == rendered) {
+            return;
+        }
+        if self.count < Seen::MAX {
+            self.ranges[self.count] = (start, buffer.len());
+            self.count += 1;
+        }
+        emit(rendered);
+    }
+}

@@ -1,0 +1,195 @@
+//! How is everything that matches a pattern found? With SCAN, page by page, never with KEYS.
+//!
+//! All patterns of a verb share one pass over the keys. A pass is all or nothing: a cursor means
+//! nothing on another connection, whose server may be another one since a failover (continuing
+//! there skips keys without an error). So a failure ends the send, and the next one starts from
+//! cursor 0. SCAN returns every key that exists from the pass's start to its end, some twice.
+
+use super::bump::bump_keys;
+use super::config::TagMode;
+use super::delete::{UNLINK_KEYS_MAX, take_unlinked};
+use super::session::{Keys, Session};
+use super::tags::{invalidate_keys, origin, page};
+use crate::action::{Batch, Verb};
+use crate::glob::{self, Glob};
+use crate::sinks::Failure;
+
+/// How many keys Redis looks at for one page: about 0.3 ms during which it serves nobody else.
+const PAGE_KEYS: &[u8] = b"1000";
+
+/// Tags found by a scan that are worked on together.
+const TAGS_MAX: usize = 32;
+
+/// One pass over all keys.
+struct Pass {
+    cursor: Vec<u8>,
+    /// What the server leaves out.
+    server_pattern: Vec<u8>,
+    server_type: Option<&'static [u8]>,
+    /// What we leave out; none if the server's pattern says all.
+    globs: Vec<Glob>,
+}
+
+impl Pass {
+    /// A pass for the keys that match one of `patterns`.
+    fn new(patterns: &[Vec<u8>], server_type: Option<&'static [u8]>) -> Self {
+        let cursor = b"0".to_vec();
+        if let [pattern] = patterns {
+            let server_pattern = pattern.clone();
+            return Pass { cursor, server_pattern, server_type, globs: Vec::new() };
+        }
+        let globs: Vec<_> = patterns.iter().map(|pattern| Glob::new(pattern)).collect();
+        let mut server_pattern = Vec::new();
+        glob::escape(&common_prefix(&globs), &mut server_pattern);
+        server_pattern.push(b'*');
+        Pass { cursor, server_pattern, server_type, globs }
+    }
+
+    fn ask(&self, session: &mut Session<'_>) {
+        let mut args =
+            [b"SCAN", &self.cursor[..], b"MATCH", &self.server_pattern, b"COUNT"].to_vec();
+        args.push(PAGE_KEYS);
+        if let Some(server_type) = self.server_type {
+            args.extend([b"TYPE", server_type]);
+        }
+        session.request.simple(&args);
+    }
+
+    /// Takes the answer to [`ask`](Self::ask): keys that the server's pattern matches.
+    async fn take(&mut self, session: &mut Session<'_>) -> Result<Vec<Vec<u8>>, Failure> {
+        let reply = session.reply_or_fail("SCAN").await?;
+        let (cursor, keys) = page(reply).ok_or_else(|| session.unexpected("SCAN"))?;
+        self.cursor = cursor;
+        Ok(keys)
+    }
+
+    fn matches(&self, key: &[u8]) -> bool {
+        self.globs.is_empty() || self.globs.iter().any(|glob| glob.matches(key))
+    }
+
+    fn is_over(&self) -> bool {
+        self.cursor == b"0"
+    }
+}
+
+/// The bytes with which all matches start, so that the server can leave out the other keys.
+fn common_prefix(globs: &[Glob]) -> Vec<u8> {
+    let prefixes = globs.iter().map(Glob::literal_prefix);
+    let common = prefixes.reduce(|mut common, prefix| {
+        let length = common.iter().zip(&prefix).take_while(|(a, b)| a == b).count();
+        common.truncate(length);
+        common
+    });
+    common.unwrap_or_default()
+}
+
+/// Does the batch's `delete_matching` actions.
+pub(super) async fn delete_matching(
+    session: &mut Session<'_>,
+    batch: &Batch,
+) -> Result<(), Failure> {
+    let mut patterns = Vec::new();
+    for action in batch.iter().filter(|action| action.verb == Verb::DeleteMatching) {
+        patterns.push(session.config.key_pattern(action.value));
+    }
+    let mut pass = Pass::new(&patterns, None);
+    let mut found: Vec<Vec<u8>> = Vec::new();
+    let mut over = false;
+    // A page's keys are deleted in the request that asks for the next page.
+    while !over || !found.is_empty() {
+        let mut unlinks = 0;
+        for keys in found.chunks(UNLINK_KEYS_MAX) {
+            session.request.command("UNLINK", 1 + keys.len());
+            for key in keys {
+                session.request.arg(key);
+            }
+            unlinks += 1;
+        }
+        session.report.requested += found.len() as u64;
+        found.clear();
+        let asked = !over;
+        if asked {
+            pass.ask(session);
+        }
+        session.flush().await?;
+        take_unlinked(session, unlinks).await?;
+        if asked {
+            found = pass.take(session).await?;
+            found.retain(|key| pass.matches(key));
+            over = pass.is_over();
+        }
+    }
+    Ok(())
+}
+
+/// Raises every existing counter that the batch's patterns match: `bump`s, and `tags` where a
+/// tag is a counter. A counter that goes between its page and its bump is made anew, above
+/// all values that it had: harmless. A string that is no number is no counter and stays.
+pub(super) async fn bump_matching(session: &mut Session<'_>, batch: &Batch) -> Result<(), Failure> {
+    let config = session.config;
+    let mut patterns = Vec::new();
+    for action in batch.iter() {
+        match action.verb {
+            Verb::BumpMatching => patterns.push(config.key_pattern(action.value)),
+            Verb::TagMatching if config.tag_mode == TagMode::Version => {
+                patterns.push(config.tag_pattern(action.value));
+            }
+            _ => {}
+        }
+    }
+    let mut pass = Pass::new(&patterns, Some(b"string"));
+    let mut keys = Keys::default();
+    loop {
+        pass.ask(session);
+        session.flush().await?;
+        for key in pass.take(session).await? {
+            if pass.matches(&key) {
+                keys.push(None, &[&key]);
+            }
+        }
+        bump_keys(session, &keys).await?;
+        keys.clear();
+        if pass.is_over() {
+            return Ok(());
+        }
+    }
+}
+
+/// Invalidates every existing tag that the batch's patterns match, where a tag's key is a set.
+///
+/// A set that a crash left under its taken name counts as the tag that it was. Patterns see the
+/// readers' name, which the server cannot tell from a taken one, so all sets are looked at here.
+/// If another walpurge renames a set during the pass, neither name may come up: it is finished by
+/// that one's action, which is confirmed only then and repeated by whoever takes over.
+pub(super) async fn invalidate_matching(
+    session: &mut Session<'_>,
+    batch: &Batch,
+) -> Result<(), Failure> {
+    let mut globs = Vec::new();
+    for action in batch.iter().filter(|action| action.verb == Verb::TagMatching) {
+        globs.push(Glob::new(&session.config.tag_pattern(action.value)));
+    }
+    // A taken name starts with its set's, so what all matches start with serves for both.
+    let mut pass = Pass::new(&[], Some(b"set"));
+    pass.server_pattern.clear();
+    glob::escape(&common_prefix(&globs), &mut pass.server_pattern);
+    pass.server_pattern.push(b'*');
+    let mut keys = Keys::default();
+    loop {
+        pass.ask(session);
+        session.flush().await?;
+        for key in pass.take(session).await? {
+            let set = origin(&key);
+            if globs.iter().any(|glob| glob.matches(set)) {
+                keys.push(None, &[set]);
+            }
+            if keys.len() == TAGS_MAX {
+                invalidate_keys(session, &keys).await?;
+                keys.clear();
+            }
+        }
+        if pass.is_over() {
+            return invalidate_keys(session, &keys).await;
+        }
+    }
+}

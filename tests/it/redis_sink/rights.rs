@@ -1,0 +1,183 @@
+//! Passwords, rights, and the ways to connect.
+
+use std::path::Path;
+use std::process::Command;
+
+use testkit::TestDir;
+use testkit::redis::{Redis, Reply};
+use walpurge::action::Verb;
+use walpurge::sinks::redis::{RedisConfig, RedisOptions, TagMode, check, least_acl};
+
+use super::{batch, cache_with_tag, lane_with, outage, refused, run, send, set_all};
+
+const VERBS: [Verb; 6] = [
+    Verb::Delete,
+    Verb::DeleteMatching,
+    Verb::Bump,
+    Verb::BumpMatching,
+    Verb::Tag,
+    Verb::TagMatching,
+];
+
+#[tokio::test]
+async fn a_wrong_password_is_refused_and_shown_nowhere() {
+    let redis = Redis::builder().password("richtig").start();
+    for (credentials, code) in
+        [("", "NOAUTH"), (":geheim@", "WRONGPASS"), ("u:geheim@", "WRONGPASS")]
+    {
+        let url = redis.url().replace("redis://", &format!("redis://{credentials}"));
+        let mut lane = lane_with(&url, |_| {});
+        let (message, hint) = refused(lane.send(&batch(Verb::Delete, ["a"])).await);
+        assert!(message.contains(code) && hint.contains("url"), "{message} {hint}");
+        assert!(!format!("{message}{hint}").contains("geheim"));
+    }
+    let url = redis.url().replace("redis://", "redis://:richtig@");
+    send(&mut lane_with(&url, |_| {}), Verb::Delete, ["a"]).await;
+}
+
+#[tokio::test]
+async fn a_user_without_unlink_is_refused_with_the_line_that_grants_it() {
+    let redis = Redis::builder().acl("app on >geheim ~* +ping +client|setname").start();
+    let url = redis.url().replace("redis://", "redis://app:geheim@");
+    let mut lane = lane_with(&url, |_| {});
+    set_all(&redis, ["a"]);
+    let (message, hint) = refused(lane.send(&batch(Verb::Delete, ["a"])).await);
+    assert!(message.contains("NOPERM"), "{message}");
+    grant(&redis, &hint);
+    // The same lane goes on once the right is there.
+    assert_eq!(send(&mut lane, Verb::Delete, ["a"]).await.removed, 1);
+}
+
+/// Runs the line as an operator would.
+#[track_caller]
+fn grant(redis: &Redis, line: &str) {
+    let line = line.replace("PASSWORD", "geheim");
+    let args: Vec<_> = line.split(' ').collect();
+    assert_eq!(redis.cmd(&args), Reply::Simple("OK".into()), "{line}");
+}
+
+#[tokio::test]
+async fn the_least_rights_suffice_for_every_verb_and_for_its_check() {
+    for tag_mode in [TagMode::Members, TagMode::Version] {
+        for verb in VERBS {
+            let redis = Redis::start();
+            let mut options =
+                RedisOptions::new("cache", redis.url().replace("redis://", "redis://app:geheim@"));
+            options.prefix = "shop:".into();
+            options.tag_mode = tag_mode;
+            let config = RedisConfig::new(options.clone()).unwrap();
+            grant(&redis, &least_acl(&[verb], &config));
+            run(&redis, &cache_with_tag("shop:tags:a", "shop:member"));
+            set_all(&redis, ["shop:a"]);
+            if tag_mode == TagMode::Version {
+                run(&redis, &[vec!["SET", "shop:tags:a", "1"]]);
+            }
+            if matches!(verb, Verb::Bump | Verb::BumpMatching) {
+                run(&redis, &[vec!["SET", "shop:a", "1"]]);
+            }
+            let mut lane = lane_with(&redis.url(), |lane| *lane = options);
+            send(&mut lane, verb, ["a"]).await;
+            let changed = match (verb, tag_mode) {
+                (Verb::Delete | Verb::DeleteMatching, _) => !redis.exists("shop:a"),
+                (Verb::Bump | Verb::BumpMatching, _) => redis.get("shop:a").unwrap() == "2",
+                (_, TagMode::Members) => !redis.exists("shop:member"),
+                (_, TagMode::Version) => redis.get("shop:tags:a").unwrap() == "2",
+            };
+            assert!(changed, "{verb:?} {tag_mode:?}");
+            let lines = check(&config, &[verb]).await;
+            assert!(lines.iter().all(|line| line.ok), "{lines:?}");
+            assert!(lines[0].what.contains("version"), "{lines:?}");
+            // Nothing was tried that the line does not grant.
+            assert_eq!(redis.cmd(&["ACL", "LOG"]), Reply::Array(Some(vec![])), "{verb:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn check_names_each_missing_right_and_its_mend() {
+    let redis = Redis::builder().acl("app on >geheim ~* +ping +unlink +scan").start();
+    let url = redis.url().replace("redis://", "redis://app:geheim@");
+    let config = RedisConfig::new(RedisOptions::new("cache", url)).unwrap();
+    let lines = check(&config, &VERBS).await;
+    let ok: Vec<_> = lines.iter().map(|line| line.ok).collect();
+    assert_eq!(ok, [true, true, true, false, false, false, false], "{lines:#?}");
+    assert!(lines[3].hint.as_ref().unwrap().contains("+incr"), "{lines:?}");
+    assert!(!format!("{lines:?}").contains("geheim"));
+    grant(&redis, lines[3].hint.as_ref().unwrap());
+    let lines = check(&config, &VERBS).await;
+    assert!(lines.iter().all(|line| line.ok), "{lines:?}");
+}
+
+#[tokio::test]
+async fn check_tells_a_replica_and_an_absent_server() {
+    let mut redis = Redis::start();
+    redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+    let config = RedisConfig::new(RedisOptions::new("cache", redis.url())).unwrap();
+    let lines = check(&config, &[Verb::Delete]).await;
+    assert!(!lines[1].ok && lines[1].what.contains("primary"), "{lines:?}");
+    redis.stop();
+    let lines = check(&config, &[Verb::Delete]).await;
+    assert!(lines.len() == 1 && !lines[0].ok, "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_unix_socket_serves_as_well() {
+    let redis = Redis::start();
+    set_all(&redis, ["a"]);
+    let mut lane = lane_with(&redis.socket_url(), |_| {});
+    assert_eq!(send(&mut lane, Verb::Delete, ["a"]).await.removed, 1);
+    let mut lane = lane_with("unix:///nowhere/redis.sock", |_| {});
+    let message = outage(lane.send(&batch(Verb::Delete, ["a"])).await);
+    assert!(message.contains("/nowhere/redis.sock"), "{message}");
+}
+
+/// A root, and a certificate of it for 127.0.0.1.
+fn make_certificates(dir: &Path) {
+    let openssl = |args: &str| {
+        let output = Command::new("openssl").args(args.split(' ')).current_dir(dir).output();
+        let output = output.expect("openssl is installed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    openssl(&format!("req -x509 {key} -keyout root.key -out root.pem -days 2 -subj /CN=root"));
+    openssl(&format!("req {key} -keyout redis.key -out redis.csr -subj /CN=redis"));
+    std::fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    openssl(
+        "x509 -req -in redis.csr -CA root.pem -CAkey root.key -CAcreateserial -out redis.pem \
+         -days 2 -extfile names",
+    );
+}
+
+#[tokio::test]
+async fn tls_trusts_the_configured_root_and_no_other() {
+    let dir = TestDir::new("certificates");
+    make_certificates(dir.path());
+    let file = |name| dir.join(name);
+    let redis = Redis::builder()
+        .tls(file("root.pem"), file("redis.pem"), file("redis.key"))
+        .config("tls-auth-clients", "optional")
+        .start();
+    set_all(&redis, (0..5_000).map(|number| number.to_string()));
+    let mut lane = lane_with(&redis.url(), |options| options.tls.root = Some(file("root.pem")));
+    let values: Vec<_> = (0..5_000).map(|number| number.to_string()).collect();
+    assert_eq!(send(&mut lane, Verb::Delete, &values).await.removed, 5_000);
+
+    let mut lane = lane_with(&redis.url(), |options| {
+        options.tls.root = Some(file("root.pem"));
+        options.tls.cert = Some(file("redis.pem"));
+        options.tls.key = Some(file("redis.key"));
+    });
+    send(&mut lane, Verb::Delete, ["a"]).await;
+
+    let mut lane = lane_with(&redis.url(), |_| {});
+    let (message, hint) = refused(lane.send(&batch(Verb::Delete, ["a"])).await);
+    assert!(hint.contains("tls_root"), "{message} {hint}");
+
+    let mut lane = lane_with(&redis.url(), |options| options.tls.root = Some(file("missing.pem")));
+    let (message, _) = refused(lane.send(&batch(Verb::Delete, ["a"])).await);
+    assert!(message.contains("missing.pem"), "{message}");
+
+    // Plain text to a TLS port is no protocol of Redis, and no panic.
+    let url = redis.url().replace("rediss://", "redis://");
+    outage(lane_with(&url, |_| {}).send(&batch(Verb::Delete, ["a"])).await);
+}
