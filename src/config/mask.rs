@@ -141,7 +141,6 @@ fn string_end(text: &str, before: &str, start: usize) -> usize {
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used)]
 mod tests {
     use super::*;
 

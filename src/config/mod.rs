@@ -7,7 +7,7 @@
 //! Secrets (`url` of Postgres and of sinks) are only parsed here; [`Secret::resolve`] fetches them,
 //! so that a command without network needs none. Any other string that is `{ env = … }`,
 //! `{ file = … }` or `{ credential = … }` is fetched while it is read, since without it one cannot
-//! tell whether the configuration is right. Templates are not compiled here.
+//! tell whether the configuration is right.
 
 mod entry;
 mod error;
@@ -25,12 +25,13 @@ use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
 pub use postgres::{Plugin, PostgresConfig, Visibility};
-pub use redis::{RedisSinkConfig, TAG, TagMode};
+pub use redis::RedisSinkConfig;
 pub use render::{Source, Style, render};
 pub use secret::{Secret, SecretError};
 
+use crate::action::SinkKind;
 use crate::problem::{Problem, Span};
-use crate::rules::RuleSpec;
+use crate::rules::{RuleSet, RuleSpec, SinkSpec, compile, rule_names};
 use table::{Reader, Table};
 
 /// The most that a configuration file may hold, in bytes: far more than anyone writes, and small
@@ -50,11 +51,14 @@ pub struct Config {
     pub rules: Vec<RuleSpec>,
 }
 
-/// A configuration without problems, and its source for those that compiling the rules finds.
-#[derive(Clone, Debug)]
+/// A configuration without problems.
+#[derive(Debug)]
 pub struct Loaded {
     /// What it says.
     pub config: Config,
+    /// Its rules, compiled. A [`SinkId`](crate::rules::SinkId) of theirs is a place in
+    /// [`Config::redis`].
+    pub rules: RuleSet,
     /// What it said it in.
     pub source: Source,
 }
@@ -64,12 +68,8 @@ pub struct Loaded {
 /// # Errors
 /// When it cannot be read, and when it has problems.
 pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
-    let source = Source::open(path)?;
-    let (config, problems) = read(&source);
-    match config {
-        Some(config) if problems.is_empty() => Ok(Loaded { config, source }),
-        _ => Err(ConfigError::Invalid { source_text: source, problems }),
-    }
+    understand(Source::open(path)?)
+        .map_err(|(source_text, problems)| ConfigError::Invalid { source_text, problems })
 }
 
 /// Parses `source`, which came from the file `file_name`.
@@ -78,23 +78,33 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
 /// Every problem of the text, sorted by position.
 pub fn parse(file_name: &str, source: &str) -> Result<Loaded, Vec<Problem>> {
     let source = Source { name: file_name.to_owned(), text: source.to_owned() };
-    match read(&source) {
-        (Some(config), problems) if problems.is_empty() => Ok(Loaded { config, source }),
-        (_, problems) => Err(problems),
-    }
+    understand(source).map_err(|(_, problems)| problems)
 }
 
-/// Reads as much as can be read, with every problem on the way, sorted by position.
+fn understand(source: Source) -> Result<Loaded, (Source, Vec<Problem>)> {
+    let (config, mut problems) = read(&source);
+    let Some(config) = config else { return Err((source, problems)) };
+    let sinks = config.redis.iter().map(|sink| sink.name.clone());
+    let sinks = sinks.map(|name| SinkSpec { name, kind: SinkKind::Redis }).collect();
+    let names = rule_names(&config.rules);
+    let rules = compile(&config.rules, names, sinks, &mut problems);
+    if problems.is_empty() {
+        return Ok(Loaded { config, rules, source });
+    }
+    Err((source, render::sorted(problems)))
+}
+
+/// Reads as much as can be read, with every problem on the way.
 ///
 /// The config is there even with problems, so that the rules can be compiled and their problems
 /// shown with these; what is missing or wrong has its default then, and an absent URL is an empty
-/// one. Use it for nothing else unless there are no problems. It is `None` where the text is not
-/// TOML: what follows a syntax error cannot be told from what belongs to it.
-pub fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
+/// one. It is `None` where the text is not TOML: what follows a syntax error cannot be told from
+/// what belongs to it.
+fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
     let (document, errors) = toml::de::DeTable::parse_recoverable(&source.text);
     let reader = Reader::new(source);
     if reader.syntax_errors(&errors) {
-        return (None, reader.into_problems());
+        return (None, render::sorted(reader.into_problems()));
     }
     let root = Table::new(&reader, "", 0..0, document.get_ref(), later::ROOT);
     let config = read_root(root);

@@ -65,7 +65,7 @@ const SHOWN_MAX: usize = 100;
 
 /// Shows `problems`, sorted by position, each once, and their number in the last line.
 pub fn render(source: &Source, problems: &[Problem], style: Style) -> String {
-    let problems = sorted(problems);
+    let problems = sorted(problems.to_vec());
     let mask = Mask::new(&source.text);
     let renderer = match style {
         Style::Plain => Renderer::plain(),
@@ -81,13 +81,12 @@ pub fn render(source: &Source, problems: &[Problem], style: Style) -> String {
     out
 }
 
-/// By position, and without those that are there already: reading and compiling a rule may both
-/// find the same fault.
-fn sorted(problems: &[Problem]) -> Vec<&Problem> {
-    let mut by_position: Vec<_> = problems.iter().collect();
-    by_position.sort_by_key(|problem| problem.span.start);
-    let mut sorted: Vec<&Problem> = Vec::with_capacity(problems.len());
-    for problem in by_position {
+/// The problems by position, without those that are there already: reading and compiling a rule
+/// may both find the same fault.
+pub(super) fn sorted(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by_key(|problem| problem.span.start);
+    let mut sorted: Vec<Problem> = Vec::with_capacity(problems.len());
+    for problem in problems {
         let mut same_place =
             sorted.iter().rev().take_while(|other| other.span.start == problem.span.start);
         if !same_place.any(|other| *other == problem) {

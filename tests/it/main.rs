@@ -5,7 +5,6 @@
     reason = "in a test a broken environment should stop it at once and loudly"
 )]
 
-#![allow(clippy::expect_used)]
-
+mod add_tables;
 mod config;
 mod redis_sink;
