@@ -102,14 +102,12 @@ impl<'a> Entry<'a> {
             return None;
         }
         let text = self.text()?;
-        match humantime::parse_duration(&text.value) {
-            Ok(duration) => Some(duration),
-            Err(error) => {
-                let message = format!("`{}` is not a duration: `{}`", self.path, text.value);
-                self.problem_with_help(message, error.to_string(), HELP);
-                None
-            }
+        let duration = humantime::parse_duration(&text.value).ok();
+        if duration.is_none() {
+            let message = format!("`{}` is not a duration: `{}`", self.path, text.value);
+            self.problem_with_help(message, "not a duration", HELP);
         }
+        duration
     }
 
     /// One of a few words.

@@ -31,7 +31,7 @@ pub enum ConfigError {
         byte: usize,
     },
     /// The file has problems; [`ConfigError::render`] shows them.
-    #[error("the configuration file `{}` has {}", source_text.name, count(problems))]
+    #[error("the configuration file `{}` has {}", source_text.name, count(problems.len()))]
     Invalid {
         /// The file.
         source_text: Source,
@@ -54,8 +54,8 @@ impl ConfigError {
 }
 
 /// "1 problem", "3 problems".
-pub(super) fn count(problems: &[Problem]) -> String {
-    match problems.len() {
+pub(super) fn count(problems: usize) -> String {
+    match problems {
         1 => "1 problem".to_owned(),
         many => format!("{many} problems"),
     }

@@ -1,7 +1,7 @@
 //! Keys of the configuration that this version does not support yet.
 //!
 //! They are neither ignored, which would silently lose what they ask for, nor reported as typos.
-//! A key that gets built leaves its list here.
+//! A key that gets built leaves its lists here.
 
 use super::table::Table;
 
@@ -22,16 +22,18 @@ pub(super) const RULE: &[&str] = &[
     "fallback_every",
     "lookup",
     "publish",
+    "purge_keys",
+    "purge_paths",
     "redelete_after",
     "test",
     "where",
 ];
 
 /// `[rule.fallback]`.
-pub(super) const FALLBACK: &[&str] = &["publish"];
+pub(super) const FALLBACK: &[&str] = &["publish", "purge_keys", "purge_paths"];
 
 /// Keys of a rule, or of its fallback, that ask for actions.
-pub(super) const VERBS: &[&str] = &["publish"];
+pub(super) const VERBS: &[&str] = &["publish", "purge_keys", "purge_paths"];
 
 /// Kinds of sinks: `[KIND.NAME]`.
 const SINK_KINDS: &[&str] = &["cloudfront", "fastly", "http"];

@@ -22,16 +22,16 @@ mod secret;
 mod table;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 pub use error::ConfigError;
 pub use postgres::{Plugin, PostgresConfig, Visibility};
-pub use redis::{RedisSinkConfig, TAG, TagMode};
+pub use redis::RedisSinkConfig;
 pub use render::{Source, Style, render};
 pub use secret::{Secret, SecretError};
 
+use crate::action::SinkKind;
 use crate::problem::{Problem, Span};
-use crate::rules::{RuleSet, RuleSpec, compile, rule_names};
+use crate::rules::{RuleSet, RuleSpec, SinkSpec, compile, rule_names};
 use table::{Reader, Table};
 
 /// The most that a configuration file may hold, in bytes: far more than anyone writes, and small
@@ -49,15 +49,16 @@ pub struct Config {
     pub redis: Vec<RedisSinkConfig>,
     /// Every `[[rule]]`, in the order of the file.
     pub rules: Vec<RuleSpec>,
-    /// Those of them that are enabled, compiled for the configured sinks.
-    pub compiled: Arc<RuleSet>,
 }
 
-/// A configuration without problems, and its source.
-#[derive(Clone, Debug)]
+/// A configuration without problems.
+#[derive(Debug)]
 pub struct Loaded {
     /// What it says.
     pub config: Config,
+    /// Its rules, compiled. A [`SinkId`](crate::rules::SinkId) of theirs is a place in
+    /// [`Config::redis`].
+    pub rules: RuleSet,
     /// What it said it in.
     pub source: Source,
 }
@@ -67,12 +68,8 @@ pub struct Loaded {
 /// # Errors
 /// When it cannot be read, and when it has problems.
 pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
-    let source = Source::open(path)?;
-    let (config, problems) = read(&source);
-    match config {
-        Some(config) if problems.is_empty() => Ok(Loaded { config, source }),
-        _ => Err(ConfigError::Invalid { source_text: source, problems }),
-    }
+    understand(Source::open(path)?)
+        .map_err(|(source_text, problems)| ConfigError::Invalid { source_text, problems })
 }
 
 /// Parses `source`, which came from the file `file_name`.
@@ -81,34 +78,37 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
 /// Every problem of the text, sorted by position.
 pub fn parse(file_name: &str, source: &str) -> Result<Loaded, Vec<Problem>> {
     let source = Source { name: file_name.to_owned(), text: source.to_owned() };
-    match read(&source) {
-        (Some(config), problems) if problems.is_empty() => Ok(Loaded { config, source }),
-        (_, problems) => Err(problems),
-    }
+    understand(source).map_err(|(_, problems)| problems)
 }
 
-/// Reads as much as can be read, with every problem on the way, sorted by position.
+fn understand(source: Source) -> Result<Loaded, (Source, Vec<Problem>)> {
+    let (config, mut problems) = read(&source);
+    let Some(config) = config else { return Err((source, problems)) };
+    let sinks = config.redis.iter().map(|sink| sink.name.clone());
+    let sinks = sinks.map(|name| SinkSpec { name, kind: SinkKind::Redis }).collect();
+    let names = rule_names(&config.rules);
+    let rules = compile(&config.rules, names, sinks, &mut problems);
+    if problems.is_empty() {
+        return Ok(Loaded { config, rules, source });
+    }
+    Err((source, render::sorted(problems)))
+}
+
+/// Reads as much as can be read, with every problem on the way.
 ///
-/// The config is there even with problems: what is missing or wrong has its default then, and an
-/// absent URL is an empty one. Do not run it unless there are no problems. It is `None` where the
-/// text is not TOML: what follows a syntax error cannot be told from what belongs to it.
-pub fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
+/// The config is there even with problems, so that the rules can be compiled and their problems
+/// shown with these; what is missing or wrong has its default then, and an absent URL is an empty
+/// one. It is `None` where the text is not TOML: what follows a syntax error cannot be told from
+/// what belongs to it.
+fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
     let (document, errors) = toml::de::DeTable::parse_recoverable(&source.text);
     let reader = Reader::new(source);
     if reader.syntax_errors(&errors) {
-        return (None, reader.into_problems());
+        return (None, render::sorted(reader.into_problems()));
     }
     let root = Table::new(&reader, "", 0..0, document.get_ref(), later::ROOT);
-    let mut config = read_root(root);
-    let mut problems = reader.into_problems();
-    config.compiled = Arc::new(compile(
-        &config.rules,
-        rule_names(&config.rules),
-        config.redis.iter().map(RedisSinkConfig::spec).collect(),
-        &mut problems,
-    ));
-    problems.sort_by_key(|problem| problem.span.start);
-    (Some(config), problems)
+    let config = read_root(root);
+    (Some(config), reader.into_problems())
 }
 
 fn read_root(mut root: Table<'_>) -> Config {
@@ -127,7 +127,7 @@ fn read_root(mut root: Table<'_>) -> Config {
     }
     let rules = rule::read(&mut root, &sinks);
     root.finish();
-    Config { state_dir, postgres, redis, rules, compiled: Arc::default() }
+    Config { state_dir, postgres, redis, rules }
 }
 
 /// The names that a rule's `sinks` may hold.

@@ -51,7 +51,8 @@ pub enum Visibility {
 /// A slot's name is a Postgres identifier: at most NAMEDATALEN - 1 bytes.
 const SLOT_BYTES_MAX: usize = 63;
 
-const URL_EXAMPLE: &str = "[postgres]\nurl = \"postgres://walpurge@localhost/shop\"";
+const SECTION_EXAMPLE: &str = "[postgres]\nurl = \"postgres://walpurge@localhost/shop\"";
+const URL_EXAMPLE: &str = "url = \"postgres://walpurge@localhost/shop\"";
 
 /// Reads `[postgres]`; `root` is where it is missed.
 pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig {
@@ -66,7 +67,7 @@ pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig
     let Some(mut table) = table else {
         // Something else under that name has been reported as such.
         if !root.has("postgres") {
-            root.missing("`postgres.url` is missing", URL_EXAMPLE);
+            root.missing("`postgres.url` is missing", SECTION_EXAMPLE);
         }
         return config;
     };

@@ -1,13 +1,11 @@
 //! `[redis.NAME]`.
 
-use redis::IntoConnectionInfo;
-
 use super::entry::Entry;
 use super::later;
-use super::secret::Secret;
+use super::secret::{Secret, SecretError};
 use super::table::Table;
-use crate::action::SinkKind;
-use crate::rules::SinkSpec;
+use crate::problem::Problem;
+use crate::sinks::redis::{RedisConfig, RedisOptions, TAG_KEY, TagMode};
 
 /// One Redis that actions go to.
 #[derive(Clone, Debug)]
@@ -18,30 +16,29 @@ pub struct RedisSinkConfig {
     pub url: Secret,
     /// `prefix`: what is put before every key, pattern and tag key.
     pub prefix: String,
-    /// `tag_key`: the key of a tag's set or counter; holds [`TAG`] exactly once.
+    /// `tag_key`: the key of a tag's set or counter; holds `{tag}` exactly once.
     pub tag_key: String,
     /// `tag_mode`.
     pub tag_mode: TagMode,
 }
 
 impl RedisSinkConfig {
-    /// The sink, as far as rules are concerned.
-    pub(super) fn spec(&self) -> SinkSpec {
-        SinkSpec { name: self.name.clone(), kind: SinkKind::Redis }
+    /// What the sink is made of, its URL fetched.
+    ///
+    /// # Errors
+    /// When the URL is kept elsewhere and cannot be fetched.
+    pub fn options(&self) -> Result<RedisOptions, SecretError> {
+        let mut options = RedisOptions::new(&self.name, "");
+        options.url = self.url.resolve()?;
+        options.prefix.clone_from(&self.prefix);
+        options.tag_key.clone_from(&self.tag_key);
+        options.tag_mode = self.tag_mode;
+        Ok(options)
     }
 }
 
-/// What invalidating a tag does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TagMode {
-    /// It deletes the keys in the tag's set, and the set.
-    Members,
-    /// It bumps the tag's counter.
-    Version,
-}
-
 /// What stands for the tag in `tag_key`.
-pub const TAG: &str = "{tag}";
+const TAG: &str = "{tag}";
 
 const EXAMPLE: &str = "[redis.cache]\nurl = \"redis://localhost:6379/0\"";
 const URL_EXAMPLE: &str = "url = \"redis://localhost:6379/0\"";
@@ -60,7 +57,7 @@ pub(super) fn read(root: &mut Table<'_>) -> Vec<RedisSinkConfig> {
     }
     if entries.iter().any(|(name, entry)| is_setting(name, entry)) {
         table.reader.report(
-            crate::problem::Problem::new(section.key, "a Redis sink needs a name", "no name here")
+            Problem::new(section.key, "a Redis sink needs a name", "no name here")
                 .help("write [redis.cache]"),
         );
         return Vec::new();
@@ -79,7 +76,7 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
     if name.is_empty() || !name.bytes().all(is_allowed) {
         let message = format!("a sink cannot be named `{name}`");
         entry.reader.report(
-            crate::problem::Problem::new(entry.key.clone(), message, "not a sink name")
+            Problem::new(entry.key.clone(), message, "not a sink name")
                 .help("letters, digits, `_` and `-`"),
         );
     }
@@ -88,13 +85,13 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
         name: name.to_owned(),
         url: Secret::literal(format!("redis.{name}.url"), ""),
         prefix: String::new(),
-        tag_key: format!("tags:{TAG}"),
-        tag_mode: TagMode::Members,
+        tag_key: TAG_KEY.to_owned(),
+        tag_mode: TagMode::default(),
     };
     match table.entry("url") {
         Some(entry) => {
             if let Some(url) = entry.secret() {
-                check_url(&entry, &url);
+                check_url(&entry, name, &url);
                 config.url = url;
             }
         }
@@ -115,14 +112,13 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
     Some(config)
 }
 
-fn check_url(entry: &Entry<'_>, url: &Secret) {
+fn check_url(entry: &Entry<'_>, name: &str, url: &Secret) {
     let Some(url) = url.in_file() else { return };
-    let is_known = ["redis://", "rediss://", "unix://"].iter().any(|s| url.starts_with(s));
-    // The client's own parser decides; its message could hold a part of the URL.
-    if !is_known || url.into_connection_info().is_err() {
+    // What the sink takes, the sink knows; its errors hold no part of the URL.
+    if let Err(error) = RedisConfig::new(RedisOptions::new(name, url)) {
         entry.problem_with_help(
             format!("`{}` is not a Redis URL", entry.path),
-            "not a Redis URL",
+            error.problem,
             "write redis://HOST:PORT/DATABASE, rediss://… (TLS) or unix:///PATH",
         );
     }

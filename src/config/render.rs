@@ -59,24 +59,41 @@ pub enum Style {
     Colour,
 }
 
+/// The most problems that are shown: nobody reads more, and a file that is no configuration at
+/// all could have one on each line.
+const SHOWN_MAX: usize = 100;
+
 /// Shows `problems`, sorted by position, each once, and their number in the last line.
 pub fn render(source: &Source, problems: &[Problem], style: Style) -> String {
-    let mut problems = problems.to_vec();
-    problems.sort_by_key(|problem| problem.span.start);
-    // Reading and compiling a rule may both find the same fault.
-    problems.dedup();
+    let problems = sorted(problems.to_vec());
     let mask = Mask::new(&source.text);
     let renderer = match style {
         Style::Plain => Renderer::plain(),
         Style::Colour => Renderer::styled(),
     };
     let mut out = String::new();
-    for problem in &problems {
+    for problem in problems.iter().take(SHOWN_MAX) {
         out.push_str(&render_one(source, problem, &mask, &renderer));
         out.push_str("\n\n");
     }
-    out.push_str(&format!("{} in {}\n", count(&problems), source.name));
+    let shown = if problems.len() > SHOWN_MAX { ", the first of which are shown" } else { "" };
+    out.push_str(&format!("{} in {}{shown}\n", count(problems.len()), source.name));
     out
+}
+
+/// The problems by position, without those that are there already: reading and compiling a rule
+/// may both find the same fault.
+pub(super) fn sorted(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by_key(|problem| problem.span.start);
+    let mut sorted: Vec<Problem> = Vec::with_capacity(problems.len());
+    for problem in problems {
+        let mut same_place =
+            sorted.iter().rev().take_while(|other| other.span.start == problem.span.start);
+        if !same_place.any(|other| *other == problem) {
+            sorted.push(problem);
+        }
+    }
+    sorted
 }
 
 fn render_one(source: &Source, problem: &Problem, mask: &Mask, renderer: &Renderer) -> String {
@@ -84,18 +101,23 @@ fn render_one(source: &Source, problem: &Problem, mask: &Mask, renderer: &Render
     let span = marked(text, problem);
     let line = line_around(text, span.start);
     let line_number = line_of(text, span.start);
-    let column = text[line.start..span.start].chars().count() + 1;
-    let shown = mask.apply(text, line.clone());
-    let caret = mask.shown(line.start, span.start)..mask.shown(line.start, span.end.min(line.end));
-    let message = printable(&problem.message);
-    let origin = Origin::path(source.name.as_str()).line(line_number).char_column(column);
-    let label = printable(&problem.label);
-    let snippet = Snippet::source(shown)
+    let start = mask.shown(line.start, span.start);
+    let end = mask.shown(line.start, span.end.min(line.end)).max(start);
+    let snippet = Snippet::source(mask.apply(text, line.clone()))
         .line_start(line_number)
-        .annotation(AnnotationKind::Primary.span(caret).label(label));
-    let mut group = Level::ERROR.primary_title(message).element(origin).element(snippet);
+        .annotation(AnnotationKind::Primary.span(start..end).label(printable(&problem.label)));
+    let group = Level::ERROR.primary_title(printable(&problem.message));
+    let mut group = if start == span.start - line.start {
+        group.element(snippet.path(&source.name))
+    } else {
+        // The renderer would count the column in the line as it is shown, where a secret before
+        // the caret is shorter or longer than in the file.
+        let column = text[line.start..span.start].chars().count() + 1;
+        let place = Origin::path(source.name.as_str()).line(line_number).char_column(column);
+        group.element(place).element(snippet)
+    };
     if let Some(help) = &problem.help {
-        group = group.element(Level::HELP.message(printable(help)));
+        group = group.element(Level::HELP.message(lines(help)));
     }
     renderer.render(&[group])
 }
@@ -145,15 +167,61 @@ pub(super) fn line_of(text: &str, offset: usize) -> usize {
     before.iter().filter(|&&byte| byte == b'\n').count() + 1
 }
 
-/// Text from the file in a message, without what could steer a terminal.
+/// A line for people that may hold text from the file: without its secrets, and without what
+/// could steer a terminal.
 fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() && c != '\n' {
+    let shown = Mask::new(text).apply(text, 0..text.len());
+    let mut out = String::with_capacity(shown.len());
+    for c in shown.chars() {
+        if c.is_control() {
             out.extend(c.escape_default());
         } else {
             out.push(c);
         }
     }
     out
+}
+
+/// The same for text of several lines.
+fn lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_marked(text: &str, within: Range<usize>, marked_text: &str) {
+        let problem = Problem::new(0..text.len(), "m", "l").within(within);
+        assert_eq!(&text[marked(text, &problem)], marked_text);
+    }
+
+    #[test]
+    fn a_part_of_a_plain_string_is_marked_and_else_the_whole() {
+        check_marked(r#""public.a""#, 7..8, "a");
+        check_marked(r"'C:\täble'", 3..9, "täble");
+        check_marked(r#""a\tb""#, 1..2, r#""a\tb""#);
+        check_marked(r#""""abc""""#, 1..2, r#""""abc""""#);
+        check_marked("{ env = 'X' }", 0..1, "{ env = 'X' }");
+        check_marked("'abc'", 2..9, "'abc'");
+        check_marked("''", 0..0, "");
+    }
+
+    #[test]
+    fn a_problem_that_two_parts_found_is_shown_once() {
+        let source = Source { name: "f".to_owned(), text: "a = 1\nb = 2".to_owned() };
+        let problem = |start| Problem::new(start..start + 1, "m", "l");
+        let shown = render(&source, &[problem(6), problem(0), problem(6)], Style::Plain);
+        assert!(shown.ends_with("2 problems in f\n"), "{shown}");
+        assert!(shown.find("f:1:1") < shown.find("f:2:1"), "{shown}");
+    }
+
+    #[test]
+    fn a_message_shows_no_secret_and_steers_no_terminal() {
+        let source = Source { name: "f".to_owned(), text: "a = 1".to_owned() };
+        let problem = Problem::new(0..1, "no `redis://:pw@h`", "\u{1b}[2J").help("pg://u:pw@h\nx");
+        let shown = render(&source, &[problem], Style::Plain);
+        assert!(!shown.contains("pw") && !shown.contains('\u{1b}'), "{shown}");
+    }
 }

@@ -56,11 +56,9 @@ impl<'a> Reader<'a> {
         Path::new(&self.source.name).parent().map(Path::to_path_buf).unwrap_or_default()
     }
 
-    /// Every problem, sorted by position.
+    /// Every problem, in the order in which they were found.
     pub(super) fn into_problems(self) -> Vec<Problem> {
-        let mut problems = self.problems.into_inner();
-        problems.sort_by_key(|problem| problem.span.start);
-        problems
+        self.problems.into_inner()
     }
 }
 
@@ -90,7 +88,12 @@ impl<'a> Table<'a> {
     }
 
     /// The entry of a key, which is a known one from now on.
+    ///
+    /// A key of a later version is not read, whoever asks; [`Table::finish`] reports it.
     pub(super) fn entry(&mut self, key: &'static str) -> Option<Entry<'a>> {
+        if self.later.contains(&key) {
+            return None;
+        }
         self.asked.push(key);
         let (name, value) = self.entries.get_key_value(key)?;
         Some(Entry::new(self.reader, self.path_of(key), name.span(), value))

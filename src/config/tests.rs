@@ -9,6 +9,7 @@ use super::*;
 use crate::action::Verb;
 use crate::change::Op;
 use crate::rules::{FallbackSpec, rule_names};
+use crate::sinks::redis::TagMode;
 
 const MINIMAL: &str = r#"
 [postgres]
@@ -259,4 +260,18 @@ fn a_file_that_cannot_be_read_says_which_and_why() {
     assert!(matches!(load(&path), Err(ConfigError::NotUtf8 { byte: 2, .. })));
     std::fs::write(&path, vec![b' '; FILE_BYTES_MAX as usize + 1]).expect("written");
     assert!(matches!(load(&path), Err(ConfigError::TooLarge { .. })));
+}
+
+#[test]
+fn a_sink_gets_what_its_section_says() {
+    let text = MINIMAL.replace("[redis.cache]", "[redis.cache]\nprefix = 'p:'\ntag_key = 't{tag}'");
+    let options = good(&text).redis[0].options().expect("a literal");
+    assert_eq!((options.name.as_str(), options.prefix.as_str()), ("cache", "p:"));
+    assert_eq!(options.tag_key, "t{tag}");
+    assert_eq!(options.url.expose_secret(), "redis://localhost:6379/0");
+}
+
+#[test]
+fn a_byte_order_mark_and_windows_line_ends_are_no_mistakes() {
+    good(&format!("\u{feff}{}", MINIMAL.replace('\n', "\r\n")));
 }

@@ -7,8 +7,8 @@ use super::table::{Part, TablePattern};
 /// The value of wal2json's `add-tables` for these tables: it lets through every change that one
 /// of `patterns` means, and possibly more.
 ///
-/// The caller quotes it for the replication command. Without patterns it is empty: then leave the
-/// option out, which lets everything through.
+/// The caller quotes it for the replication command. Without patterns it is empty, which lets no
+/// change through, only each transaction's begin and commit.
 ///
 /// The plugin's syntax, found in its source and tried with version 2.5: tables separated by
 /// commas, each `schema.table`; a part may be a `*` alone; a backslash takes any character
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn no_pattern_is_no_filter() {
+    fn no_pattern_is_no_table() {
         check(&[], "");
     }
 }

@@ -209,6 +209,7 @@ impl fmt::Display for Part {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used)]
 mod tests {
     use super::*;
 

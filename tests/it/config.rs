@@ -4,16 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use walpurge::config::{Source, Style, read, render};
+use walpurge::config::{Source, Style, parse, render};
 use walpurge::problem::Problem;
 
 const EXAMPLE: &str = include_str!("../../config.toml.example");
 
 /// Everything that is wrong in a configuration, before any command runs.
 fn problems_of(name: &str, source: &str) -> Vec<Problem> {
-    let source = Source { name: name.to_owned(), text: source.to_owned() };
-    let (_config, problems) = read(&source);
-    problems
+    parse(name, source).err().unwrap_or_default()
 }
 
 fn shown(name: &str, text: &str) -> String {

@@ -5,5 +5,6 @@
     reason = "in a test a broken environment should stop it at once and loudly"
 )]
 
+mod add_tables;
 mod config;
 mod redis_sink;
