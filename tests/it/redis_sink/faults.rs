@@ -111,6 +111,15 @@ async fn a_replica_is_an_outage_that_names_the_primary() {
 }
 
 #[tokio::test]
+async fn too_many_clients_are_an_outage_that_says_so() {
+    let redis = Redis::builder().config("maxclients", "1").start();
+    // The testkit's own client is the one.
+    redis.cli(&["PING"]);
+    let message = outage(lane(&redis).send(&batch(Verb::Delete, ["a"])).await);
+    assert!(message.contains("maxclients"), "{message}");
+}
+
+#[tokio::test]
 async fn a_server_out_of_memory_still_deletes_and_holds_bumps() {
     let redis = Redis::start();
     set_all(&redis, ["a"]);

@@ -9,7 +9,7 @@ use walpurge::action::Verb;
 use super::{batch, bulks, cache_with_tag, keys, lane, lane_with, run, send, set_all};
 
 /// Where the set `tags:t` is put while it is emptied.
-const TAKEN: &str = "tags:t{tags:t}:walpurge:invalidating";
+const TAKEN: &str = "tags:t{tags:t}walpurge:invalidating";
 
 #[tokio::test]
 async fn a_tag_deletes_its_members_and_nothing_else() {
@@ -19,9 +19,18 @@ async fn a_tag_deletes_its_members_and_nothing_else() {
     }
     run(&redis, &cache_with_tag("tags:other", "c"));
     set_all(&redis, ["t", "tags", "tags:"]);
-    let report = send(&mut lane(&redis), Verb::Tag, ["t", "missing", "t"]).await;
+    let report = send(&mut lane(&redis), Verb::Tag, ["t", "missing"]).await;
     assert_eq!((report.requested, report.removed), (2, 2));
     assert_eq!(keys(&redis, b"*"), [&b"c"[..], b"t", b"tags", b"tags:", b"tags:other"]);
+}
+
+#[tokio::test]
+async fn a_tag_may_come_twice_in_a_batch() {
+    let redis = Redis::start();
+    run(&redis, &cache_with_tag("tags:t", "a"));
+    let report = send(&mut lane(&redis), Verb::Tag, ["t", "t"]).await;
+    assert_eq!(report.removed, 1);
+    assert!(keys(&redis, b"*").is_empty());
 }
 
 #[tokio::test]
