@@ -98,6 +98,19 @@ async fn a_dropped_send_leaves_no_foreign_reply_to_the_next() {
 }
 
 #[tokio::test]
+async fn a_timed_out_send_leaves_no_foreign_reply_to_the_next() {
+    let mut redis = Redis::start();
+    let mut lane = lane_with(&redis.url(), |options| options.timeouts = SHORT);
+    send(&mut lane, Verb::Delete, ["x"]).await;
+    set_all(&redis, ["a", "b"]);
+    redis.pause();
+    outage(lane.send(&batch(Verb::Delete, ["a", "b"])).await);
+    redis.resume();
+    let report = send(&mut lane, Verb::Delete, ["missing"]).await;
+    assert_eq!((report.requested, report.removed), (1, 0));
+}
+
+#[tokio::test]
 async fn a_replica_is_an_outage_that_names_the_primary() {
     let redis = Redis::start();
     let mut lane = lane(&redis);
