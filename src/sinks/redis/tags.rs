@@ -36,7 +36,7 @@ use crate::sinks::Failure;
 /// Tags worked on together. Each reads a page at a time, so this bounds memory.
 const TAGS_MAX: usize = 32;
 
-/// About how many members a page has. SSCAN takes Redis some 0.2 ms for so many.
+/// About how many members a page has. SSCAN takes Redis about 1 ms for so many.
 const PAGE_MEMBERS: &[u8] = b"1000";
 
 /// How often one tag's renaming may find a set in its way. The first is a crash's leftover; each
