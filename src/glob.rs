@@ -120,38 +120,35 @@ impl Glob {
 }
 
 /// Reads a class from behind its `[`: the set, and what follows the `]`.
+///
+/// The server compares C `char`s, whose sign is its platform's: negative from 0x80 on x86, not on
+/// ARM. A range from below 0x80 to above it matches here whatever one of the two would match.
 fn class(mut rest: &[u8]) -> ([u64; 4], &[u8]) {
     let negated = rest.first() == Some(&b'^');
     if negated {
         rest = &rest[1..];
     }
-    let mut set = [0u64; 4];
-    let mut add = |byte: u8| set[usize::from(byte >> 6)] |= 1 << (byte & 63);
+    // The members as x86 sees them, and as ARM does.
+    let (mut signed, mut unsigned) = ([0u64; 4], [0u64; 4]);
+    let add = |set: &mut [u64; 4], byte: u8| set[usize::from(byte >> 6)] |= 1 << (byte & 63);
     let behind = loop {
-        match rest {
+        let (from, to, tail) = match rest {
             // A class that does not end is taken as if it ended with the pattern.
             [] => break rest,
-            [b'\\', escaped, tail @ ..] => {
-                add(*escaped);
-                rest = tail;
-            }
+            [b'\\', escaped, tail @ ..] => (*escaped, *escaped, tail),
             [b']', tail @ ..] => break tail,
-            // The end may be anything, `]` and `\` too. The server compares C `char`s, whose sign
-            // is the platform's: this is x86's order, where bytes from 0x80 are negative.
-            [from, b'-', to, tail @ ..] => {
-                let (from, to) = (*from as i8, *to as i8);
-                (from.min(to)..=from.max(to)).for_each(|byte| add(byte as u8));
-                rest = tail;
-            }
-            [byte, tail @ ..] => {
-                add(*byte);
-                rest = tail;
-            }
-        }
+            // The end may be anything, `]` and `\` too.
+            [from, b'-', to, tail @ ..] => (*from, *to, tail),
+            [byte, tail @ ..] => (*byte, *byte, tail),
+        };
+        (from.min(to)..=from.max(to)).for_each(|byte| add(&mut unsigned, byte));
+        let (from, to) = (from as i8, to as i8);
+        (from.min(to)..=from.max(to)).for_each(|byte| add(&mut signed, byte as u8));
+        rest = tail;
     };
-    if negated {
-        set = set.map(|word| !word);
-    }
+    let set = std::array::from_fn(|word| {
+        if negated { !(signed[word] & unsigned[word]) } else { signed[word] | unsigned[word] }
+    });
     (set, behind)
 }
 

@@ -63,11 +63,21 @@ pub(super) fn class_verbs(config: &RedisConfig, class: LaneClass) -> &'static [V
     }
 }
 
-/// The `ACL SETUSER` line with the least rights that `verbs` need.
+/// The `ACL SETUSER` line that makes a user with the least rights that `verbs` need.
 ///
 /// The keys are those with the sink's prefix. The members of tag sets are deleted too: keys as
 /// the readers wrote them, which then need the prefix as well.
 pub fn least_acl(verbs: &[Verb], config: &RedisConfig) -> String {
+    acl_line(" on >PASSWORD", verbs, config)
+}
+
+/// The line that adds those rights to the user that there is: run as it stands, it must not give
+/// that user a password that everybody knows.
+pub(super) fn missing_rights(verbs: &[Verb], config: &RedisConfig) -> String {
+    acl_line("", verbs, config)
+}
+
+fn acl_line(login: &str, verbs: &[Verb], config: &RedisConfig) -> String {
     let mut all: Vec<&str> = COMMON_COMMANDS.to_vec();
     if config.db != 0 {
         all.push("select");
@@ -78,14 +88,9 @@ pub fn least_acl(verbs: &[Verb], config: &RedisConfig) -> String {
     let mut pattern = b"~".to_vec();
     glob::escape(&config.prefix, &mut pattern);
     pattern.push(b'*');
-    let user = config.user.as_deref().unwrap_or("walpurge");
+    let user = quoted(config.user.as_deref().unwrap_or("walpurge").as_bytes());
     let rights: Vec<String> = all.iter().map(|command| format!("+{command}")).collect();
-    format!(
-        "ACL SETUSER {} on >PASSWORD {} {}",
-        quoted(user),
-        quoted_bytes(&pattern),
-        rights.join(" ")
-    )
+    format!("ACL SETUSER {user}{login} {} {}", quoted(&pattern), rights.join(" "))
 }
 
 /// Tries everything that `verbs` need, on the real server.
@@ -129,7 +134,7 @@ async fn ping(connection: &mut Connection, config: &RedisConfig) -> Result<Check
     let mut request = Request::default();
     request.simple(&[b"PING"]).simple(&[b"INFO", b"server"]);
     connection.send(&request).await?;
-    let acl = || least_acl(&[], config);
+    let acl = || missing_rights(&[], config);
     if let Reply::Error(text) = connection.reply("PING").await? {
         return Err(failure(&text, "PING", config, acl));
     }
@@ -178,7 +183,7 @@ async fn try_verb(
             // What RENAMENX says of a key that does not exist, and may say: it was let through.
             Reply::Error(text) if text == "ERR no such key" => {}
             Reply::Error(text) => {
-                let acl = || least_acl(verbs, config);
+                let acl = || missing_rights(verbs, config);
                 return Err(failure(&text, &command.to_uppercase(), config, acl));
             }
             _ => {}
@@ -217,11 +222,7 @@ fn verb_name(verb: Verb) -> &'static str {
 }
 
 /// As redis-cli reads it.
-fn quoted(text: &str) -> String {
-    quoted_bytes(text.as_bytes())
-}
-
-fn quoted_bytes(bytes: &[u8]) -> String {
+fn quoted(bytes: &[u8]) -> String {
     let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
     if bytes.iter().all(plain) {
         return String::from_utf8_lossy(bytes).into_owned();

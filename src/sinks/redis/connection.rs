@@ -65,13 +65,18 @@ impl Connection {
         let config = Arc::clone(&self.config);
         let mut request = Request::default();
         let mut expected = Vec::with_capacity(3);
-        if let Some(password) = &config.password {
-            let password = password.expose_secret().as_bytes();
-            match &config.user {
-                Some(user) => request.simple(&[b"AUTH", user.as_bytes(), password]),
-                None => request.simple(&[b"AUTH", password]),
-            };
-            expected.push("AUTH");
+        let password = config.password.as_ref().map(|password| password.expose_secret().as_bytes());
+        match (&config.user, password) {
+            // A user without a password may be one that needs none; any is right for it.
+            (Some(user), password) => {
+                request.simple(&[b"AUTH", user.as_bytes(), password.unwrap_or_default()]);
+                expected.push("AUTH");
+            }
+            (None, Some(password)) => {
+                request.simple(&[b"AUTH", password]);
+                expected.push("AUTH");
+            }
+            (None, None) => {}
         }
         if config.db != 0 {
             request.simple(&[b"SELECT", config.db.to_string().as_bytes()]);
@@ -79,17 +84,21 @@ impl Connection {
         }
         request.simple(&[b"CLIENT", b"SETNAME", CLIENT_NAME]);
         self.send(&request).await?;
+        expected.push("CLIENT");
         for command in expected {
-            if let Reply::Error(text) = self.reply(command).await? {
-                let acl = || "ACL SETUSER walpurge +select".to_owned();
-                return Err(match classify(&text, command, &config, acl) {
-                    Verdict::Batch(failure) | Verdict::Unknown(failure) => failure,
-                    Verdict::Key(reason) => outage(&config, command, reason),
-                });
+            let Reply::Error(text) = self.reply(command).await? else { continue };
+            let acl = || "ACL SETUSER walpurge +select".to_owned();
+            let verdict = classify(&text, command, &config, acl);
+            match (command, verdict) {
+                // A name is a courtesy to whoever reads CLIENT LIST: a user without that right,
+                // and a proxy that does not know the command, are served. What is left here is
+                // the answer to the connection as such: too many clients, no password.
+                ("CLIENT", Verdict::Unknown(_) | Verdict::Key(_)) => {}
+                ("CLIENT", _) if text.starts_with("NOPERM") || text.starts_with("ERR unknown") => {}
+                (_, Verdict::Batch(failure) | Verdict::Unknown(failure)) => return Err(failure),
+                (_, Verdict::Key(reason)) => return Err(outage(&config, command, reason)),
             }
         }
-        // A name is a courtesy to whoever reads CLIENT LIST: a user without that right is served.
-        self.reply("CLIENT").await?;
         Ok(())
     }
 

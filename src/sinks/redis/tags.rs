@@ -36,7 +36,7 @@ use crate::sinks::Failure;
 /// Tags worked on together. Each reads a page at a time, so this bounds memory.
 const TAGS_MAX: usize = 32;
 
-/// About how many members a page has. SSCAN takes Redis some 0.2 ms for so many.
+/// About how many members a page has. SSCAN takes Redis about 1 ms for so many.
 const PAGE_MEMBERS: &[u8] = b"1000";
 
 /// How often one tag's renaming may find a set in its way. The first is a crash's leftover; each
@@ -44,7 +44,7 @@ const PAGE_MEMBERS: &[u8] = b"1000";
 const RENAMES_MAX: u32 = 100;
 
 /// What marks a set as taken from its readers.
-const SUFFIX: &[u8] = b":walpurge:invalidating";
+const MARK: &[u8] = b"walpurge:invalidating";
 
 /// Does the batch's `tags` actions, where a tag's key is a set.
 pub(super) async fn invalidate(session: &mut Session<'_>, batch: &Batch) -> Result<(), Failure> {
@@ -249,48 +249,39 @@ pub(super) fn page(reply: Reply) -> Option<(Vec<u8>, Vec<Vec<u8>>)> {
     Some((cursor, keys.collect::<Option<_>>()?))
 }
 
-/// The name to which the set `key` is renamed.
+/// The name to which the set `key` is renamed: no other key's.
 ///
 /// It starts with `key`, so that rights on keys by prefix cover it, and lies in `key`'s hash
 /// slot, so that a cluster renames it: a key's own hash tag stays in force; a key without braces
 /// is hashed whole, and so becomes the hash tag; for braces that make no hash tag a number is
-/// found with which the slot comes out the same. Two keys may share a name (`t` and `t{t}` do);
-/// they then take turns, like two walpurges.
+/// found with which the slot comes out the same.
 pub(super) fn taken_name(key: &[u8]) -> Vec<u8> {
     if hash_tag(key).is_some() {
-        return [key, SUFFIX].concat();
+        return [key, b":", MARK].concat();
     }
     if !key.is_empty() && !key.iter().any(|byte| matches!(byte, b'{' | b'}')) {
-        return [key, b"{", key, b"}", SUFFIX].concat();
+        return [key, b"{", key, b"}", MARK].concat();
     }
     let slot = hash_slot(key);
     (0..u32::MAX)
-        .map(|number| [key, b"{", number.to_string().as_bytes(), b"}", SUFFIX].concat())
+        .map(|number| [key, b"{", number.to_string().as_bytes(), b"}", MARK].concat())
         .find(|name| hash_slot(name) == slot)
-        // There are 16,384 slots: a few ten thousand tries find each.
-        .unwrap_or_else(|| [key, SUFFIX].concat())
+        // There are 16,384 slots: some ten thousand tries find each.
+        .unwrap_or_else(|| [key, b":", MARK].concat())
 }
 
 /// The set whose taken name `key` is, or `key` itself.
 ///
-/// A set of the readers that merely looks so is handled well too: as its own taken set it is
+/// A set of the readers that merely looks so is handled well too: as somebody's taken set it is
 /// emptied in the same way.
 pub(super) fn origin(key: &[u8]) -> &[u8] {
-    let Some(body) = key.strip_suffix(SUFFIX) else { return key };
-    let braced = body.strip_suffix(b"}").and_then(|inner| {
-        let doubled = inner.len().checked_sub(1).map(|length| length / 2);
-        let numbered = inner.iter().rposition(|&byte| byte == b'{');
-        [doubled, numbered]
-            .into_iter()
-            .flatten()
-            .map(|end| &body[..end])
-            .find(|set| taken_name(set) == key)
-    });
-    match braced {
-        Some(set) => set,
-        None if taken_name(body) == key => body,
-        None => key,
-    }
+    let set = match key.strip_suffix(MARK).and_then(<[u8]>::split_last) {
+        Some((b':', set)) => Some(set),
+        // What was added holds no brace of its own, so the last one opens it.
+        Some((b'}', inner)) => memchr::memrchr(b'{', inner).map(|end| &inner[..end]),
+        _ => None,
+    };
+    set.filter(|set| taken_name(set) == key).unwrap_or(key)
 }
 
 /// What a cluster hashes instead of the whole key: what is between the first `{` and the first
@@ -342,6 +333,9 @@ mod tests {
             b"\xff\n{",
             b"t{t}",
             b"tags:x:walpurge:invalidating",
+            b"t",
+            b"t{t}}",
+            b"{t}:walpurge:invalidating",
         ];
         let mut names: Vec<_> = keys.iter().map(|key| taken_name(key)).collect();
         for (key, name) in keys.iter().zip(&names) {
@@ -356,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_set_of_the_readers_is_its_own_origin() {
-        for key in [&b"tags:x"[..], b"", b"}", b"x{x}", SUFFIX, b"x}:walpurge:invalidating"] {
+        for key in [&b"tags:x"[..], b"", b"}", b"x{x}", MARK, b"x}:walpurge:invalidating"] {
             let origin = origin(key);
             assert!(origin == key || taken_name(origin) == key);
         }

@@ -229,7 +229,16 @@ fn length(digits: &[u8]) -> Result<Option<usize>, ProtocolError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(input in "([*$:+-]?-?[0-9]{0,3}(\r\n)?|[^a]{0,3}){0,20}") {
+            let _ = parse(input.as_bytes());
+        }
+    }
 
     #[test]
     fn a_request_is_an_array_of_counted_strings() {

@@ -98,6 +98,19 @@ async fn a_dropped_send_leaves_no_foreign_reply_to_the_next() {
 }
 
 #[tokio::test]
+async fn a_timed_out_send_leaves_no_foreign_reply_to_the_next() {
+    let mut redis = Redis::start();
+    let mut lane = lane_with(&redis.url(), |options| options.timeouts = SHORT);
+    send(&mut lane, Verb::Delete, ["x"]).await;
+    set_all(&redis, ["a", "b"]);
+    redis.pause();
+    outage(lane.send(&batch(Verb::Delete, ["a", "b"])).await);
+    redis.resume();
+    let report = send(&mut lane, Verb::Delete, ["missing"]).await;
+    assert_eq!((report.requested, report.removed), (1, 0));
+}
+
+#[tokio::test]
 async fn a_replica_is_an_outage_that_names_the_primary() {
     let redis = Redis::start();
     let mut lane = lane(&redis);
@@ -108,6 +121,15 @@ async fn a_replica_is_an_outage_that_names_the_primary() {
     }
     redis.cli(&["REPLICAOF", "NO", "ONE"]);
     send(&mut lane, Verb::Bump, ["a"]).await;
+}
+
+#[tokio::test]
+async fn too_many_clients_are_an_outage_that_says_so() {
+    let redis = Redis::builder().config("maxclients", "1").start();
+    // The testkit's own client is the one.
+    redis.cli(&["PING"]);
+    let message = outage(lane(&redis).send(&batch(Verb::Delete, ["a"])).await);
+    assert!(message.contains("maxclients"), "{message}");
 }
 
 #[tokio::test]

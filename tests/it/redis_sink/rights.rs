@@ -36,6 +36,13 @@ async fn a_wrong_password_is_refused_and_shown_nowhere() {
 }
 
 #[tokio::test]
+async fn a_user_that_needs_no_password_is_named_alone() {
+    let redis = Redis::builder().password("richtig").acl("app on nopass ~* +@all").start();
+    let url = redis.url().replace("redis://", "redis://app@");
+    send(&mut lane_with(&url, |_| {}), Verb::Delete, ["a"]).await;
+}
+
+#[tokio::test]
 async fn a_user_without_unlink_is_refused_with_the_line_that_grants_it() {
     let redis = Redis::builder().acl("app on >geheim ~* +ping +client|setname").start();
     let url = redis.url().replace("redis://", "redis://app:geheim@");
@@ -43,6 +50,7 @@ async fn a_user_without_unlink_is_refused_with_the_line_that_grants_it() {
     set_all(&redis, ["a"]);
     let (message, hint) = refused(lane.send(&batch(Verb::Delete, ["a"])).await);
     assert!(message.contains("NOPERM"), "{message}");
+    assert!(!hint.contains("PASSWORD"), "{hint}");
     grant(&redis, &hint);
     // The same lane goes on once the right is there.
     assert_eq!(send(&mut lane, Verb::Delete, ["a"]).await.removed, 1);
