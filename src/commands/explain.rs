@@ -31,7 +31,7 @@ struct Line<'a> {
 pub(super) fn explain(global: &Global, args: &ExplainArgs) -> anyhow::Result<Outcome> {
     let loaded = load(global)?;
     let mut explainer = Explainer {
-        matcher: Matcher::new(Arc::clone(&loaded.config.compiled)),
+        matcher: Matcher::new(Arc::new(loaded.rules)),
         decoder: wal2json::Decoder::default(),
         facts: Facts::default(),
         out: BufWriter::new(io::stdout().lock()),

@@ -1,5 +1,6 @@
 //! The commands: each turns its arguments into work, output and an exit code.
 
+mod endpoints;
 mod explain;
 mod logs;
 mod run;
@@ -8,7 +9,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use crate::cli::{Cli, Command, Global};
-use crate::config::{self, ConfigError, Loaded, Style};
+use crate::config::{self, ConfigError, Loaded, SecretError, Style};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,11 @@ struct Misconfigured(String);
 impl Misconfigured {
     fn new(error: impl std::fmt::Display) -> Self {
         Misconfigured(error.to_string())
+    }
+
+    /// A secret that cannot be had.
+    fn secret(error: SecretError) -> Self {
+        Misconfigured(format!("{error}\nhint: {}", error.hint()))
     }
 
     /// Names the key.

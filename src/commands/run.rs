@@ -3,49 +3,48 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use secrecy::ExposeSecret;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
-use super::{Misconfigured, Outcome, load, logs};
+use super::endpoints::{connect_config, redis_sink};
+use super::{Outcome, load, logs};
 use crate::action::Verb;
 use crate::cli::{Global, RunArgs};
-use crate::config::{Config, RedisSinkConfig, TagMode};
+use crate::config::{Loaded, PostgresConfig};
 use crate::daemon::{Daemon, Mode, Settings};
 use crate::pipeline::{LaneId, Routes};
-use crate::postgres::ConnectConfig;
 use crate::rules::SinkId;
-use crate::sinks::redis::{self, LaneClass, RedisConfig, RedisLane, RedisOptions};
+use crate::sinks::redis::{LaneClass, RedisConfig, RedisLane};
 use crate::sinks::{DryRunLane, Lane};
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Outcome> {
     logs::start(global)?;
-    let config = load(global)?.config;
+    let loaded = load(global)?;
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Live };
     // One thread: what comes from the stream goes to the sinks without a switch in between.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(follow(&config, mode))
+    runtime.block_on(follow(loaded, mode))
 }
 
-async fn follow(config: &Config, mode: Mode) -> anyhow::Result<Outcome> {
+async fn follow(Loaded { config, rules, .. }: Loaded, mode: Mode) -> anyhow::Result<Outcome> {
     let stop = stop_signal()?;
-    let settings = settings(config, mode)?;
+    let settings = settings(&config.postgres, mode)?;
     let sinks = config.redis.iter().map(redis_sink).collect::<Result<Vec<_>, _>>()?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
         postgres = settings.connect.target(),
         slot = settings.slot,
-        rules = config.compiled.rules().len(),
+        rules = rules.rules().len(),
         "starting"
     );
     for sink in &sinks {
         info!(sink = sink.name(), target = sink.target(), "sink");
     }
     let (lanes, routes) = lanes(sinks, mode);
-    let daemon = Daemon::new(settings, Arc::clone(&config.compiled), lanes, routes);
+    let daemon = Daemon::new(settings, Arc::new(rules), lanes, routes);
     match daemon.run(stop).await {
         Ok(()) => Ok(Outcome::Done),
         Err(error) => {
@@ -68,31 +67,15 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-fn settings(config: &Config, mode: Mode) -> anyhow::Result<Settings> {
-    let postgres = &config.postgres;
-    let url = postgres.url.resolve().map_err(Misconfigured::new)?;
-    let connect = ConnectConfig::parse(url.expose_secret())
-        .map_err(|error| Misconfigured::new(error).at(postgres.url.key()))?;
+fn settings(config: &PostgresConfig, mode: Mode) -> anyhow::Result<Settings> {
     Ok(Settings {
-        connect,
-        slot: postgres.slot.clone(),
-        create_slot: postgres.create_slot,
-        visibility: postgres.visibility,
-        heartbeat: postgres.heartbeat,
+        connect: connect_config(config)?,
+        slot: config.slot.clone(),
+        create_slot: config.create_slot,
+        visibility: config.visibility,
+        heartbeat: config.heartbeat,
         mode,
     })
-}
-
-pub(super) fn redis_sink(sink: &RedisSinkConfig) -> anyhow::Result<Arc<RedisConfig>> {
-    let url = sink.url.resolve().map_err(Misconfigured::new)?;
-    let mut options = RedisOptions::new(&sink.name, url.expose_secret());
-    options.prefix = sink.prefix.clone();
-    options.tag_key = sink.tag_key.clone();
-    options.tag_mode = match sink.tag_mode {
-        TagMode::Members => redis::TagMode::Members,
-        TagMode::Version => redis::TagMode::Version,
-    };
-    Ok(Arc::new(RedisConfig::new(options).map_err(Misconfigured::new)?))
 }
 
 /// Each sink's classes, in the order of its lanes.

@@ -22,18 +22,16 @@ pub(super) const RULE: &[&str] = &[
     "fallback_every",
     "lookup",
     "publish",
-    "purge_keys",
-    "purge_paths",
     "redelete_after",
     "test",
     "where",
 ];
 
 /// `[rule.fallback]`.
-pub(super) const FALLBACK: &[&str] = &["publish", "purge_keys", "purge_paths"];
+pub(super) const FALLBACK: &[&str] = &["publish"];
 
 /// Keys of a rule, or of its fallback, that ask for actions.
-pub(super) const VERBS: &[&str] = &["publish", "purge_keys", "purge_paths"];
+pub(super) const VERBS: &[&str] = &["publish"];
 
 /// Kinds of sinks: `[KIND.NAME]`.
 const SINK_KINDS: &[&str] = &["cloudfront", "fastly", "http"];

@@ -232,6 +232,8 @@ impl Compiler<'_> {
                     }
                 }
                 Derived::TooBroad | Derived::Inexpressible if !templates.is_empty() => {}
+                // That nobody can do it is the problem that was reported.
+                Derived::Inexpressible if step.sinks.is_empty() => {}
                 Derived::TooBroad | Derived::Inexpressible => self.problems.push(
                     Problem::new(
                         text.span.clone(),
