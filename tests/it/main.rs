@@ -1,0 +1,8 @@
+//! Every integration test, against real servers, in one binary: it links once.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "in a test a broken environment should stop it at once and loudly"
+)]
+
+mod postgres;
