@@ -91,3 +91,30 @@ fn a_shutdown_is_seen_on_the_ordinary_connection() {
         assert_kind(&error, &PgErrorKind::ServerShuttingDown, false);
     });
 }
+
+/// A server that reads one startup packet and answers with an error.
+fn answering(sqlstate: &str, message: &str) -> u16 {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let body = format!("SFATAL\0C{sqlstate}\0M{message}\0\0");
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        let mut answer = vec![b'E'];
+        answer.extend((body.len() as u32 + 4).to_be_bytes());
+        answer.extend(body.bytes());
+        let _ = stream.write_all(&answer);
+    });
+    port
+}
+
+#[test]
+fn a_pooler_in_between_is_recognised() {
+    let port = answering("08P01", "unsupported startup parameter: replication");
+    run(async {
+        let error = refused(&format!("postgres://w@127.0.0.1:{port}/d?sslmode=disable")).await;
+        assert_kind(&error, &PgErrorKind::Pooler, true);
+        assert!(error.hint().unwrap().contains("past the pooler"), "{}", told(&error));
+    });
+}

@@ -70,7 +70,7 @@ fn a_slot_that_is_not_ours_is_refused_with_its_reason() {
     server.psql(
         "postgres",
         "SELECT pg_create_logical_replication_slot('foreign_plugin', 'test_decoding'); \
-         SELECT pg_create_physical_replication_slot('physical')",
+         SELECT pg_create_physical_replication_slot('physical', true)",
     );
     run(async {
         let url = server.url("w", "postgres");

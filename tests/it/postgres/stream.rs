@@ -12,7 +12,7 @@ use super::{SOON, assert_kind, connected, run, told};
 
 /// What a test keeps of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Seen {
+pub(crate) enum Seen {
     Data(Lsn, String),
     Keepalive(Lsn),
     Notice(String),
@@ -20,7 +20,10 @@ enum Seen {
 
 /// Reads until a frame satisfies `last`, which is the end of what is returned. Keepalives that
 /// want an answer get one.
-async fn read_until(stream: &mut ReplicationStream, last: impl Fn(&Seen) -> bool) -> Vec<Seen> {
+pub(crate) async fn read_until(
+    stream: &mut ReplicationStream,
+    last: impl Fn(&Seen) -> bool,
+) -> Vec<Seen> {
     let mut seen = Vec::new();
     loop {
         let mut reply = false;
@@ -50,11 +53,11 @@ async fn read_until(stream: &mut ReplicationStream, last: impl Fn(&Seen) -> bool
     }
 }
 
-fn is_commit(frame: &Seen) -> bool {
+pub(crate) fn is_commit(frame: &Seen) -> bool {
     matches!(frame, Seen::Data(_, json) if json.contains(r#""action":"C""#))
 }
 
-async fn started(url: &str, options: &Wal2jsonOptions) -> ReplicationStream {
+pub(crate) async fn started(url: &str, options: &Wal2jsonOptions) -> ReplicationStream {
     let mut session = connected(url).await;
     if session.slot("main").await.unwrap().is_none() {
         session.create_slot("main", "wal2json", Persistence::Permanent).await.unwrap();
