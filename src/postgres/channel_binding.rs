@@ -48,7 +48,34 @@ pub(crate) fn tls_server_end_point(certificate: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
+
+    /// Self-signed, which recent servers refuse to load.
+    const ECDSA_WITH_SHA1: &str = "MIIBajCCARKgAwIBAgIUDNJawATdNWy0BaWfKC5xZzBHsdEwCQYHKoZIzj0EATAMMQowCAYDVQQDDAFhMB4XDTI2\
+        MTEyMTAzNTUzOFoXDTM2MTExODAzNTUzOFowDDEKMAgGA1UEAwwBYTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IA\
+        BBfLVg7GRoPRF3TJhv+ezNlfot0ZgBrgD5EmefHpQReONO0EIMKrVwMyW1ekes+4rUxnk1RA5nMgJopvNyJVxiej\
+        UzBRMB0GA1UdDgQWBBQhgVN/Jq2lY2JesbDCZS+d94G8YzAfBgNVHSMEGDAWgBQhgVN/Jq2lY2JesbDCZS+d94G8\
+        YzAPBgNVHRMBAf8EBTADAQH/MAkGByqGSM49BAEDRwAwRAIgSLQZFq82omfLbsUMV9xKVfM5ZisylBbbR4+tfcvI\
+        EcwCIBEwb4iP/cbfpEWymaWmIlEzf9k1lV29kdZqmz6DuNhT";
+    /// Self-signed.
+    const ED25519: &str = "MIIBLDCB36ADAgECAhQJd776woXV5uk4ktpj2ekyAqubHzAFBgMrZXAwDDEKMAgGA1UEAwwBYTAeFw0yNjExMjEw\
+        MzU1MzhaFw0zNjExMTgwMzU1MzhaMAwxCjAIBgNVBAMMAWEwKjAFBgMrZXADIQBwqNjALFLsK6zs7ufipFE0HtUT\
+        1+MkHFVtyo6VnYnkvaNTMFEwHQYDVR0OBBYEFE/tRbxV5MjtQOPRG12shvM95bpOMB8GA1UdIwQYMBaAFE/tRbxV\
+        5MjtQOPRG12shvM95bpOMA8GA1UdEwEB/wQFMAMBAf8wBQYDK2VwA0EAPpOB7EdritBAQXFh+jymsECARAR7xzOM\
+        107NbhybFWmS6Sv/CRXKlB4ac62cDU50e+EPtuWW5tEwqW4VbtRPCA==";
+
+    #[test]
+    fn sha1_counts_as_sha256_and_ed25519_binds_nothing() {
+        let certificate = STANDARD.decode(ECDSA_WITH_SHA1).unwrap();
+        let expected = Sha256::digest(&certificate).to_vec();
+        assert_eq!(tls_server_end_point(&certificate), Some(expected));
+        assert_eq!(tls_server_end_point(&STANDARD.decode(ED25519).unwrap()), None);
+    }
 
     #[test]
     fn bytes_that_are_no_certificate_bind_nothing() {

@@ -120,13 +120,12 @@ async fn address_pass<O: Opener>(
         match open_checked(config, opener, wanted, &host).await {
             Ok(session) => return Ok(session),
             Err(error) => {
+                let wrong_password =
+                    error.server_error().is_some_and(|error| error.sqlstate == "28P01");
                 let other_may_help = matches!(error.kind(), PgErrorKind::Auth | PgErrorKind::Tls);
                 // What the preferred attempt said is what the operator needs to know.
-                let first = failure.get_or_insert(error);
-                if !other_may_help {
-                    break;
-                }
-                if *first.kind() == PgErrorKind::Tls && attempts.len() == 1 {
+                failure.get_or_insert(error);
+                if wrong_password || !other_may_help {
                     break;
                 }
             }

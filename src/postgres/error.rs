@@ -124,6 +124,11 @@ impl PgError {
         PgError::new(kind, operation).because(error)
     }
 
+    /// The failure of a connection that worked: whatever it is, a new connection may help.
+    pub(crate) fn lost(operation: impl Into<String>, error: io::Error) -> PgError {
+        PgError::new(PgErrorKind::ConnectionLost, operation).because(error)
+    }
+
     pub(crate) fn timeout(operation: impl Into<String>, after: std::time::Duration) -> PgError {
         let message = format!("no answer within {after:?}");
         PgError::io(operation, io::Error::new(io::ErrorKind::TimedOut, message))

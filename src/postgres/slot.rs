@@ -289,6 +289,8 @@ fn reason(kind: &PgErrorKind) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
     use super::*;
 
     fn row(values: [&str; 11]) -> Rows {

@@ -2,9 +2,13 @@
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
+    unreachable_pub,
     reason = "in a test a broken environment should stop it at once and loudly"
 )]
 
 mod add_tables;
 mod config;
+mod invalidation;
+mod postgres;
 mod redis_sink;
+mod world;

@@ -1,4 +1,5 @@
 //! Tests of the frame reader: every split, any chunking, any bytes, and its memory.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
 use proptest::prelude::*;
 

@@ -1,4 +1,5 @@
 //! Tests of connection strings: what libpq takes, what is refused, and what is never shown.
+#![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
 use super::*;
 

@@ -1,0 +1,131 @@
+//! A private Postgres, a private Redis, and the daemon between them.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use testkit::TestDir;
+use testkit::postgres::Postgres;
+use testkit::process::{Process, Signal};
+use testkit::redis::Redis;
+use testkit::wait_until;
+
+/// How long anything may take that should be a matter of milliseconds, on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct World {
+    pub pg: Postgres,
+    pub redis: Redis,
+    pub dir: TestDir,
+    pub daemon: Option<Process>,
+    config: String,
+}
+
+impl World {
+    /// Servers, the tables that `sql` makes, and a slot at the end of it. The daemon's role may
+    /// log in and replicate, nothing else.
+    pub fn new(sql: &str, rules: &str) -> Self {
+        Self::with(Postgres::start(), Redis::builder().persistent().start(), sql, rules)
+    }
+
+    pub fn with(pg: Postgres, redis: Redis, sql: &str, rules: &str) -> Self {
+        pg.create_role_replication("walpurge");
+        if !sql.is_empty() {
+            pg.psql("postgres", sql);
+        }
+        pg.psql("postgres", "SELECT pg_create_logical_replication_slot('walpurge', 'wal2json')");
+        let config = format!(
+            "[postgres]\nurl = \"{}\"\n[redis.cache]\nurl = \"{}\"\n{rules}",
+            pg.url("walpurge", "postgres"),
+            redis.url()
+        );
+        World { pg, redis, dir: TestDir::new("world"), daemon: None, config }
+    }
+
+    /// Changes the configuration before the daemon is started.
+    pub fn edit(&mut self, from: &str, to: &str) {
+        assert!(self.config.contains(from), "nothing to edit");
+        self.config = self.config.replace(from, to);
+    }
+
+    pub fn config_file(&self) -> PathBuf {
+        let path = self.dir.join("config.toml");
+        std::fs::write(&path, &self.config).unwrap();
+        path
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_walpurge"));
+        command.args(args).arg("--config").arg(self.config_file());
+        command
+    }
+
+    /// Starts the daemon and waits until it streams.
+    pub fn start(&mut self) {
+        self.spawn(&["run", "--log", "debug"]);
+        self.wait_for_log("following the write-ahead log");
+    }
+
+    pub fn spawn(&mut self, args: &[&str]) {
+        let log = self.dir.join("walpurge.log");
+        let command = self.command(args);
+        self.daemon = Some(Process::spawn("walpurge", command, &log, Signal::KILL).unwrap());
+    }
+
+    #[track_caller]
+    pub fn wait_for_log(&mut self, text: &str) {
+        let daemon = self.daemon.as_mut().expect("a daemon");
+        let found = testkit::holds_within(PATIENCE, || daemon.log().contains(text));
+        assert!(found, "never logged {text:?}\n{}", daemon.log());
+    }
+
+    pub fn log(&self) -> String {
+        self.daemon.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    pub fn kill_9(&mut self) {
+        self.daemon.take().expect("a daemon").kill_9();
+    }
+
+    /// Stops the daemon as systemd does.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        let mut daemon = self.daemon.take().expect("a daemon");
+        daemon.signal(Signal::TERM);
+        let status = daemon.wait(PATIENCE).expect("the daemon stops");
+        assert!(status.success(), "{status}\n{}", daemon.log());
+    }
+
+    pub fn sql(&self, sql: &str) -> String {
+        self.pg.psql("postgres", sql)
+    }
+
+    /// Fills keys as an application does.
+    pub fn fill(&self, keys: &[&str]) {
+        for key in keys {
+            self.redis.set(key, "cached");
+        }
+    }
+
+    #[track_caller]
+    pub fn wait_gone(&self, keys: &[&str]) {
+        for key in keys {
+            let gone = testkit::holds_within(PATIENCE, || !self.redis.exists(key));
+            assert!(gone, "{key:?} is still cached\n{}", self.log());
+        }
+    }
+
+    /// Everything that was committed until now is confirmed.
+    #[track_caller]
+    pub fn wait_confirmed(&self) {
+        let end = self.pg.current_lsn();
+        wait_until("everything is confirmed", PATIENCE, || self.pg.has_confirmed("walpurge", &end));
+    }
+
+    #[track_caller]
+    pub fn assert_cached(&self, keys: &[&str]) {
+        for key in keys {
+            assert!(self.redis.exists(key), "{key:?} is gone\n{}", self.log());
+        }
+    }
+}
