@@ -39,12 +39,12 @@ missing() {
     esac
 }
 
-packages=$(missing)
+packages=$(missing | xargs)
 [ -n "$packages" ] || exit 0
 
-command -v apt-get >/dev/null || fail "please install by hand: $(echo $packages)"
+command -v apt-get >/dev/null || fail "please install by hand: $packages"
 if [ "$(id -u)" -ne 0 ]; then
-    command -v sudo >/dev/null || fail "needs root to install: $(echo $packages)"
+    command -v sudo >/dev/null || fail "needs root to install: $packages"
     exec sudo WALPURGE_PG_BIN="${WALPURGE_PG_BIN:-}" "$0" "$@"
 fi
 
@@ -54,7 +54,7 @@ cluster=/etc/postgresql-common/createcluster.d/walpurge-install.conf
 written=
 log=$(mktemp)
 restore() {
-    # shellcheck disable=SC2086 # the names hold no blanks
+    # shellcheck disable=SC2086 # one argument a file; neither name holds a blank
     rm -f "$log" $written
 }
 trap restore EXIT
@@ -87,9 +87,9 @@ case $packages in
     packages=$(echo "$packages" | sed "s/@N/$version/g")
     ;;
 esac
-echo "installing" $packages
-# shellcheck disable=SC2086
+echo "installing $packages"
+# shellcheck disable=SC2086 # one argument a package
 quietly apt-get install -q -y --no-install-recommends $packages
 
-packages=$(missing)
-[ -z "$packages" ] || fail "still missing after the installation: $(echo $packages)"
+packages=$(missing | xargs)
+[ -z "$packages" ] || fail "still missing after the installation: $packages"
