@@ -35,6 +35,7 @@ check: ## Checks formatting, lints and the documentation's links.
 	@RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --quiet --workspace --no-deps
 
 bench: install ## Measures throughput, latency and memory on this machine.
+	@$(CARGO) build --quiet --release --package walpurge
 	@$(BENCH) $(ARGS)
 
 install: ## Installs the servers that tests need, where they are missing (apt).
