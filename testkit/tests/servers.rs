@@ -1,8 +1,10 @@
 //! The kit's own promises.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::process::Command;
 use std::time::Duration;
 
+use testkit::TestDir;
 use testkit::postgres::{Postgres, StopMode};
 use testkit::proxy::Proxy;
 use testkit::redis::{Redis, Reply};
@@ -103,8 +105,8 @@ fn a_proxy_stalls_cuts_and_refuses() {
     let postgres = Postgres::builder().fsync(false).start();
     let proxy = Proxy::to(postgres.port());
     let ask = |sql: &str| {
-        let address = format!("host=127.0.0.1 port={} user=postgres", proxy.port());
-        let psql = std::process::Command::new("psql").args(["-XAtc", sql, &address]).output();
+        let address = format!("host=127.0.0.1 port={}", proxy.port());
+        let psql = postgres.client("psql").args(["-XAtc", sql, &address]).output();
         psql.unwrap().status.success()
     };
     assert!(ask("SELECT 1"));
@@ -123,4 +125,69 @@ fn a_proxy_stalls_cuts_and_refuses() {
         proxy.resume();
         assert!(stalled.join().unwrap());
     });
+}
+
+#[test]
+fn both_servers_speak_tls() {
+    let dir = TestDir::new("certificates");
+    let [certificate, key] = ["server.crt", "server.key"].map(|name| dir.join(name));
+    let openssl = Command::new("openssl")
+        .args(["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
+        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"])
+        .arg("-out")
+        .arg(&certificate)
+        .arg("-keyout")
+        .arg(&key)
+        .output();
+    assert!(openssl.unwrap().status.success());
+
+    let postgres = Postgres::builder().fsync(false).tls(&certificate, &key).start();
+    let address = "host=127.0.0.1 sslmode=verify-ca";
+    let psql = postgres
+        .client("psql")
+        .env("PGSSLROOTCERT", &certificate)
+        .args(["-XAtc", "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", address])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&psql.stdout), "t\n", "{psql:?}");
+
+    let redis = Redis::builder().tls(&certificate, &certificate, &key).start();
+    let ping = Command::new("redis-cli")
+        .args(["--tls", "-p", &redis.port().to_string(), "--cacert"])
+        .arg(&certificate)
+        .arg("PING")
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&ping.stdout), "PONG\n", "{ping:?}");
+    assert!(redis.url().starts_with("rediss://"));
+}
+
+#[test]
+fn the_docker_image_s_init_script_makes_a_database_that_walpurge_can_tail() {
+    let postgres = Postgres::builder()
+        .fsync(false)
+        .hba("host all walpurge 127.0.0.1/32 scram-sha-256")
+        .start();
+    // As the image finds it: without what the kit has set.
+    postgres.psql("postgres", "ALTER SYSTEM RESET ALL");
+    postgres.psql("postgres", "SELECT pg_reload_conf()");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../docker/postgres/init.sql");
+    let psql = postgres
+        .client("psql")
+        .env("WALPURGE_PASSWORD", "it's secret")
+        .args(["-X", "-f", script])
+        .output()
+        .unwrap();
+    assert!(psql.status.success(), "{psql:?}");
+
+    let slot = postgres
+        .client("psql")
+        .env("PGPASSWORD", "it's secret")
+        .args(["-XAtq", "-h", "127.0.0.1", "-U", "walpurge", "-c"])
+        .arg("SELECT slot_name FROM pg_create_logical_replication_slot('s', 'wal2json')")
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&slot.stdout), "s\n", "{slot:?}");
+    let identity = "SELECT relreplident FROM pg_class WHERE relname = 'products'";
+    assert_eq!(postgres.psql("postgres", identity), "f");
 }

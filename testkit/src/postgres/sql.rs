@@ -101,10 +101,18 @@ impl Postgres {
         self.psql("postgres", "SELECT pg_current_wal_lsn()")
     }
 
+    /// A client program of this Postgres' version, such as `pgbench` or `pg_recvlogical`, that
+    /// connects to this server as the superuser unless its arguments say otherwise.
+    pub fn client(&self, program: &str) -> Command {
+        let mut command = self.install.client(program);
+        command.env("PGHOST", self.socket_dir()).env("PGPORT", self.port.to_string());
+        command.env("PGUSER", "postgres").env("PGDATABASE", "postgres");
+        command
+    }
+
     fn psql_command(&self, user: &str, db: &str) -> Command {
-        let mut psql = self.install.client("psql");
-        psql.arg("-XAtq").arg("-h").arg(self.socket_dir());
-        psql.args(["-p", &self.port.to_string(), "-U", user, "-d", db]);
+        let mut psql = self.client("psql");
+        psql.args(["-XAtq", "-U", user, "-d", db]);
         psql.env("PGOPTIONS", "-c client_min_messages=warning");
         psql
     }

@@ -1,0 +1,42 @@
+# What one does with this repository; `make` alone lists it.
+
+.DEFAULT_GOAL := help
+.PHONY: bench build check demo help install test
+
+CARGO ?= cargo
+# How the demo and the benchmarks are started, and with what arguments.
+DEMO ?= $(CARGO) run --quiet --package demo --
+BENCH ?= $(CARGO) run --quiet --release --package bench --
+ARGS ?=
+
+# A fresh machine has no nextest.
+NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+
+help: ## Lists these commands.
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+demo: install build ## Starts a private Postgres and Redis and shows stale keys go as rows change.
+	@$(DEMO) $(ARGS)
+
+build: ## Builds the program and everything around it.
+	@$(CARGO) build --quiet --workspace
+
+test: install ## Runs every test, against private servers of its own.
+ifeq ($(NEXTEST),yes)
+	@$(CARGO) nextest run --workspace $(ARGS)
+else
+	@$(CARGO) test --quiet --workspace --no-fail-fast --lib --bins --tests $(ARGS)
+endif
+	@$(CARGO) test --quiet --workspace --doc
+
+check: ## Checks formatting, lints and the documentation's links.
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --quiet --workspace --all-targets -- --deny warnings
+	@RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --quiet --workspace --no-deps
+
+bench: install ## Measures throughput, latency and memory on this machine.
+	@$(CARGO) build --quiet --release --package walpurge
+	@$(BENCH) $(ARGS)
+
+install: ## Installs the servers that tests need, where they are missing (apt).
+	@scripts/install.sh
