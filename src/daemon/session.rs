@@ -8,6 +8,7 @@ use tracing::{debug, error, info, warn};
 
 use super::connect::{Connected, Mode};
 use crate::decode::{Event, dropped_change, wal2json};
+use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::pipeline::{Dispatcher, Plan};
 use crate::postgres::{Barrier, Frame, Notice, PgError, PgErrorKind, ReplicationStream, Reply};
@@ -225,6 +226,7 @@ impl Status {
 
     fn confirmed(&self, plan: &Plan) -> Lsn {
         match self.mode {
+            Mode::Live if Failpoint::ConfirmEarly.is_set() => self.received_lsn,
             Mode::Live => plan.confirmed_lsn().min(self.received_lsn),
             Mode::DryRun => Lsn::ZERO,
         }
@@ -257,7 +259,8 @@ impl Reader<'_> {
                     let operation = "follow transactions without include-xids";
                     return Err(PgError::new(PgErrorKind::Protocol, operation));
                 }
-                plan.begin(begin.xid.filter(|_| *barred));
+                let is_barred = *barred && !Failpoint::ActEarly.is_set();
+                plan.begin(begin.xid.filter(|_| is_barred));
             }
             Ok(Event::Commit(commit)) => {
                 *is_open = false;
