@@ -17,6 +17,7 @@ mod error;
 mod fields;
 mod frame;
 mod hint;
+mod query;
 pub mod quote;
 mod replication;
 mod session;
@@ -38,8 +39,9 @@ pub use fields::{Notice, ServerError};
 pub use frame::{
     FRAME_BYTES_MAX, Frame, FrameError, FrameReader, OVERSIZED_HEAD_BYTES, READ_BYTES,
 };
+pub use query::Rows;
 pub use replication::{ReplicationStream, Reply};
-pub use session::{ReplicationSession, Rows, StartFailure, SystemIdentity};
+pub use session::{ReplicationSession, StartFailure, SystemIdentity};
 pub use slot::{CreatedSlot, Persistence, SlotInfo, WalStatus};
 pub use socket::{ChosenHost, Encryption};
 pub use url::{
