@@ -48,4 +48,4 @@ pub use url::{
     ChannelBinding, ConnectConfig, Host, HostSpec, Keepalive, RootCert, SslMode,
     TargetSessionAttrs, UrlError,
 };
-pub use wal2json::{NumericFormat, Wal2jsonOptions, Wal2jsonStream};
+pub use wal2json::{NumericFormat, Wal2jsonOptions, Wal2jsonStream, lacks_numerics};

@@ -98,33 +98,30 @@ fn a_transaction_of_many_rows_and_tables_removes_all_their_keys() {
     let rules = r#"
 [[rule]]
 table = "public.a"
-delete = ["a:{id}"]
+delete = ["tab:{id}"]
 [[rule]]
 table = ["s.*", "public.a_*"]
 delete = ["{$schema}:{$table}:{id}"]
+fallback = "none"
 [[rule]]
 table = "public.other"
 enabled = false
 delete = ["other:{id}"]
 "#;
-    let rules = rules.replace(
-        "delete = [\"{$schema}:{$table}:{id}\"]",
-        "delete = [\"{$schema}:{$table}:{id}\"]\nfallback = \"none\"",
-    );
-    let mut world = World::new(sql, &rules);
+    let mut world = World::new(sql, rules);
     world.start();
-    let a: Vec<String> = (1..=5000).map(|id| format!("a:{id}")).collect();
+    let a: Vec<String> = (1..=5000).map(|id| format!("tab:{id}")).collect();
     let keys: Vec<&str> =
         a.iter().map(String::as_str).chain(["s:b:1", "public:a_2026:1"]).collect();
     world.fill(&keys);
-    world.fill(&["other:1", "a:0"]);
+    world.fill(&["other:1", "tab:0"]);
     world.sql(
         "BEGIN; INSERT INTO a SELECT generate_series(1, 5000); INSERT INTO s.b VALUES (1);
          INSERT INTO other VALUES (1); INSERT INTO a_2026 VALUES (1); COMMIT",
     );
     world.wait_gone(&keys);
     world.wait_confirmed();
-    world.assert_cached(&["other:1", "a:0"]);
+    world.assert_cached(&["other:1", "tab:0"]);
 }
 
 #[test]
@@ -134,16 +131,16 @@ fn composite_keys_and_odd_names_and_values_are_exact() {
     let rules = r#"
 [[rule]]
 table = 'public."Ödd, ""Näme"".*"'
-delete = ['o:{"First Name"}:{日本}:{n}']
+delete = ['odd:{"First Name"}:{日本}:{n}']
 "#;
     let mut world = World::new(sql, rules);
     world.start();
     let values = ["plain", "two words", "a\nb\tc", "*", "{x}", "é\u{1F600}\"'\\", "", "?[a]:"];
-    let key = |value: &str| format!("o:{value}:{value}{value}:1");
+    let key = |value: &str| format!("odd:{value}:{value}{value}:1");
     let keys: Vec<String> = values.iter().map(|value| key(value)).collect();
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     world.fill(&keys);
-    world.fill(&["o:untouched", "o:a:aa:2"]);
+    world.fill(&["odd:untouched", "odd:a:aa:2"]);
     for value in values {
         let quoted = value.replace('\'', "''");
         world.sql(&format!(
@@ -152,7 +149,7 @@ delete = ['o:{"First Name"}:{日本}:{n}']
     }
     world.wait_gone(&keys);
     world.wait_confirmed();
-    world.assert_cached(&["o:untouched", "o:a:aa:2"]);
+    world.assert_cached(&["odd:untouched", "odd:a:aa:2"]);
 }
 
 #[test]
