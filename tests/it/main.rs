@@ -8,7 +8,9 @@
 
 mod add_tables;
 mod config;
+mod faults;
 mod invalidation;
+mod oracle;
 mod postgres;
 mod redis_sink;
 mod world;
