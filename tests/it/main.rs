@@ -8,7 +8,9 @@
 
 mod add_tables;
 mod config;
+mod explain;
 mod faults;
+mod fuzz;
 mod invalidation;
 mod oracle;
 mod postgres;
