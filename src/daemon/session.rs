@@ -45,8 +45,7 @@ pub(super) struct Session<'d> {
 /// What has been told to the server, and is to be.
 struct Status {
     mode: Mode,
-    /// The end of what this stream has brought. Nothing beyond is confirmed to this server, which
-    /// may have less WAL than the one before it had.
+    /// The end of what this stream has brought.
     received_lsn: Lsn,
     sent_lsn: Lsn,
     sent_at: Instant,
@@ -244,7 +243,7 @@ impl Status {
     fn confirmed(&self, plan: &Plan) -> Lsn {
         match self.mode {
             Mode::Live if Failpoint::ConfirmEarly.is_set() => self.received_lsn,
-            Mode::Live => plan.confirmed_lsn().min(self.received_lsn),
+            Mode::Live => plan.confirmed_lsn(),
             Mode::DryRun => Lsn::ZERO,
         }
     }

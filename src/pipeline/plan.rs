@@ -188,27 +188,19 @@ impl Plan {
         lane.waiting.recycle(page);
     }
 
-    /// The stream broke off. What is visible still runs; the open transaction, and from the first
-    /// invisible one on every transaction, is only confirmed after the server has sent it again.
+    /// The stream broke off. What is visible still runs. The next stream starts with everything
+    /// that this one's server was not told, and confirms positions of its own alone: it may come
+    /// from another server, where a position means something else.
     pub fn disconnect(&mut self) {
-        let open = self.open.take().map(|open| open.txn);
-        let first = self.invisible.first().map(|hidden| hidden.txn).or(open);
-        let hidden = std::mem::take(&mut self.invisible);
-        for hidden in &hidden {
-            // Held until the end of this function, so that no entry goes while it is walked.
-            self.progress.add(hidden.txn);
-        }
-        if let Some(first) = first {
-            self.progress.void_from(first);
-        }
-        for mut hidden in hidden {
+        self.open = None;
+        for mut hidden in std::mem::take(&mut self.invisible) {
             for actions in &mut hidden.actions {
                 while let Some(page) = actions.take() {
                     page.owners.iter().for_each(|&owner| self.progress.finish(owner));
                 }
             }
-            self.progress.finish(hidden.txn);
         }
+        self.progress.void();
         self.snapshot = None;
     }
 
@@ -235,7 +227,7 @@ impl Plan {
         self.lanes[lane.0].waiting.len()
     }
 
-    /// The LSN up to which everything is done.
+    /// The LSN up to which everything that this stream has brought is done.
     pub fn confirmed_lsn(&self) -> Lsn {
         self.progress.confirmed_lsn()
     }
