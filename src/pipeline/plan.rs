@@ -17,7 +17,16 @@ use crate::snapshot::Snapshot;
 pub struct LaneId(pub usize);
 
 /// Which lane of which sink takes which verb.
-pub type Routes = Box<dyn Fn(SinkId, Verb) -> LaneId + Send>;
+pub type Routes = Box<dyn Fn(SinkId, Verb, Urgency) -> LaneId + Send>;
+
+/// Whether an action may be held back, so that many of them become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// It runs as soon as its lane is idle.
+    Prompt,
+    /// It is coarse and asked for again and again: at most once in a while.
+    Paced,
+}
 
 /// How much memory one lane's waiting actions, or the actions of invisible transactions, may take
 /// before the reader stops. With one lane at its bound the daemon stays within 64 MiB.
@@ -92,10 +101,10 @@ impl Plan {
 
     /// The open transaction asks for an action at some sinks. Without an open transaction nothing
     /// happens.
-    pub fn push(&mut self, sinks: &[SinkId], action: Action<'_>) {
+    pub fn push(&mut self, sinks: &[SinkId], action: Action<'_>, urgency: Urgency) {
         let Some(Open { txn, visibility }) = self.open else { return };
         for &sink in sinks {
-            let lane = (self.routes)(sink, action.verb);
+            let lane = (self.routes)(sink, action.verb, urgency);
             match visibility {
                 Visibility::Visible => {
                     put(&mut self.progress, &mut self.lanes[lane.0].waiting, action, txn);

@@ -9,11 +9,12 @@ use super::*;
 const LANES: usize = 2;
 
 fn plan() -> Plan {
-    Plan::new(LANES, Box::new(|sink, _| LaneId(sink.0 as usize)))
+    Plan::new(LANES, Box::new(|sink, _, _| LaneId(sink.0 as usize)))
 }
 
 fn push(plan: &mut Plan, lane: usize, value: &str) {
-    plan.push(&[SinkId(lane as u32)], Action { verb: Verb::Delete, value: value.as_bytes() });
+    let action = Action { verb: Verb::Delete, value: value.as_bytes() };
+    plan.push(&[SinkId(lane as u32)], action, Urgency::Prompt);
 }
 
 fn values(batch: &Batch) -> Vec<String> {
