@@ -22,7 +22,7 @@ const TRIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the server itself lets the trial wait: should we be killed in between, nothing of it
 /// stays for longer.
-const LOCK_TIMEOUT_SQL: &str = "SET lock_timeout = '15s'";
+const LOCK_TIMEOUT_SQL: &str = "SET lock_timeout = '10s'";
 
 /// How long a canceled trial may take to end.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
