@@ -9,6 +9,7 @@ pub mod commands;
 pub mod config;
 pub mod daemon;
 pub mod decode;
+pub mod failpoint;
 pub mod glob;
 pub mod lsn;
 pub mod pipeline;

@@ -3,10 +3,10 @@
 use tracing::{info, warn};
 
 use super::Settings;
-use crate::config::Visibility;
 use crate::postgres::{
-    Barrier, HEARTBEAT_PREFIX, Persistence, PgError, PgErrorKind, ReplicationSession,
-    ReplicationStream, Wal2jsonOptions, connect_client,
+    Barrier, HEARTBEAT_PREFIX, NumericFormat, Persistence, PgError, PgErrorKind,
+    ReplicationSession, ReplicationStream, StartFailure, Wal2jsonOptions, Wal2jsonStream,
+    connect_client, lacks_numerics,
 };
 use crate::rules::{RuleSet, to_wal2json};
 
@@ -25,7 +25,7 @@ pub enum Mode {
 /// A running stream.
 pub(super) struct Connected {
     pub(super) stream: ReplicationStream,
-    pub(super) barrier: Option<Barrier>,
+    pub(super) barrier: Barrier,
 }
 
 /// Connects, makes sure of the slot, and starts the stream.
@@ -36,34 +36,28 @@ pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Conn
     let identity = session.identify_system().await?;
     let server = session.server_identity().await?;
     let host = session.host().clone();
-    let slot = match settings.mode {
-        Mode::Live => {
-            ensure_slot(&mut session, settings).await?;
-            settings.slot.clone()
-        }
-        Mode::DryRun => copy_slot(&mut session, settings).await?,
-    };
     let options = Wal2jsonOptions {
         tables: to_wal2json(&rules.tables().cloned().collect::<Vec<_>>()),
         message_prefixes: vec![HEARTBEAT_PREFIX.to_owned()],
         actions: Vec::new(),
     };
-    let started = session.start_wal2json(&slot, &options).await.map_err(|failure| failure.error)?;
+    let started = match settings.mode {
+        Mode::Live => {
+            ensure_slot(&mut session, settings).await?;
+            session.start_wal2json(&settings.slot, &options).await?
+        }
+        Mode::DryRun => start_on_copy(session, settings, &options).await?,
+    };
     info!(
         host = %host,
         database = identity.dbname,
-        slot,
+        slot = settings.slot,
         timeline = identity.timeline,
         system_id = identity.system_id,
         "following the write-ahead log"
     );
-    let barrier = match settings.visibility {
-        Visibility::Skip => None,
-        Visibility::Wait => {
-            let heartbeat = settings.heartbeat.filter(|_| settings.mode == Mode::Live);
-            Some(Barrier::start(settings.connect.clone(), host, server, heartbeat))
-        }
-    };
+    let heartbeat = settings.heartbeat.filter(|_| settings.mode == Mode::Live);
+    let barrier = Barrier::start(settings.connect.clone(), host, server, heartbeat);
     Ok(Connected { stream: started.stream, barrier })
 }
 
@@ -80,6 +74,23 @@ async fn ensure_slot(session: &mut ReplicationSession, settings: &Settings) -> R
         "created the slot; what was committed before is not invalidated"
     );
     Ok(())
+}
+
+/// Starts from a copy of the slot. A refused option costs the server a temporary slot, and us
+/// another copy.
+async fn start_on_copy(
+    mut session: ReplicationSession,
+    settings: &Settings,
+    options: &Wal2jsonOptions,
+) -> Result<Wal2jsonStream, PgError> {
+    let slot = copy_slot(&mut session, settings).await?;
+    match session.start_wal2json_as(&slot, options, NumericFormat::Strings).await {
+        Err(StartFailure { session: Some(mut session), error }) if lacks_numerics(&error) => {
+            let slot = copy_slot(&mut session, settings).await?;
+            Ok(session.start_wal2json_as(&slot, options, NumericFormat::Numbers).await?)
+        }
+        started => Ok(started?),
+    }
 }
 
 /// A copy of the slot that ends with the session; a fresh one if there is no slot.

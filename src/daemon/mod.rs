@@ -112,7 +112,7 @@ impl Daemon {
         stop: std::pin::Pin<&mut impl Future<Output = ()>>,
     ) -> Ended {
         let Daemon { settings, matcher, dispatcher } = self;
-        let mut session = Session::new(connected, settings.mode, matcher, dispatcher);
+        let mut session = Session::new(connected, settings, matcher, dispatcher);
         match session.follow(stop).await {
             Ok(()) => {
                 session.stop(STOP_PATIENCE).await;

@@ -6,19 +6,26 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{debug, error, info, warn};
 
+use super::Settings;
 use super::connect::{Connected, Mode};
+use crate::config::Visibility;
 use crate::decode::{Event, dropped_change, wal2json};
+use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::pipeline::{Dispatcher, Plan};
-use crate::postgres::{Barrier, Frame, Notice, PgError, PgErrorKind, ReplicationStream, Reply};
+use crate::postgres::{
+    Barrier, Frame, Heard, Notice, PgError, PgErrorKind, ReplicationStream, Reply,
+};
 use crate::rules::{Cause, Emission, Facts, Matcher, RuleSet};
-use crate::snapshot::Snapshot;
 
 /// How often the server is told how far we are, if that has changed.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 
 /// How often it is told in any case: well below the shortest sensible `wal_sender_timeout`.
 const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(2);
+
+/// How long what is in flight may delay the server's shutdown.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How a stream ended.
 pub(super) enum Ended {
@@ -29,7 +36,7 @@ pub(super) enum Ended {
 /// A stream, and what its changes go through.
 pub(super) struct Session<'d> {
     stream: ReplicationStream,
-    barrier: Option<Barrier>,
+    barrier: Barrier,
     dispatcher: &'d mut Dispatcher,
     reader: Reader<'d>,
     status: Status,
@@ -54,26 +61,26 @@ struct Reader<'d> {
     /// Of the transaction that is open.
     facts: Facts,
     is_open: bool,
-    barred: bool,
+    visibility: Visibility,
 }
 
 impl<'d> Session<'d> {
     pub(super) fn new(
         connected: Connected,
-        mode: Mode,
+        settings: &Settings,
         matcher: &'d mut Matcher,
         dispatcher: &'d mut Dispatcher,
     ) -> Self {
-        let barred = connected.barrier.is_some();
+        let visibility = settings.visibility;
         let decoder = wal2json::Decoder::default();
         let facts = Facts::default();
         Session {
             stream: connected.stream,
             barrier: connected.barrier,
             dispatcher,
-            reader: Reader { decoder, matcher, facts, is_open: false, barred },
+            reader: Reader { decoder, matcher, facts, is_open: false, visibility },
             status: Status {
-                mode,
+                mode: settings.mode,
                 received_lsn: Lsn::ZERO,
                 sent_lsn: Lsn::ZERO,
                 sent_at: Instant::now(),
@@ -100,10 +107,11 @@ impl<'d> Session<'d> {
                 biased;
                 () = stop.as_mut() => return Ok(()),                         // 1. the end
                 () = self.dispatcher.turn() => {}                            // 2. room
-                snapshot = next_snapshot(&mut self.barrier) => {             // 3. visibility
-                    self.dispatcher.plan_mut().show(snapshot);
-                }
-                _ = clock.tick() => self.send_status_if_due().await?,        // 4. feedback
+                answer = self.barrier.hear() => match answer {             // 3. visibility
+                    Heard::Snapshot(snapshot) => self.dispatcher.plan_mut().show(snapshot),
+                    Heard::ShuttingDown => return Err(self.let_go().await),
+                },
+                _ = clock.tick() => self.send_status_if_due(has_room).await?, // 4. feedback
                 read = self.stream.read(), if has_room => {                  // 5. more to do
                     read?;
                     self.take_frames()?;
@@ -149,19 +157,17 @@ impl<'d> Session<'d> {
     }
 
     fn ask_for_visibility(&mut self) {
-        if let Some(barrier) = &mut self.barrier {
-            if self.dispatcher.plan().wants_snapshot() {
-                barrier.ask();
-            } else {
-                barrier.rest();
-            }
+        if self.dispatcher.plan().wants_snapshot() {
+            self.barrier.ask();
+        } else {
+            self.barrier.rest();
         }
     }
 
-    async fn send_status_if_due(&mut self) -> Result<(), PgError> {
-        let confirmed = self.status.confirmed(self.dispatcher.plan());
-        let is_news = confirmed > self.status.sent_lsn;
-        if is_news || self.status.sent_at.elapsed() >= SIGN_OF_LIFE_EVERY {
+    /// While the reader waits for room, it does not see the server ask for a sign of life.
+    async fn send_status_if_due(&mut self, has_room: bool) -> Result<(), PgError> {
+        let is_news = self.status.confirmed(self.dispatcher.plan()) > self.status.sent_lsn;
+        if is_news || !has_room || self.status.sent_at.elapsed() >= SIGN_OF_LIFE_EVERY {
             self.send_status().await?;
         }
         Ok(())
@@ -177,26 +183,45 @@ impl<'d> Session<'d> {
         Ok(())
     }
 
-    /// Finishes what is in flight, confirms it and ends the stream. What the sinks do not take
-    /// within `patience`, or not at all, is not confirmed and so repeated by the next start.
-    pub(super) async fn stop(mut self, patience: Duration) {
-        let finish = async {
+    /// The server is shutting down, and would wait for ever for what it cannot have: leaves, after
+    /// a moment for what can be done.
+    async fn let_go(&mut self) -> PgError {
+        info!("Postgres is shutting down");
+        self.finish(SHUTDOWN_PATIENCE).await;
+        let operation = "stay connected";
+        match self.send_status().await {
+            Ok(()) => PgError::new(PgErrorKind::ServerShuttingDown, operation),
+            Err(error) => error,
+        }
+    }
+
+    /// Works off what was received, for as long as `patience` lasts and a sink works. Says whether
+    /// it is done.
+    async fn finish(&mut self, patience: Duration) -> bool {
+        let work = async {
             loop {
                 self.dispatcher.dispatch();
                 self.ask_for_visibility();
-                let waits = self.barrier.is_some() && self.dispatcher.plan().wants_snapshot();
-                if !waits && self.dispatcher.is_stuck_or_idle() {
+                if self.dispatcher.is_stuck_or_idle() && !self.dispatcher.plan().wants_snapshot() {
                     return;
                 }
                 tokio::select! {
                     () = self.dispatcher.turn() => {}
-                    snapshot = next_snapshot(&mut self.barrier) => {
-                        self.dispatcher.plan_mut().show(snapshot);
+                    answer = self.barrier.hear() => {
+                        if let Heard::Snapshot(snapshot) = answer {
+                            self.dispatcher.plan_mut().show(snapshot);
+                        }
                     }
                 }
             }
         };
-        if timeout(patience, finish).await.is_err() {
+        timeout(patience, work).await.is_ok()
+    }
+
+    /// Finishes what was received, confirms it and ends the stream. What the sinks do not take
+    /// within `patience`, or not at all, is not confirmed and so repeated by the next start.
+    pub(super) async fn stop(mut self, patience: Duration) {
+        if !self.finish(patience).await {
             warn!("stopping although a sink has not answered; its actions will be repeated");
         }
         let said = self.send_status().await;
@@ -211,13 +236,6 @@ impl<'d> Session<'d> {
     }
 }
 
-async fn next_snapshot(barrier: &mut Option<Barrier>) -> Snapshot {
-    match barrier {
-        Some(barrier) => barrier.snapshot().await,
-        None => std::future::pending().await,
-    }
-}
-
 impl Status {
     fn received(&mut self, lsn: Lsn) {
         self.received_lsn = self.received_lsn.max(lsn);
@@ -225,6 +243,7 @@ impl Status {
 
     fn confirmed(&self, plan: &Plan) -> Lsn {
         match self.mode {
+            Mode::Live if Failpoint::ConfirmEarly.is_set() => self.received_lsn,
             Mode::Live => plan.confirmed_lsn().min(self.received_lsn),
             Mode::DryRun => Lsn::ZERO,
         }
@@ -240,7 +259,7 @@ impl Reader<'_> {
         plan: &mut Plan,
         status: &mut Status,
     ) -> Result<(), PgError> {
-        let Reader { decoder, matcher, facts, is_open, barred } = self;
+        let Reader { decoder, matcher, facts, is_open, visibility } = self;
         match decoder.decode(data) {
             Ok(Event::Change(change)) => {
                 let rules = trace_rules(matcher);
@@ -253,11 +272,12 @@ impl Reader<'_> {
                 *facts = Facts { xid: begin.xid, commit_lsn: begin.commit_lsn };
                 *is_open = true;
                 // Nobody could tell whether a transaction without an ID is visible.
-                if *barred && begin.xid.is_none() {
+                let waits = *visibility == Visibility::Wait && !Failpoint::ActEarly.is_set();
+                if waits && begin.xid.is_none() {
                     let operation = "follow transactions without include-xids";
                     return Err(PgError::new(PgErrorKind::Protocol, operation));
                 }
-                plan.begin(begin.xid.filter(|_| *barred));
+                plan.begin(begin.xid.filter(|_| waits));
             }
             Ok(Event::Commit(commit)) => {
                 *is_open = false;

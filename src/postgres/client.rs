@@ -16,7 +16,8 @@ use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
 use super::connect::{self, Opener, ServerRole};
 use super::error::{PgError, PgErrorKind, Subject};
-use super::session::{ROLE_QUERY, ReplicationSession, Rows, role};
+use super::query::Rows;
+use super::session::{ROLE_QUERY, ReplicationSession, role};
 use super::socket::{ChosenHost, Encryption, Stream};
 use super::url::{ChannelBinding, ConnectConfig};
 

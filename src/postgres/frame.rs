@@ -129,7 +129,7 @@ impl FrameReader {
             let mut small = vec![0; READ_BYTES];
             small[..waiting].copy_from_slice(&self.buffer[self.start..self.end]);
             self.buffer = small;
-        } else {
+        } else if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
         }
         (self.start, self.end) = (0, waiting);

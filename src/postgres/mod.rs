@@ -17,6 +17,7 @@ mod error;
 mod fields;
 mod frame;
 mod hint;
+mod query;
 pub mod quote;
 mod replication;
 mod session;
@@ -27,7 +28,7 @@ mod url;
 mod wal2json;
 mod wire;
 
-pub use barrier::{Barrier, HEARTBEAT_PREFIX};
+pub use barrier::{Barrier, HEARTBEAT_PREFIX, Heard};
 pub use blockers::{Blocker, blockers};
 pub use client::{
     ConnectionTask, OrdinaryConnection, ServerIdentity, connect_any, connect_client,
@@ -38,12 +39,13 @@ pub use fields::{Notice, ServerError};
 pub use frame::{
     FRAME_BYTES_MAX, Frame, FrameError, FrameReader, OVERSIZED_HEAD_BYTES, READ_BYTES,
 };
+pub use query::Rows;
 pub use replication::{ReplicationStream, Reply};
-pub use session::{ReplicationSession, Rows, StartFailure, SystemIdentity};
+pub use session::{ReplicationSession, StartFailure, SystemIdentity};
 pub use slot::{CreatedSlot, Persistence, SlotInfo, WalStatus};
 pub use socket::{ChosenHost, Encryption};
 pub use url::{
     ChannelBinding, ConnectConfig, Host, HostSpec, Keepalive, RootCert, SslMode,
     TargetSessionAttrs, UrlError,
 };
-pub use wal2json::{NumericFormat, Wal2jsonOptions, Wal2jsonStream};
+pub use wal2json::{NumericFormat, Wal2jsonOptions, Wal2jsonStream, lacks_numerics};

@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use super::error::{PgError, PgErrorKind, Subject};
+use super::query::Rows;
 use super::quote::{identifier, literal};
-use super::session::{ReplicationSession, Rows};
+use super::session::ReplicationSession;
 use crate::lsn::Lsn;
 
 /// A row of `pg_replication_slots`.

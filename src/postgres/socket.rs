@@ -190,3 +190,42 @@ macro_rules! async_stream {
 
 async_stream!(Socket, Socket::Tcp(stream) => stream, Socket::Unix(stream) => stream);
 async_stream!(Stream, Stream::Plain(stream) => stream, Stream::Tls { stream, .. } => stream);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_peer_is_found_by_the_configured_times() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        for (more, idle, user_timeout) in [
+            ("", Some(30), Some(Duration::from_secs(30))),
+            ("keepalives_idle=7 tcp_user_timeout=1500", Some(7), Some(Duration::from_millis(1500))),
+            ("keepalives=0 tcp_user_timeout=0", None, None),
+        ] {
+            let config = ConnectConfig::parse(&format!("host=h user=w {more}")).unwrap();
+            let Socket::Tcp(stream) = Socket::connect(&config, &address).await.unwrap() else {
+                panic!("not TCP");
+            };
+            let socket = socket2::SockRef::from(&stream);
+            assert!(stream.nodelay().unwrap());
+            assert_eq!(socket.keepalive().unwrap(), idle.is_some(), "{more}");
+            if let Some(idle) = idle {
+                assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(idle));
+            }
+            assert_eq!(socket.tcp_user_timeout().unwrap(), user_timeout, "{more}");
+        }
+    }
+
+    #[test]
+    fn sockets_are_named_as_the_server_names_them() {
+        let path = |directory| socket_path(Path::new(directory), 5433);
+        assert_eq!(path("/run/pg"), PathBuf::from("/run/pg/.s.PGSQL.5433"));
+        assert_eq!(path("@/run/pg"), PathBuf::from("\0/run/pg/.s.PGSQL.5433"));
+    }
+}

@@ -80,19 +80,17 @@ impl ReplicationSession {
             let session = if lost { None } else { Some(Box::new(self)) };
             return Err(StartFailure { session, error });
         }
-        let failure = match self.start_as(slot, options, NumericFormat::Strings).await {
-            Ok(started) => return Ok(started),
-            Err(failure) => failure,
-        };
-        match failure.session {
-            Some(session) if lacks_numerics(&failure.error) => {
-                session.start_as(slot, options, NumericFormat::Numbers).await
+        match self.start_wal2json_as(slot, options, NumericFormat::Strings).await {
+            Err(StartFailure { session: Some(session), error }) if lacks_numerics(&error) => {
+                session.start_wal2json_as(slot, options, NumericFormat::Numbers).await
             }
-            _ => Err(failure),
+            started => started,
         }
     }
 
-    async fn start_as(
+    /// Starts wal2json with numbers in this format, which the server's one may not know: see
+    /// [`lacks_numerics`]. Not cancel safe.
+    pub async fn start_wal2json_as(
         self,
         slot: &str,
         options: &Wal2jsonOptions,
@@ -105,7 +103,9 @@ impl ReplicationSession {
     }
 }
 
-fn lacks_numerics(error: &PgError) -> bool {
+/// Whether the server's wal2json does not know [`NumericFormat::Strings`]. The error has dropped
+/// the session's temporary slots.
+pub fn lacks_numerics(error: &PgError) -> bool {
     matches!(error.kind(), PgErrorKind::UnknownPluginOption(name) if name == NUMERIC_AS_STRING)
 }
 

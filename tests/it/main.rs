@@ -9,7 +9,11 @@
 mod add_tables;
 mod check;
 mod config;
+mod explain;
+mod faults;
+mod fuzz;
 mod invalidation;
+mod oracle;
 mod postgres;
 mod redis_sink;
 mod world;

@@ -18,6 +18,8 @@ pub struct World {
     pub redis: Redis,
     pub dir: TestDir,
     pub daemon: Option<Process>,
+    /// What the daemon is to do wrong.
+    pub failpoint: Option<&'static str>,
     config: String,
 }
 
@@ -39,7 +41,7 @@ impl World {
             pg.url("walpurge", "postgres"),
             redis.url()
         );
-        World { pg, redis, dir: TestDir::new("world"), daemon: None, config }
+        World { pg, redis, dir: TestDir::new("world"), daemon: None, failpoint: None, config }
     }
 
     /// Changes the configuration before the daemon is started.
@@ -57,6 +59,10 @@ impl World {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_walpurge"));
         command.args(args).arg("--config").arg(self.config_file());
+        command.env_remove("WALPURGE_LOG").env("RUST_BACKTRACE", "1");
+        if let Some(failpoint) = self.failpoint {
+            command.env("WALPURGE_FAILPOINT", failpoint);
+        }
         command
     }
 
@@ -81,6 +87,13 @@ impl World {
 
     pub fn log(&self) -> String {
         self.daemon.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// The log without each single invalidation.
+    pub fn news(&self) -> String {
+        let log = self.log();
+        let lines = log.lines().filter(|line| !line.contains("DEBUG"));
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     pub fn kill_9(&mut self) {

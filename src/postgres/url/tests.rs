@@ -1,6 +1,7 @@
 //! Tests of connection strings: what libpq takes, what is refused, and what is never shown.
 #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
+use super::read::SOCKET_DIR;
 use super::*;
 
 #[track_caller]

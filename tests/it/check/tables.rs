@@ -121,7 +121,7 @@ fn the_verdict_on_an_identity_is_what_wal2json_sends() {
     ];
     let mut scene = scene("SELECT 1");
     for (name, columns) in TABLES {
-        scene.sql(&format!("CREATE TABLE {name} ({columns})"));
+        scene.sql(&format!("CREATE TABLE \"{name}\" ({columns})"));
         scene.config.push_str(&rule(name, &format!("public.{name}"), "{slug}"));
     }
     scene.sql(

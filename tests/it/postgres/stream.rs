@@ -5,7 +5,8 @@ use std::time::Duration;
 use testkit::postgres::{Postgres, StopMode};
 use walpurge::lsn::Lsn;
 use walpurge::postgres::{
-    Frame, NumericFormat, Persistence, PgErrorKind, ReplicationStream, Reply, Wal2jsonOptions,
+    Frame, NumericFormat, Persistence, PgError, PgErrorKind, ReplicationStream, Reply,
+    Wal2jsonOptions,
 };
 use walpurge::rules::{Part, TablePattern, to_wal2json};
 
@@ -253,5 +254,73 @@ fn the_end_of_a_server_is_an_outage_and_not_a_mistake() {
         assert!(!error.is_configuration());
         let error = super::refused(&url).await;
         assert_kind(&error, &PgErrorKind::ConnectionLost, false);
+    });
+}
+
+/// Counts the keepalives that want an answer, up to three, and gives each one its `answer`.
+async fn keepalives(stream: &mut ReplicationStream, answer: bool) -> Result<u32, PgError> {
+    let mut requested = 0;
+    while requested < 3 {
+        let read = tokio::time::timeout(SOON, stream.read()).await;
+        read.expect("the server gives a sign of life")?;
+        let mut owed = 0;
+        while let Some(frame) = stream.next_frame()? {
+            match frame {
+                Frame::Keepalive { reply_requested, .. } => owed += u32::from(reply_requested),
+                Frame::Error(error) => return Err(stream.server_failed(error)),
+                _ => {}
+            }
+        }
+        requested += owed;
+        if owed > 0 && answer {
+            stream.send_status(Lsn::ZERO, Lsn::ZERO, Reply::NotNeeded).await?;
+        }
+    }
+    Ok(requested)
+}
+
+#[test]
+fn who_answers_keepalives_stays_and_who_does_not_is_dropped() {
+    let server = server();
+    let url = format!("{}?options=-c%20wal_sender_timeout%3D1s", server.url("w", "postgres"));
+    run(async {
+        let mut stream = started(&url, &Wal2jsonOptions::default()).await;
+        assert_eq!(keepalives(&mut stream, true).await.unwrap(), 3);
+        let error = keepalives(&mut stream, false).await.unwrap_err();
+        assert_kind(&error, &PgErrorKind::ConnectionLost, false);
+    });
+}
+
+#[test]
+fn a_connection_that_is_cut_is_an_outage() {
+    let server = server();
+    let proxy = testkit::proxy::Proxy::to(server.port());
+    run(async {
+        let url = format!("postgres://w@127.0.0.1:{}/postgres", proxy.port());
+        let mut stream = started(&url, &Wal2jsonOptions::default()).await;
+        proxy.cut();
+        let error = loop {
+            if let Err(error) = stream.read().await {
+                break error;
+            }
+            while stream.next_frame().unwrap().is_some() {}
+        };
+        assert_kind(&error, &PgErrorKind::ConnectionLost, false);
+    });
+}
+
+#[test]
+fn a_session_can_be_moved_to_another_task() {
+    let server = server();
+    let url = server.url("w", "postgres");
+    run(async {
+        // That this compiles is most of the proof: a task's future must be Send.
+        let streaming = tokio::spawn(async move {
+            let mut stream = started(&url, &Wal2jsonOptions::default()).await;
+            stream.send_status(Lsn::ZERO, Lsn::ZERO, Reply::Requested).await.unwrap();
+            stream.read().await.unwrap();
+            stream.stop().await.unwrap();
+        });
+        tokio::time::timeout(SOON, streaming).await.unwrap().unwrap();
     });
 }

@@ -233,3 +233,21 @@ fn changes_stream_through_tls() {
         stream.stop().await.unwrap();
     });
 }
+
+#[test]
+fn tls_without_asking_first_needs_a_server_that_knows_it() {
+    let certificates = Certificates::new(EC, "-sha256 ");
+    let server = certificates.server("hostssl all w 127.0.0.1/32 scram-sha-256");
+    let version: u32 = server.psql("postgres", "SHOW server_version_num").parse().unwrap();
+    let url = url(&server, "127.0.0.1", "sslmode=require&sslnegotiation=direct");
+    run(async {
+        if version >= 170_000 {
+            let session = connected(&url).await;
+            assert_eq!(session.host().encryption(), Encryption::Tls);
+            connect_any(&config(&url)).await.unwrap();
+        } else {
+            let error = refused(&url).await;
+            assert_kind(&error, &PgErrorKind::ConnectionLost, false);
+        }
+    });
+}
