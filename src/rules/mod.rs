@@ -11,6 +11,7 @@ mod fallback;
 mod filter;
 mod matcher;
 mod name;
+mod old_values;
 mod render;
 mod spec;
 mod table;
