@@ -30,6 +30,14 @@ pub(super) enum Ended {
     Broken(PgError),
 }
 
+/// How far behind the server's end of WAL a stream must be for its reads to be spaced out.
+const BEHIND_BYTES: u64 = 1 << 20;
+
+/// The pause between reads while the stream is behind. The server writes every change to the
+/// socket by itself; to read them one by one would cost more than to decode them. At the fastest
+/// rate seen, a pause fills a part of the socket's buffer, so that the server is not held up.
+const READ_PAUSE: Duration = Duration::from_millis(1);
+
 /// A stream, and what its changes go through.
 pub(super) struct Session<'d> {
     stream: ReplicationStream,
@@ -37,6 +45,8 @@ pub(super) struct Session<'d> {
     dispatcher: &'d mut Dispatcher,
     reader: Reader<'d>,
     status: Status,
+    /// When to read again, if not at once.
+    pause: Option<Instant>,
 }
 
 /// What has been told to the server, and is to be.
@@ -69,6 +79,7 @@ impl<'d> Session<'d> {
                 sent_at: Instant::now(),
                 urgent: false,
             },
+            pause: None,
         }
     }
 
@@ -95,9 +106,14 @@ impl<'d> Session<'d> {
                     Heard::ShuttingDown => return Err(self.let_go().await),
                 },
                 _ = clock.tick() => self.send_status_if_due(has_room).await?, // 4. feedback
-                read = self.stream.read(), if has_room => {                  // 5. more to do
+                () = sleep_until(self.pause), if self.pause.is_some() => {  // 5. more to do
+                    self.pause = None;
+                }
+                read = self.stream.read(), if has_room && self.pause.is_none() => {
                     read?;
-                    self.take_frames()?;
+                    if self.take_frames()? >= BEHIND_BYTES {
+                        self.pause = Some(Instant::now() + READ_PAUSE);
+                    }
                 }
             }
             self.dispatcher.dispatch();
@@ -108,13 +124,16 @@ impl<'d> Session<'d> {
         }
     }
 
-    /// Takes the frames that have arrived, as long as there is room for their actions.
-    fn take_frames(&mut self) -> Result<(), PgError> {
+    /// Takes the frames that have arrived, as long as there is room for their actions. Answers how
+    /// many bytes of WAL the last change is behind the server.
+    fn take_frames(&mut self) -> Result<u64, PgError> {
+        let mut behind_bytes = 0;
         while self.dispatcher.plan().has_room() {
-            let Some(frame) = self.stream.next_frame()? else { return Ok(()) };
+            let Some(frame) = self.stream.next_frame()? else { break };
             let plan = self.dispatcher.plan_mut();
             match frame {
-                Frame::XLogData { start_lsn, data, .. } => {
+                Frame::XLogData { start_lsn, wal_end, data } => {
+                    behind_bytes = wal_end.0.saturating_sub(start_lsn.0);
                     if let Some(end_lsn) = self.reader.message(start_lsn, data, plan)? {
                         self.status.received(end_lsn);
                     }
@@ -132,7 +151,7 @@ impl<'d> Session<'d> {
                 Frame::CopyDone | Frame::ReadyForQuery => return Err(self.stream.ended()),
             }
         }
-        Ok(())
+        Ok(behind_bytes)
     }
 
     fn ask_for_visibility(&mut self) {
@@ -213,6 +232,12 @@ impl<'d> Session<'d> {
             },
             Err(error) => warn!("stopped without a last confirm: {error}"),
         }
+    }
+}
+
+async fn sleep_until(time: Option<Instant>) {
+    if let Some(time) = time {
+        tokio::time::sleep_until(time).await;
     }
 }
 
