@@ -4,19 +4,16 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tracing::{debug, error, info, warn};
+use tracing::{info, warn};
 
 use super::Settings;
 use super::connect::{Connected, Mode};
-use crate::config::Visibility;
-use crate::decode::{Event, dropped_change, wal2json};
+use super::reader::Reader;
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::pipeline::{Dispatcher, Plan};
-use crate::postgres::{
-    Barrier, Frame, Heard, Notice, PgError, PgErrorKind, ReplicationStream, Reply,
-};
-use crate::rules::{Cause, Emission, Facts, Matcher, RuleSet};
+use crate::postgres::{Barrier, Frame, Heard, PgError, PgErrorKind, ReplicationStream, Reply};
+use crate::rules::Matcher;
 
 /// How often the server is told how far we are, if that has changed.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
@@ -45,23 +42,12 @@ pub(super) struct Session<'d> {
 /// What has been told to the server, and is to be.
 struct Status {
     mode: Mode,
-    /// The end of what this stream has brought. Nothing beyond is confirmed to this server, which
-    /// may have less WAL than the one before it had.
+    /// The end of what this stream has brought.
     received_lsn: Lsn,
     sent_lsn: Lsn,
     sent_at: Instant,
     /// The server wants to hear from us at once.
     urgent: bool,
-}
-
-/// Turns frames into actions.
-struct Reader<'d> {
-    decoder: wal2json::Decoder,
-    matcher: &'d mut Matcher,
-    /// Of the transaction that is open.
-    facts: Facts,
-    is_open: bool,
-    visibility: Visibility,
 }
 
 impl<'d> Session<'d> {
@@ -71,14 +57,11 @@ impl<'d> Session<'d> {
         matcher: &'d mut Matcher,
         dispatcher: &'d mut Dispatcher,
     ) -> Self {
-        let visibility = settings.visibility;
-        let decoder = wal2json::Decoder::default();
-        let facts = Facts::default();
         Session {
             stream: connected.stream,
             barrier: connected.barrier,
             dispatcher,
-            reader: Reader { decoder, matcher, facts, is_open: false, visibility },
+            reader: Reader::new(matcher, settings.visibility),
             status: Status {
                 mode: settings.mode,
                 received_lsn: Lsn::ZERO,
@@ -132,23 +115,19 @@ impl<'d> Session<'d> {
             let plan = self.dispatcher.plan_mut();
             match frame {
                 Frame::XLogData { start_lsn, data, .. } => {
-                    self.reader.message(start_lsn, data, plan, &mut self.status)?;
+                    if let Some(end_lsn) = self.reader.message(start_lsn, data, plan)? {
+                        self.status.received(end_lsn);
+                    }
                 }
                 Frame::Keepalive { wal_end, reply_requested } => {
-                    if !self.reader.is_open {
+                    if !self.reader.is_in_transaction() {
                         self.status.received(wal_end);
                         plan.advance(wal_end);
                     }
                     self.status.urgent |= reply_requested;
                 }
                 Frame::Notice(notice) => self.reader.notice(&notice, plan),
-                Frame::Oversized { data_bytes, .. } => {
-                    error!(
-                        bytes = data_bytes,
-                        "a change is too large to be read; every rule's fallback runs instead"
-                    );
-                    self.reader.everything(plan);
-                }
+                Frame::Oversized { data_bytes, .. } => self.reader.oversized(data_bytes, plan),
                 Frame::Error(error) => return Err(self.stream.server_failed(error)),
                 Frame::CopyDone | Frame::ReadyForQuery => return Err(self.stream.ended()),
             }
@@ -198,6 +177,7 @@ impl<'d> Session<'d> {
     /// Works off what was received, for as long as `patience` lasts and a sink works. Says whether
     /// it is done.
     async fn finish(&mut self, patience: Duration) -> bool {
+        self.dispatcher.hurry();
         let work = async {
             loop {
                 self.dispatcher.dispatch();
@@ -244,126 +224,8 @@ impl Status {
     fn confirmed(&self, plan: &Plan) -> Lsn {
         match self.mode {
             Mode::Live if Failpoint::ConfirmEarly.is_set() => self.received_lsn,
-            Mode::Live => plan.confirmed_lsn().min(self.received_lsn),
+            Mode::Live => plan.confirmed_lsn(),
             Mode::DryRun => Lsn::ZERO,
         }
     }
-}
-
-impl Reader<'_> {
-    /// One message of the output plugin.
-    fn message(
-        &mut self,
-        start_lsn: Lsn,
-        data: &mut [u8],
-        plan: &mut Plan,
-        status: &mut Status,
-    ) -> Result<(), PgError> {
-        let Reader { decoder, matcher, facts, is_open, visibility } = self;
-        match decoder.decode(data) {
-            Ok(Event::Change(change)) => {
-                let rules = trace_rules(matcher);
-                matcher.apply(&change, *facts, |emission| {
-                    trace(rules.as_deref(), &emission, *facts);
-                    plan.push(emission.sinks, emission.action);
-                });
-            }
-            Ok(Event::Begin(begin)) => {
-                *facts = Facts { xid: begin.xid, commit_lsn: begin.commit_lsn };
-                *is_open = true;
-                // Nobody could tell whether a transaction without an ID is visible.
-                let waits = *visibility == Visibility::Wait && !Failpoint::ActEarly.is_set();
-                if waits && begin.xid.is_none() {
-                    let operation = "follow transactions without include-xids";
-                    return Err(PgError::new(PgErrorKind::Protocol, operation));
-                }
-                plan.begin(begin.xid.filter(|_| waits));
-            }
-            Ok(Event::Commit(commit)) => {
-                *is_open = false;
-                let end_lsn = commit.end_lsn.unwrap_or(start_lsn);
-                status.received(end_lsn);
-                plan.commit(end_lsn);
-            }
-            Ok(Event::Message(_)) => {}
-            Err(error) => {
-                error!(
-                    lsn = %start_lsn,
-                    "the output plugin sent something unreadable ({error}); every rule's fallback runs"
-                );
-                self.everything(plan);
-            }
-        }
-        Ok(())
-    }
-
-    /// What the server says in place of a change that it dropped.
-    fn notice(&mut self, notice: &Notice, plan: &mut Plan) {
-        match dropped_change(&notice.message) {
-            Some(dropped) => {
-                warn!(
-                    table = format!("{}.{}", dropped.schema, dropped.table),
-                    hint = format!(
-                        "ALTER TABLE \"{}\".\"{}\" REPLICA IDENTITY FULL, or give it a primary key",
-                        dropped.schema, dropped.table
-                    ),
-                    "wal2json dropped a change; its rules' fallbacks run"
-                );
-                self.in_transaction(plan, |matcher, emit| {
-                    let (schema, table) = (dropped.schema.as_bytes(), dropped.table.as_bytes());
-                    matcher.table_fallback(schema, table, Cause::Absent, emit);
-                });
-            }
-            None => {
-                warn!(notice = notice.message, "an unknown notice; every rule's fallback runs");
-                self.everything(plan);
-            }
-        }
-    }
-
-    /// Runs every rule's fallback: a change is not known.
-    fn everything(&mut self, plan: &mut Plan) {
-        self.in_transaction(plan, |matcher, emit| {
-            matcher.rules().all_fallbacks(Cause::Absent, emit);
-        });
-    }
-
-    /// Adds actions to the open transaction, or to one of their own.
-    fn in_transaction(
-        &mut self,
-        plan: &mut Plan,
-        ask: impl FnOnce(&mut Matcher, &mut dyn FnMut(Emission<'_>)),
-    ) {
-        if !self.is_open {
-            plan.begin(None);
-        }
-        let rules = trace_rules(self.matcher);
-        let facts = self.facts;
-        ask(self.matcher, &mut |emission| {
-            trace(rules.as_deref(), &emission, facts);
-            plan.push(emission.sinks, emission.action);
-        });
-        if !self.is_open {
-            // It has no position of its own; it is confirmed with what comes before it.
-            plan.commit(Lsn::ZERO);
-        }
-    }
-}
-
-/// The rules, if each invalidation is to be logged.
-fn trace_rules(matcher: &Matcher) -> Option<std::sync::Arc<RuleSet>> {
-    tracing::enabled!(tracing::Level::DEBUG).then(|| matcher.rules().clone())
-}
-
-fn trace(rules: Option<&RuleSet>, emission: &Emission<'_>, facts: Facts) {
-    let Some(rules) = rules else { return };
-    debug!(
-        rule = rules.rule(emission.rule).name,
-        action = emission.action.verb.key(),
-        value = %String::from_utf8_lossy(emission.action.value),
-        fallback = emission.fallback.map(Cause::name),
-        xid = facts.xid,
-        commit_lsn = facts.commit_lsn.map(|lsn| lsn.to_string()),
-        "invalidate"
-    );
 }

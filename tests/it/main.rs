@@ -7,6 +7,7 @@
 )]
 
 mod add_tables;
+mod check;
 mod config;
 mod explain;
 mod faults;
