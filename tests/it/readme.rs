@@ -105,17 +105,34 @@ fn every_configuration_that_is_shipped_loads() {
     }
 }
 
+/// The README's only block of a language that starts so.
+#[track_caller]
+fn only(language: &str, start: &str) -> String {
+    let found = blocks(&root().join("README.md"), language);
+    let mut found: Vec<Block> =
+        found.into_iter().filter(|block| block.text.starts_with(start)).collect();
+    assert_eq!(found.len(), 1, "{language} blocks that start with {start:?}");
+    found.remove(0).text
+}
+
+/// What needs no server of it; the rest is compared by the tests of `check`.
+#[test]
+fn the_readme_shows_what_check_says_of_the_configuration() {
+    let dir = TestDir::new("readme");
+    std::fs::write(dir.join("config.toml"), only("toml", "[postgres]")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_walpurge"))
+        .args(["check", "--offline", "--config", "config.toml"])
+        .current_dir(dir.join("."))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let shown = only("text", "\u{2713} rule product");
+    assert!(said.contains(shown.lines().next().unwrap()), "{said}");
+}
+
 #[test]
 fn the_readme_shows_what_explain_prints() {
-    let readme = root().join("README.md");
-    let only = |language: &str, start: &str| {
-        let found: Vec<Block> = blocks(&readme, language)
-            .into_iter()
-            .filter(|block| block.text.starts_with(start))
-            .collect();
-        assert_eq!(found.len(), 1, "one {language} block that starts with {start:?}");
-        found.into_iter().next().unwrap().text
-    };
     let dir = TestDir::new("readme");
     std::fs::write(dir.join("config.toml"), only("toml", "[postgres]")).unwrap();
     std::fs::write(dir.join("changes.json"), only("json", "{\"action\":\"B\"")).unwrap();
