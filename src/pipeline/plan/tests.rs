@@ -115,12 +115,21 @@ fn what_the_last_snapshot_shows_waits_for_no_other() {
 }
 
 #[test]
+fn who_asks_for_nothing_waits_for_nothing() {
+    let mut plan = plan();
+    plan.begin(Some(10));
+    plan.commit(Lsn(1));
+    assert!(!plan.wants_snapshot());
+    assert_eq!(plan.confirmed_lsn(), Lsn(1));
+}
+
+#[test]
 fn actions_without_a_position_keep_the_one_before_them() {
     let mut plan = plan();
     transact(&mut plan, "k", 5);
-    transact(&mut plan, "dropped", 0);
     plan.begin(None);
     plan.commit(Lsn(0));
+    transact(&mut plan, "dropped", 0);
     let batch = plan.take(LaneId(0)).unwrap();
     plan.done(LaneId(0), batch);
     assert_eq!(plan.confirmed_lsn(), Lsn(5));
