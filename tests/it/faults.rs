@@ -210,6 +210,21 @@ fn the_daemon_starts_before_its_servers() {
 }
 
 #[test]
+fn a_barrier_that_may_not_ask_says_so_and_works_once_it_may() {
+    let mut world = World::new(oracle::TABLE, oracle::RULE);
+    let right = "ON FUNCTION pg_catalog.pg_current_snapshot()";
+    world.sql(&format!("REVOKE EXECUTE {right} FROM PUBLIC"));
+    world.fill(&[&oracle::key(1)]);
+    world.start();
+    world.sql("UPDATE items SET n = 1 WHERE id = 1");
+    world.wait_for_log("invalidations wait until visibility can be asked for");
+    world.assert_cached(&[&oracle::key(1)]);
+    world.sql(&format!("GRANT EXECUTE {right} TO PUBLIC"));
+    world.wait_gone(&[&oracle::key(1)]);
+    world.wait_for_log("the barrier's connection works again");
+}
+
+#[test]
 fn a_streamed_commit_that_is_not_visible_invalidates_nothing_yet() {
     let mut world = World::new(oracle::TABLE, oracle::RULE);
     world.sql("ALTER DATABASE postgres SET synchronous_commit = local");
