@@ -1,5 +1,6 @@
 //! One stream, from its start until it breaks or the daemon stops.
 
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(2);
 
 /// How long what is in flight may delay the server's shutdown.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How many different complaints about changes are remembered, so that each is logged once.
+const COMPLAINTS_MAX: usize = 1000;
 
 /// How a stream ended.
 pub(super) enum Ended {
@@ -61,6 +65,8 @@ struct Reader<'d> {
     facts: Facts,
     is_open: bool,
     visibility: Visibility,
+    /// What was complained about on this stream: a table may have a million such changes.
+    complaints: HashSet<String>,
 }
 
 impl<'d> Session<'d> {
@@ -77,7 +83,14 @@ impl<'d> Session<'d> {
             stream: connected.stream,
             barrier: connected.barrier,
             dispatcher,
-            reader: Reader { decoder, matcher, facts, is_open: false, visibility },
+            reader: Reader {
+                decoder,
+                matcher,
+                facts,
+                is_open: false,
+                visibility,
+                complaints: HashSet::new(),
+            },
             status: Status {
                 mode: settings.mode,
                 received_lsn: Lsn::ZERO,
@@ -258,8 +271,14 @@ impl Reader<'_> {
         plan: &mut Plan,
         status: &mut Status,
     ) -> Result<(), PgError> {
-        let Reader { decoder, matcher, facts, is_open, visibility } = self;
+        let Reader { decoder, matcher, facts, is_open, visibility, .. } = self;
         match decoder.decode(data) {
+            Ok(Event::Change(_) | Event::Commit(_)) if !*is_open => {
+                return Err(PgError::new(PgErrorKind::Protocol, "follow what never began"));
+            }
+            Ok(Event::Begin(_)) if *is_open => {
+                return Err(PgError::new(PgErrorKind::Protocol, "follow what never ended"));
+            }
             Ok(Event::Change(change)) => {
                 let rules = trace_rules(matcher);
                 matcher.apply(&change, *facts, |emission| {
@@ -286,35 +305,53 @@ impl Reader<'_> {
             }
             Ok(Event::Message(_)) => {}
             Err(error) => {
-                error!(
-                    lsn = %start_lsn,
-                    "the output plugin sent something unreadable ({error}); every rule's fallback runs"
-                );
+                if self.is_news(&error.to_string()) {
+                    error!(
+                        lsn = %start_lsn,
+                        "the output plugin sent something unreadable ({error}); every rule's fallback runs"
+                    );
+                }
                 self.everything(plan);
             }
         }
         Ok(())
     }
 
+    /// Whether a complaint is a new one on this stream.
+    fn is_news(&mut self, complaint: &str) -> bool {
+        if self.complaints.contains(complaint) {
+            return false;
+        }
+        if self.complaints.len() >= COMPLAINTS_MAX {
+            self.complaints.clear();
+        }
+        self.complaints.insert(complaint.to_owned())
+    }
+
     /// What the server says in place of a change that it dropped.
     fn notice(&mut self, notice: &Notice, plan: &mut Plan) {
+        let is_news = self.is_news(&notice.message);
         match dropped_change(&notice.message) {
             Some(dropped) => {
-                warn!(
-                    table = format!("{}.{}", dropped.schema, dropped.table),
-                    hint = format!(
-                        "ALTER TABLE \"{}\".\"{}\" REPLICA IDENTITY FULL, or give it a primary key",
-                        dropped.schema, dropped.table
-                    ),
-                    "wal2json dropped a change; its rules' fallbacks run"
-                );
+                if is_news {
+                    warn!(
+                        table = format!("{}.{}", dropped.schema, dropped.table),
+                        hint = format!(
+                            "ALTER TABLE \"{}\".\"{}\" REPLICA IDENTITY FULL, or give it a primary key",
+                            dropped.schema, dropped.table
+                        ),
+                        "wal2json drops changes; their rules' fallbacks run"
+                    );
+                }
                 self.in_transaction(plan, |matcher, emit| {
                     let (schema, table) = (dropped.schema.as_bytes(), dropped.table.as_bytes());
                     matcher.table_fallback(schema, table, Cause::Absent, emit);
                 });
             }
             None => {
-                warn!(notice = notice.message, "an unknown notice; every rule's fallback runs");
+                if is_news {
+                    warn!(notice = notice.message, "an unknown notice; every rule's fallback runs");
+                }
                 self.everything(plan);
             }
         }
@@ -365,4 +402,49 @@ fn trace(rules: Option<&RuleSet>, emission: &Emission<'_>, facts: Facts) {
         commit_lsn = facts.commit_lsn.map(|lsn| lsn.to_string()),
         "invalidate"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::pipeline::LaneId;
+
+    const BEGIN: &str = r#"{"action":"B","xid":7,"lsn":"0/1","nextlsn":"0/2"}"#;
+    const COMMIT: &str = r#"{"action":"C","xid":7,"lsn":"0/1","nextlsn":"0/2"}"#;
+    const CHANGE: &str = r#"{"action":"I","schema":"s","table":"t","columns":[]}"#;
+
+    /// Reads lines as the plugin's messages, and says which one broke the stream.
+    fn first_refused(lines: &[&str]) -> Option<usize> {
+        let mut matcher = Matcher::new(Arc::new(RuleSet::default()));
+        let mut reader = Reader {
+            decoder: wal2json::Decoder::default(),
+            matcher: &mut matcher,
+            facts: Facts::default(),
+            is_open: false,
+            visibility: Visibility::Wait,
+            complaints: HashSet::new(),
+        };
+        let mut plan = Plan::new(1, Box::new(|_, _| LaneId(0)));
+        let mut status = Status {
+            mode: Mode::Live,
+            received_lsn: Lsn::ZERO,
+            sent_lsn: Lsn::ZERO,
+            sent_at: Instant::now(),
+            urgent: false,
+        };
+        lines.iter().position(|line| {
+            let mut line = line.as_bytes().to_vec();
+            reader.message(Lsn(1), &mut line, &mut plan, &mut status).is_err()
+        })
+    }
+
+    #[test]
+    fn a_boundary_that_was_unreadable_breaks_the_stream_and_loses_no_change() {
+        assert_eq!(first_refused(&[BEGIN, CHANGE, "{", COMMIT, BEGIN, COMMIT]), None);
+        assert_eq!(first_refused(&["{", CHANGE, COMMIT]), Some(1));
+        assert_eq!(first_refused(&["{", COMMIT]), Some(1));
+        assert_eq!(first_refused(&[BEGIN, CHANGE, "{", BEGIN]), Some(3));
+    }
 }
