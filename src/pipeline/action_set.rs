@@ -143,9 +143,9 @@ impl ActionSet {
         Some(page)
     }
 
-    /// Keeps an emptied page's memory for later.
+    /// Keeps an emptied page's memory for later, unless a rare giant made that large.
     pub(super) fn recycle(&mut self, mut page: Page) {
-        if self.spare.len() < SPARE_PAGES_MAX {
+        if self.spare.len() < SPARE_PAGES_MAX && page.batch.value_bytes() <= 2 * PAGE_BYTES_MAX {
             page.batch.clear();
             page.owners.clear();
             page.hashes.clear();
@@ -159,6 +159,18 @@ mod tests {
     use super::*;
     use crate::action::Verb;
     use crate::pipeline::Progress;
+
+    #[test]
+    fn a_giants_memory_is_not_kept() {
+        let mut set = ActionSet::default();
+        let owner = Progress::default().begin();
+        for (bytes, kept) in [(3 * PAGE_BYTES_MAX, 0), (10, 1)] {
+            let _ = set.put(Action { verb: Verb::Delete, value: &vec![b'x'; bytes] }, owner);
+            let page = set.take().expect("a page");
+            set.recycle(page);
+            assert_eq!(set.spare.len(), kept, "{bytes}");
+        }
+    }
 
     #[test]
     fn page_numbers_wrap_around() {
