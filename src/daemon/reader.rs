@@ -77,8 +77,10 @@ impl<'d> Reader<'d> {
             }
             Ok(Event::Message(_)) => {}
             Err(error) => {
-                let lsn = start_lsn.to_string();
-                error!(lsn, "an unreadable change ({error}); every rule's fallback runs");
+                if self.warned.is_new_notice(&error.to_string()) {
+                    let lsn = start_lsn.to_string();
+                    error!(lsn, "an unreadable change ({error}); every rule's fallback runs");
+                }
                 self.everything(plan);
             }
         }
@@ -229,5 +231,34 @@ impl Warned {
 
     fn add<T: Eq + Hash>(known: &mut HashSet<T>, new: T) -> bool {
         known.len() < Self::MAX && known.insert(new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::LaneId;
+
+    const BEGIN: &str = r#"{"action":"B","xid":7,"lsn":"0/1","nextlsn":"0/2"}"#;
+    const COMMIT: &str = r#"{"action":"C","xid":7,"lsn":"0/1","nextlsn":"0/2"}"#;
+    const CHANGE: &str = r#"{"action":"I","schema":"s","table":"t","columns":[]}"#;
+
+    /// Reads lines as the plugin's messages, and says which one broke the stream.
+    fn first_refused(lines: &[&str]) -> Option<usize> {
+        let mut matcher = Matcher::new(Arc::new(RuleSet::default()));
+        let mut reader = Reader::new(&mut matcher, Visibility::Wait);
+        let mut plan = Plan::new(1, Box::new(|_, _, _| LaneId(0)));
+        lines.iter().position(|line| {
+            let mut line = line.as_bytes().to_vec();
+            reader.message(Lsn(1), &mut line, &mut plan).is_err()
+        })
+    }
+
+    #[test]
+    fn a_boundary_that_was_unreadable_breaks_the_stream_and_loses_no_change() {
+        assert_eq!(first_refused(&[BEGIN, CHANGE, "{", COMMIT, BEGIN, COMMIT]), None);
+        assert_eq!(first_refused(&["{", CHANGE, COMMIT]), Some(1));
+        assert_eq!(first_refused(&["{", COMMIT]), Some(1));
+        assert_eq!(first_refused(&[BEGIN, CHANGE, "{", BEGIN]), Some(3));
     }
 }

@@ -19,7 +19,7 @@ use crate::rules::Matcher;
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 
 /// How often it is told in any case: well below the shortest sensible `wal_sender_timeout`.
-const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(2);
+const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(1);
 
 /// How long what is in flight may delay the server's shutdown.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);

@@ -22,6 +22,10 @@ const PAGE_BYTES_MAX: usize = 1 << 20;
 /// What an action costs in memory beside its value: its entry, owner, hash and place.
 const ACTION_BYTES: usize = 48;
 
+/// What a page takes beside its actions, with its share of the set that holds it: measured for a
+/// set of one action, which allocates nine times.
+const PAGE_BYTES: usize = 1024;
+
 /// Emptied pages that are kept for reuse.
 const SPARE_PAGES_MAX: usize = 4;
 
@@ -101,6 +105,7 @@ impl ActionSet {
         });
         if is_full {
             self.pages.push_back(self.spare.pop().unwrap_or_default());
+            self.bytes += PAGE_BYTES;
         }
         let number = self.first_page.wrapping_add(self.pages.len() as u32 - 1);
         let Some(page) = self.pages.back_mut() else { return };
@@ -120,7 +125,7 @@ impl ActionSet {
         let page = self.pages.pop_front()?;
         let number = self.first_page;
         self.first_page = self.first_page.wrapping_add(1);
-        self.bytes -= page.batch.value_bytes() + ACTION_BYTES * page.batch.len();
+        self.bytes -= PAGE_BYTES + page.batch.value_bytes() + ACTION_BYTES * page.batch.len();
         if self.pages.is_empty() {
             self.places.clear();
             // A table that a burst has grown is not kept for ever.
@@ -138,13 +143,50 @@ impl ActionSet {
         Some(page)
     }
 
-    /// Keeps an emptied page's memory for later.
+    /// Keeps an emptied page's memory for later, unless a rare giant made that large.
     pub(super) fn recycle(&mut self, mut page: Page) {
-        if self.spare.len() < SPARE_PAGES_MAX {
+        if self.spare.len() < SPARE_PAGES_MAX && page.batch.value_bytes() <= 2 * PAGE_BYTES_MAX {
             page.batch.clear();
             page.owners.clear();
             page.hashes.clear();
             self.spare.push(page);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::Verb;
+    use crate::pipeline::Progress;
+
+    #[test]
+    fn a_giants_memory_is_not_kept() {
+        let mut set = ActionSet::default();
+        let owner = Progress::default().begin();
+        for (bytes, kept) in [(3 * PAGE_BYTES_MAX, 0), (10, 1)] {
+            let _ = set.put(Action { verb: Verb::Delete, value: &vec![b'x'; bytes] }, owner);
+            let page = set.take().expect("a page");
+            set.recycle(page);
+            assert_eq!(set.spare.len(), kept, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn page_numbers_wrap_around() {
+        let mut set = ActionSet { first_page: u32::MAX, ..ActionSet::default() };
+        let owner = Progress::default().begin();
+        let values: Vec<String> = (0..3 * PAGE_ACTIONS_MAX).map(|at| at.to_string()).collect();
+        for expected_new in [true, false] {
+            for value in &values {
+                let put = set.put(Action { verb: Verb::Delete, value: value.as_bytes() }, owner);
+                assert_eq!(matches!(put, Put::Added), expected_new);
+            }
+        }
+        for taken in (1..=3).rev() {
+            assert_eq!(set.len(), taken * PAGE_ACTIONS_MAX);
+            assert_eq!(set.take().map(|page| page.batch.len()), Some(PAGE_ACTIONS_MAX));
+        }
+        assert!(set.is_empty() && set.bytes() == 0);
     }
 }

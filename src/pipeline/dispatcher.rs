@@ -118,10 +118,12 @@ impl Dispatcher {
         }
     }
 
-    /// Waits for the next outcome, and dispatches what it makes room for.
+    /// Gives every idle lane what waits for it, waits for the next outcome, and dispatches what it
+    /// makes room for.
     ///
     /// Cancel safe: an outcome is applied at once when it is received.
     pub async fn turn(&mut self) {
+        self.dispatch();
         match self.outcomes.recv().await {
             Some(outcome) => self.apply(outcome),
             // The drivers hold the other end as long as the dispatcher lives.
@@ -158,5 +160,30 @@ impl Dispatcher {
             .iter()
             .enumerate()
             .all(|(at, lane)| lane.health == Health::Failing || self.plan.is_lane_idle(LaneId(at)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::{Action, Verb};
+    use crate::lsn::Lsn;
+    use crate::pipeline::Urgency;
+    use crate::rules::SinkId;
+    use crate::sinks::DryRunLane;
+
+    #[tokio::test]
+    async fn what_the_stream_left_behind_goes_out_when_it_is_gone() {
+        let lane = Lane::DryRun(DryRunLane::new("cache"));
+        let lane = LaneSpec { sink: "cache".into(), lane, pace: None };
+        let mut dispatcher = Dispatcher::new(vec![lane], Box::new(|_, _, _| LaneId(0)));
+        let plan = dispatcher.plan_mut();
+        plan.begin(None);
+        plan.push(&[SinkId(0)], Action { verb: Verb::Delete, value: b"k" }, Urgency::Prompt);
+        plan.commit(Lsn(1));
+        plan.disconnect();
+        let turned = tokio::time::timeout(std::time::Duration::from_secs(20), dispatcher.turn());
+        assert!(turned.await.is_ok(), "nothing was sent");
+        assert_eq!(dispatcher.done().actions, 1);
     }
 }

@@ -132,3 +132,17 @@ impl Outage {
         wait.mul_f64(0.5 + 0.5 * fastrand::f64())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sinks::redis::UNKNOWN_SENDS_MAX;
+
+    #[test]
+    fn an_action_with_an_unknown_error_is_held_for_about_a_minute() {
+        let mut outage = Outage::begin();
+        let failure = Failure::Outage { message: String::new() };
+        let held: Duration = (1..UNKNOWN_SENDS_MAX).map(|_| outage.next_wait(&failure)).sum();
+        assert!((40..80).contains(&held.as_secs()), "{held:?}");
+    }
+}

@@ -38,6 +38,8 @@ pub struct Plan {
     lanes: Vec<LanePlan>,
     /// Transactions whose actions may not run yet, in stream order.
     invisible: Vec<Invisible>,
+    /// The memory that they take.
+    invisible_bytes: usize,
     open: Option<Open>,
     snapshot: Option<Snapshot>,
     progress: Progress,
@@ -72,6 +74,14 @@ struct Invisible {
     actions: Vec<ActionSet>,
 }
 
+impl Invisible {
+    /// The memory that its actions take.
+    fn bytes(&self) -> usize {
+        let sets: usize = self.actions.iter().map(ActionSet::bytes).sum();
+        size_of_val(self.actions.as_slice()) + sets
+    }
+}
+
 impl Plan {
     /// A plan for `lanes` lanes.
     pub fn new(lanes: usize, routes: Routes) -> Self {
@@ -79,6 +89,7 @@ impl Plan {
             routes,
             lanes: std::iter::repeat_with(LanePlan::default).take(lanes).collect(),
             invisible: Vec::new(),
+            invisible_bytes: 0,
             open: None,
             snapshot: None,
             progress: Progress::default(),
@@ -111,8 +122,14 @@ impl Plan {
                 }
                 Visibility::Invisible => {
                     let Some(hidden) = self.invisible.last_mut() else { return };
-                    hidden.actions.resize_with(self.lanes.len(), ActionSet::default);
-                    put(&mut self.progress, &mut hidden.actions[lane.0], action, txn);
+                    if hidden.actions.is_empty() {
+                        hidden.actions.resize_with(self.lanes.len(), ActionSet::default);
+                        self.invisible_bytes += size_of_val(hidden.actions.as_slice());
+                    }
+                    let set = &mut hidden.actions[lane.0];
+                    let before = set.bytes();
+                    put(&mut self.progress, set, action, txn);
+                    self.invisible_bytes += set.bytes() - before;
                 }
             }
         }
@@ -161,6 +178,7 @@ impl Plan {
             {
                 open.visibility = Visibility::Visible;
             }
+            self.invisible_bytes -= hidden.bytes();
             for (lane, mut actions) in hidden.actions.into_iter().enumerate() {
                 while let Some(page) = actions.take() {
                     let waiting = &mut self.lanes[lane].waiting;
@@ -209,15 +227,15 @@ impl Plan {
                 }
             }
         }
+        self.invisible_bytes = 0;
         self.progress.void();
         self.snapshot = None;
     }
 
     /// Whether the stream may go on: no bound is reached.
     pub fn has_room(&self) -> bool {
-        let hidden = self.invisible.iter().flat_map(|hidden| &hidden.actions);
         self.lanes.iter().all(|lane| lane.waiting.bytes() < WAITING_BYTES_MAX)
-            && hidden.map(ActionSet::bytes).sum::<usize>() < WAITING_BYTES_MAX
+            && self.invisible_bytes < WAITING_BYTES_MAX
     }
 
     /// Whether everything that was asked for is done.

@@ -24,6 +24,9 @@ pub const HEARTBEAT_PREFIX: &str = "walpurge.heartbeat";
 /// How long an answer may take before the connection counts as dead: the question touches no table.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How many failed connections lie between two warnings: half a minute or more.
+const FAILURES_PER_WARNING: u32 = 60;
+
 /// The wait before connecting again.
 const RECONNECT_WAIT: Duration = Duration::from_millis(500);
 
@@ -146,7 +149,7 @@ impl Asker {
                     }
                     // The stream breaks together with this and says why; a warning here is for
                     // the case that only this connection is refused.
-                    if failures == 3 {
+                    if failures % FAILURES_PER_WARNING == 3 {
                         broken.log();
                     }
                 }
@@ -168,21 +171,24 @@ impl Asker {
             Ok(_) => return Broken::OtherServer,
             Err(error) => return Broken::Connection(error),
         }
-        if *failures >= 3 {
-            info!("the barrier's connection works again");
-        }
-        *failures = 0;
-        let result = self.answer_questions(&mut connection).await;
+        let result = self.answer_questions(&mut connection, failures).await;
         result.err().unwrap_or(Broken::Unused)
     }
 
     async fn answer_questions(
         &mut self,
         connection: &mut OrdinaryConnection,
+        failures: &mut u32,
     ) -> Result<(), Broken> {
         let client = &connection.client;
         let ask = client.prepare("SELECT pg_catalog.pg_current_snapshot()::text");
         let question = ask.await.map_err(Broken::Query)?;
+        // Only who gets an answer is connected: the role may lack the right to ask.
+        snapshot(client, &question).await?;
+        if *failures >= 3 {
+            info!("the barrier's connection works again");
+        }
+        *failures = 0;
         // A day is as good as never, and an interval needs a period.
         let period = self.heartbeat.unwrap_or(Duration::from_secs(86_400));
         let mut heartbeat = interval_at(Instant::now() + period, period);
@@ -192,10 +198,7 @@ impl Asker {
                 if !wait.is_zero() {
                     sleep(wait).await;
                 }
-                let answer = timeout(ANSWER_TIMEOUT, client.query_one(&question, &[])).await;
-                let row = answer.map_err(|_| Broken::NoAnswer)?.map_err(Broken::Query)?;
-                let snapshot: String = row.try_get(0).map_err(Broken::Query)?;
-                let Ok(snapshot) = snapshot.parse() else { return Err(Broken::NoAnswer) };
+                let snapshot = snapshot(client, &question).await?;
                 self.open = None;
                 if self.answer.send(Heard::Snapshot(snapshot)).await.is_err() {
                     return Ok(());
@@ -215,6 +218,16 @@ impl Asker {
     }
 }
 
+async fn snapshot(
+    client: &tokio_postgres::Client,
+    question: &tokio_postgres::Statement,
+) -> Result<Snapshot, Broken> {
+    let answer = timeout(ANSWER_TIMEOUT, client.query_one(question, &[])).await;
+    let row = answer.map_err(|_| Broken::NoAnswer)?.map_err(Broken::Query)?;
+    let snapshot: String = row.try_get(0).map_err(Broken::Query)?;
+    snapshot.parse().map_err(|_| Broken::NoAnswer)
+}
+
 async fn beat(client: &tokio_postgres::Client) -> Result<(), Broken> {
     let sql = "SELECT pg_catalog.pg_logical_emit_message(false, $1, '')";
     match timeout(ANSWER_TIMEOUT, client.execute(sql, &[&HEARTBEAT_PREFIX])).await {
@@ -232,8 +245,13 @@ async fn beat(client: &tokio_postgres::Client) -> Result<(), Broken> {
 impl Broken {
     /// Whether a new connection was refused because the server is shutting down. The end of the
     /// old one does not tell that from a single session's end.
+    ///
+    /// A server that streams to us is not starting: it says that it takes no connections in its
+    /// own language, in which the two cannot be told apart.
     fn is_shutdown(&self) -> bool {
-        matches!(self, Broken::Connection(error) if *error.kind() == PgErrorKind::ServerShuttingDown)
+        use PgErrorKind::{ServerShuttingDown, ServerStarting};
+        matches!(self, Broken::Connection(error)
+            if matches!(error.kind(), ServerShuttingDown | ServerStarting))
     }
 
     fn log(&self) {
@@ -250,6 +268,24 @@ impl Broken {
                 "{HELD}: an ordinary connection reaches another server than the replication connection"
             ),
             Broken::Unused => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::fields::ServerError;
+
+    #[test]
+    fn a_shutdown_is_known_in_every_language() {
+        for message in
+            ["the database system is shutting down", "das Datenbanksystem fährt herunter"]
+        {
+            let (sqlstate, message) = ("57P03".into(), message.into());
+            let said = ServerError { sqlstate, message, ..ServerError::default() };
+            let refused = Broken::Connection(PgError::server("connect", said));
+            assert!(refused.is_shutdown());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Compiling: from rules as typed to rules that can be matched.
 
 use super::condition::Filter;
-use super::fallback::{Cause, Coarse, Derived, derive};
+use super::fallback::{Cause, Coarse, Derived, derive, varies_plainly};
 use super::matcher::Emission;
 use super::spec::{FallbackSpec, RuleSpec, SinkSpec};
 use super::table::TablePattern;
@@ -177,6 +177,13 @@ impl Compiler<'_> {
                 Ok(template) if template.segments.is_empty() => {
                     let problem = Problem::new(text.span.clone(), "an empty template", "empty");
                     self.problems.push(problem.help("write what to invalidate: \"product:{id}\""));
+                }
+                Ok(template) if *verb == Verb::DeleteMatching && !varies_plainly(&template) => {
+                    let message = "a placeholder in a pattern's `[…]` or behind its backslash";
+                    let problem = Problem::new(text.span.clone(), message, "not plain text there");
+                    self.problems.push(problem.help(
+                        "a row's text stands for itself in a pattern: use `*` or `?` to match more",
+                    ));
                 }
                 Ok(template) => steps.push((Step { verb: *verb, template, sinks }, text)),
                 Err(error) => self.problems.push(

@@ -108,9 +108,51 @@ fn push_star(pattern: &mut Vec<u8>) {
     }
 }
 
+/// Whether each placeholder of a pattern stands for plain text: not in a class, where it would
+/// be a set of bytes, and not behind a backslash, which would take away what protects its first
+/// byte. Only then does a `*` in its place match all that it could.
+pub(super) fn varies_plainly(template: &Template) -> bool {
+    let mut in_class = false;
+    for (at, segment) in template.segments.iter().enumerate() {
+        let Segment::Literal(literal) = segment else {
+            if in_class {
+                return false;
+            }
+            continue;
+        };
+        let mut rest = literal.as_slice();
+        while !rest.is_empty() {
+            // As the server reads it: in a class the end of a range may be anything.
+            rest = match rest {
+                [b'\\'] => {
+                    return at + 1 == template.segments.len();
+                }
+                [b'\\', _, tail @ ..] => tail,
+                [b']', tail @ ..] if in_class => {
+                    in_class = false;
+                    tail
+                }
+                [_, b'-', _, tail @ ..] if in_class => tail,
+                [b'[', b'^', tail @ ..] | [b'[', tail @ ..] if !in_class => {
+                    in_class = true;
+                    tail
+                }
+                [_, tail @ ..] => tail,
+                [] => rest,
+            };
+        }
+    }
+    true
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::render::{Coverage, Escape, Facts, Renderer};
     use super::*;
+    use crate::decode::{Event, wal2json};
+    use crate::glob::Glob;
 
     #[track_caller]
     fn check(verb: Verb, template: &str, expected: Derived) {
@@ -151,5 +193,106 @@ mod tests {
             check(Verb::Delete, template, Derived::TooBroad);
         }
         check(Verb::Delete, "pr:{id}", action(Verb::DeleteMatching, "pr:*"));
+    }
+
+    #[test]
+    fn a_placeholder_in_a_class_or_behind_a_backslash_is_no_plain_text() {
+        let plain = |text| varies_plainly(&Template::parse(text).unwrap());
+        for text in [
+            "list:[ab]{id}",
+            r"list:\[{id}",
+            r"list:[\]]{id}",
+            r"list:\\{id}",
+            "list:{id}[",
+            r"list:{id}\",
+        ] {
+            assert!(plain(text), "{text}");
+        }
+        for text in [
+            "list:[{id}]",
+            "list:[^{id}",
+            r"list:\{id}",
+            "list:[a-]{id}",
+            r"list:[\]{id}",
+            r"a{x}[b]\\\{id}",
+        ] {
+            assert!(!plain(text), "{text}");
+        }
+    }
+
+    /// What a template renders for an update, or `None` if that is not known.
+    fn rendered(
+        template: &Template,
+        escape: Escape,
+        line: &serde_json::Value,
+    ) -> Option<Vec<Vec<u8>>> {
+        let mut line = line.to_string().into_bytes();
+        let mut decoder = wal2json::Decoder::default();
+        let Ok(Event::Change(change)) = decoder.decode(&mut line) else { panic!("not a change") };
+        let facts = Facts { xid: Some(7), commit_lsn: Some(crate::lsn::Lsn(8)) };
+        let mut values = Vec::new();
+        let renderer = Renderer { change: &change, facts, escape };
+        let covered =
+            renderer.render(template, &mut Vec::new(), |value| values.push(value.to_vec()));
+        (covered == Coverage::Exact).then_some(values)
+    }
+
+    fn template() -> impl Strategy<Value = Template> {
+        const PARTS: [&str; 16] = [
+            "*",
+            "?",
+            "[",
+            "]",
+            "\\",
+            "-",
+            "^",
+            "ab",
+            "{a}",
+            "{old.b}",
+            "{new.a|urlencode}",
+            "{b|base64}",
+            "{l[]}",
+            "{a|first:1}",
+            "{b|default:*}",
+            "{$op}{$xid}",
+        ];
+        prop::collection::vec(prop::sample::select(&PARTS[..]), 0..7)
+            .prop_filter_map("two lists", |parts| {
+                Template::parse(&format!("pre{}", parts.concat())).ok()
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn a_derived_pattern_matches_every_key_that_the_template_renders(
+            template in template(),
+            a in r"[ab*?\[\]\\^-]{0,4}", b in r"[ab*?\[\]\\^-]{0,4}",
+            keys in prop::collection::vec(r"pre[ab*?\[\]\\^-]{0,6}", 20),
+        ) {
+            let columns = serde_json::json!([
+                {"name": "a", "value": a}, {"name": "b", "value": b},
+                {"name": "l", "value": serde_json::json!([a, b]).to_string()},
+            ]);
+            let line = serde_json::json!({"action": "U", "schema": "s", "table": "t",
+                "columns": columns, "identity": columns});
+            if let Derived::Action(coarse, pattern) = derive(Verb::Delete, &template) {
+                let glob = Glob::new(&pattern);
+                for key in rendered(&template, Escape::Verbatim, &line).unwrap_or_default() {
+                    let same = coarse == Verb::Delete && key == pattern;
+                    prop_assert!(same || glob.matches(&key), "{:?} {:?}", pattern, key);
+                }
+            }
+            if let Derived::Action(_, pattern) = derive(Verb::DeleteMatching, &template)
+                && varies_plainly(&template)
+            {
+                let coarse = Glob::new(&pattern);
+                for exact in rendered(&template, Escape::Glob, &line).unwrap_or_default() {
+                    let glob = Glob::new(&exact);
+                    for key in keys.iter().filter(|key| glob.matches(key.as_bytes())) {
+                        prop_assert!(coarse.matches(key.as_bytes()), "{:?} {:?} {:?}", pattern, exact, key);
+                    }
+                }
+            }
+        }
     }
 }

@@ -172,6 +172,10 @@ fn date(value: &[u8], format: &str) -> Option<Vec<u8>> {
         Some(space) => {
             let time = &text[space + 1..];
             let zone = time.find(['+', '-']).unwrap_or(time.len());
+            // Behind it stands nothing but the era.
+            if time[zone..].contains(' ') {
+                return None;
+            }
             &text[..space + 1 + zone]
         }
         None => text,
@@ -224,7 +228,15 @@ mod tests {
         check("date:%Y-%m", "2026-11-21", Ok("2026-11"));
         check("date:%Y%m%dT%H", "2026-11-21 03:04:05.678901+00", Ok("20261121T03"));
         check("date:%H:%M", "2026-11-21 03:04:05", Ok("03:04"));
-        for value in ["infinity", "0044-03-15 BC", "x", ""] {
+        for value in [
+            "infinity",
+            "0044-03-15 BC",
+            "0044-03-15 03:04:05 BC",
+            "0044-03-15 03:04:05+00 BC",
+            "2026-11-21 03:04:05+00 x",
+            "x",
+            "",
+        ] {
             check("date:%Y", value, Err(Unreadable));
         }
     }

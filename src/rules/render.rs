@@ -241,15 +241,45 @@ impl Seen {
     /// How many renderings are compared. Beyond, repeats are emitted again, which is harmless.
     const MAX: usize = 8;
 
-    fn emit_new(&mut self, buffer: &[u8], start: usize, emit: &mut impl FnMut(&[u8])) {
+    /// Emits the end of the buffer, unless it is a repeat, and keeps there only what is compared:
+    /// a list may have millions of elements.
+    fn emit_new(&mut self, buffer: &mut Vec<u8>, start: usize, emit: &mut impl FnMut(&[u8])) {
         let rendered = &buffer[start..];
-        if self.ranges[..self.count].iter().any(|&(from, to)| &buffer[from..to] == rendered) {
-            return;
+        let is_repeat =
+            self.ranges[..self.count].iter().any(|&(from, to)| &buffer[from..to] == rendered);
+        if !is_repeat {
+            emit(rendered);
         }
-        if self.count < Seen::MAX {
+        if is_repeat || self.count == Seen::MAX {
+            buffer.truncate(start);
+        } else {
             self.ranges[self.count] = (start, buffer.len());
             self.count += 1;
         }
-        emit(rendered);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::{Event, wal2json};
+
+    #[test]
+    fn a_long_list_is_rendered_in_flat_memory() {
+        let list = vec!["1"; 99_000].join(",") + &",2".repeat(1000);
+        let mut line = format!(
+            r#"{{"action":"I","schema":"s","table":"t","columns":[{{"name":"l","value":"{{{list}}}"}}]}}"#
+        )
+        .into_bytes();
+        let mut decoder = wal2json::Decoder::default();
+        let Ok(Event::Change(change)) = decoder.decode(&mut line) else { panic!("not a change") };
+        let template = Template::parse("by-label:{$op}:{l[]}").unwrap();
+        let renderer =
+            Renderer { change: &change, facts: Facts::default(), escape: Escape::Verbatim };
+        let (mut buffer, mut values) = (Vec::new(), Vec::new());
+        let coverage = renderer.render(&template, &mut buffer, |value| values.push(value.to_vec()));
+        assert_eq!(coverage, Coverage::Exact);
+        assert_eq!(values, [b"by-label:insert:1", b"by-label:insert:2"]);
+        assert!(buffer.capacity() < 1024, "{} bytes", buffer.capacity());
     }
 }

@@ -91,7 +91,7 @@ fn a_stalled_redis_stops_neither_feedback_nor_keeps_growing() {
     let mut world = world();
     // The server drops a session that is silent for so long.
     let url = world.pg.url("walpurge", "postgres");
-    world.edit(&url, &format!("{url}?options=-c%20wal_sender_timeout%3D3000"));
+    world.edit(&url, &format!("{url}?options=-c%20wal_sender_timeout%3D5000"));
     world.spawn(&["run"]);
     world.wait_for_log("following the write-ahead log");
     let walsender = |world: &World| world.sql("SELECT pid FROM pg_stat_replication");
@@ -101,8 +101,8 @@ fn a_stalled_redis_stops_neither_feedback_nor_keeps_growing() {
     world.sql("INSERT INTO items SELECT generate_series(100001, 1100000)");
     let stalled = Instant::now();
     let daemon = world.daemon.as_ref().expect("a daemon").pid();
-    wait_until("the stall has lasted three of the server's timeouts", PATIENCE, || {
-        stalled.elapsed() > Duration::from_secs(9)
+    wait_until("the stall has lasted two of the server's timeouts", PATIENCE, || {
+        stalled.elapsed() > Duration::from_secs(12)
     });
     let writer = Writer::start(&world);
     writer.finish();
@@ -207,6 +207,21 @@ fn the_daemon_starts_before_its_servers() {
     world.redis.start_again();
     world.pg.start_again();
     world.wait_gone(&[&oracle::key(1)]);
+}
+
+#[test]
+fn a_barrier_that_may_not_ask_says_so_and_works_once_it_may() {
+    let mut world = World::new(oracle::TABLE, oracle::RULE);
+    let right = "ON FUNCTION pg_catalog.pg_current_snapshot()";
+    world.sql(&format!("REVOKE EXECUTE {right} FROM PUBLIC"));
+    world.fill(&[&oracle::key(1)]);
+    world.start();
+    world.sql("UPDATE items SET n = 1 WHERE id = 1");
+    world.wait_for_log("invalidations wait until visibility can be asked for");
+    world.assert_cached(&[&oracle::key(1)]);
+    world.sql(&format!("GRANT EXECUTE {right} TO PUBLIC"));
+    world.wait_gone(&[&oracle::key(1)]);
+    world.wait_for_log("the barrier's connection works again");
 }
 
 #[test]

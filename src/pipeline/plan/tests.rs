@@ -88,10 +88,78 @@ fn merging_keeps_the_oldest_transaction() {
     }
     plan.show(snapshot(12, &[10]));
     plan.show(snapshot(12, &[]));
+    assert_eq!(plan.confirmed_lsn(), Lsn(0), "the older one's action waits too");
     let batch = plan.take(LaneId(0)).unwrap();
     assert_eq!(values(&batch), ["k"]);
     plan.done(LaneId(0), batch);
     assert_eq!(plan.confirmed_lsn(), Lsn(2));
+}
+
+#[test]
+fn only_equal_actions_merge() {
+    let mut plan = plan();
+    plan.begin(None);
+    for verb in [Verb::Delete, Verb::DeleteMatching, Verb::Bump, Verb::Tag] {
+        plan.push(&[SinkId(0), SinkId(1)], Action { verb, value: b"k" }, Urgency::Prompt);
+    }
+    assert_eq!([plan.waiting(LaneId(0)), plan.waiting(LaneId(1))], [4, 4]);
+}
+
+#[test]
+fn what_the_last_snapshot_shows_waits_for_no_other() {
+    let mut plan = plan();
+    plan.show(snapshot(12, &[10]));
+    plan.begin(Some(11));
+    push(&mut plan, 0, "k");
+    assert!(!plan.wants_snapshot());
+    assert_eq!(values(&plan.take(LaneId(0)).unwrap()), ["k"]);
+}
+
+#[test]
+fn who_asks_for_nothing_waits_for_nothing() {
+    let mut plan = plan();
+    plan.begin(Some(10));
+    plan.commit(Lsn(1));
+    assert!(!plan.wants_snapshot());
+    assert_eq!(plan.confirmed_lsn(), Lsn(1));
+}
+
+#[test]
+fn actions_without_a_position_keep_the_one_before_them() {
+    let mut plan = plan();
+    transact(&mut plan, "k", 5);
+    plan.begin(None);
+    plan.commit(Lsn(0));
+    transact(&mut plan, "dropped", 0);
+    let batch = plan.take(LaneId(0)).unwrap();
+    plan.done(LaneId(0), batch);
+    assert_eq!(plan.confirmed_lsn(), Lsn(5));
+}
+
+#[test]
+fn actions_of_many_batches_stay_distinct_and_in_order() {
+    let mut plan = plan();
+    plan.begin(Some(10));
+    let all: Vec<String> = (0..2500).map(|number| format!("product:{number}")).collect();
+    all.iter().for_each(|value| push(&mut plan, 0, value));
+    plan.commit(Lsn(1));
+    plan.show(snapshot(11, &[]));
+    let first = plan.take(LaneId(0)).unwrap();
+    // The first batch is away, so that its actions wait again; the others wait still.
+    plan.begin(None);
+    all.iter().rev().for_each(|value| push(&mut plan, 0, value));
+    plan.commit(Lsn(2));
+    let mut taken = values(&first);
+    plan.done(LaneId(0), first);
+    while let Some(batch) = plan.take(LaneId(0)) {
+        assert!(plan.confirmed_lsn() < Lsn(2));
+        taken.extend(values(&batch));
+        plan.done(LaneId(0), batch);
+    }
+    let again = all[..1024].iter().rev();
+    assert_eq!(taken, all.iter().chain(again).cloned().collect::<Vec<_>>());
+    assert_eq!(plan.confirmed_lsn(), Lsn(2));
+    assert!(plan.is_idle() && plan.has_room());
 }
 
 #[test]
@@ -159,6 +227,38 @@ fn what_waits_is_bounded() {
     let batch = plan.take(LaneId(0)).unwrap();
     assert!(plan.has_room());
     assert_eq!(batch.len(), 1024);
+}
+
+#[test]
+fn every_lane_is_bounded_and_so_is_a_batch() {
+    let mut plan = plan();
+    plan.begin(None);
+    let large = "x".repeat(300_000);
+    for number in 0..56 {
+        assert!(plan.has_room(), "{number}");
+        push(&mut plan, 1, &format!("{large}{number}"));
+    }
+    assert!(!plan.has_room());
+    assert_eq!(plan.take(LaneId(1)).unwrap().len(), 4, "about a MiB");
+}
+
+#[test]
+fn transactions_that_stay_invisible_are_bounded_by_what_they_take() {
+    let mut plan = plan();
+    let mut count = 0;
+    while plan.has_room() {
+        plan.begin(Some(count));
+        push(&mut plan, 0, "k");
+        plan.commit(Lsn(count.into()));
+        count += 1;
+    }
+    // Each takes more than a KiB.
+    assert!((1_000..16_384).contains(&count), "{count}");
+    plan.show(snapshot(count / 2, &[]));
+    assert!(plan.has_room());
+    plan.disconnect();
+    assert!(plan.has_room() && !plan.wants_snapshot());
+    assert_eq!(plan.invisible_bytes, 0);
 }
 
 #[derive(Clone, Debug)]

@@ -147,6 +147,9 @@ impl Connection {
     /// Whether the server has hung up on us, as it does with the setting `timeout`, or sent what
     /// nobody asked for. Without this look an idle lane's next batch would count as an outage.
     pub(super) async fn is_stale(&mut self) -> bool {
+        if !self.input.is_empty() {
+            return true;
+        }
         let mut byte = [0];
         let mut buffer = ReadBuf::new(&mut byte);
         poll_fn(|context| {

@@ -42,8 +42,8 @@ pub(super) async fn take_unlinked(
     commands: usize,
 ) -> Result<(), Failure> {
     for _ in 0..commands {
-        let removed = session.reply_or_fail("UNLINK").await?.int();
-        session.report.removed += removed.ok_or_else(|| session.unexpected("UNLINK"))? as u64;
+        let removed = session.reply_or_fail("UNLINK").await?.count(UNLINK_KEYS_MAX);
+        session.report.removed += removed.ok_or_else(|| session.unexpected("UNLINK"))?;
     }
     Ok(())
 }

@@ -50,7 +50,7 @@ pub enum LaneClass {
 /// How many sends in a row may end in an error that walpurge does not know before the actions
 /// that got it are given up on. With the pipeline's backoff that is about a minute: longer than
 /// a proxy's hiccup, and short enough that one impossible action does not hold WAL for ever.
-const UNKNOWN_SENDS_MAX: u32 = 10;
+pub const UNKNOWN_SENDS_MAX: u32 = 45;
 
 /// One connection to one Redis, sending one batch at a time.
 pub struct RedisLane {

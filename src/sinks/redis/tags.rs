@@ -227,12 +227,12 @@ async fn take_removal(session: &mut Session<'_>) -> Result<(), Failure> {
         Reply::Array(results) => match &results[..] {
             // A taken name that is no set any more: someone else's key since a moment ago.
             [_, Reply::Error(text)] => return Err(session.failure(text, "SREM")),
-            [Reply::Int(removed), Reply::Int(_)] => Some(*removed),
+            [removed @ Reply::Int(_), Reply::Int(_)] => removed.count(UNLINK_KEYS_MAX),
             _ => None,
         },
         _ => None,
     };
-    session.report.removed += removed.ok_or_else(|| session.unexpected("EXEC"))? as u64;
+    session.report.removed += removed.ok_or_else(|| session.unexpected("EXEC"))?;
     Ok(())
 }
 

@@ -107,6 +107,11 @@ impl Reply {
             _ => None,
         }
     }
+
+    /// The number of things out of at most `max` that an integer reply carries.
+    pub(super) fn count(&self, max: usize) -> Option<u64> {
+        self.int().and_then(|int| u64::try_from(int).ok()).filter(|&count| count <= max as u64)
+    }
 }
 
 /// The peer's bytes are no RESP2.

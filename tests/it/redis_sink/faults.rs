@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use testkit::proxy::Proxy;
 use testkit::redis::Redis;
 use walpurge::action::Verb;
-use walpurge::sinks::redis::Timeouts;
+use walpurge::sinks::redis::{Timeouts, UNKNOWN_SENDS_MAX};
 
 use super::{batch, cache_with_tag, keys, lane, lane_with, outage, run, send, set_all};
 
@@ -175,7 +175,7 @@ async fn an_unknown_error_of_one_action_is_tried_again_and_given_up_on_late() {
                    +OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$-1\r\n:7\r\n";
     let mut lane = lane_with(&fake(answer).await, |_| {});
     let bumps = batch(Verb::Bump, ["a", "b"]);
-    for _ in 0..9 {
+    for _ in 1..UNKNOWN_SENDS_MAX {
         let message = outage(lane.send(&bumps).await);
         assert!(message.contains("upstream failure"), "{message}");
     }
@@ -189,15 +189,30 @@ async fn an_unknown_error_of_one_action_is_tried_again_and_given_up_on_late() {
 #[tokio::test]
 async fn an_unknown_error_of_a_whole_request_is_never_given_up_on() {
     let mut lane = lane_with(&fake(b"-ERR upstream failure\r\n").await, |_| {});
-    for _ in 0..30 {
+    for _ in 0..2 * UNKNOWN_SENDS_MAX {
         outage(lane.send(&batch(Verb::Delete, ["a", "b"])).await);
     }
 }
 
 #[tokio::test]
+async fn a_reply_too_many_is_not_taken_for_the_next_ones() {
+    let mut lane = lane_with(&fake(b":1\r\n:0\r\n").await, |_| {});
+    for _ in 0..2 {
+        assert_eq!(send(&mut lane, Verb::Delete, ["a"]).await.removed, 1);
+    }
+}
+
+#[tokio::test]
 async fn nonsense_is_an_outage() {
-    for answer in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"*1\r\n:1\r\n", b"$-1\r\n", b"\0\0\n"]
-    {
+    let answers: [&[u8]; 6] = [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"*1\r\n:1\r\n",
+        b"$-1\r\n",
+        b"\0\0\n",
+        b":-1\r\n",
+        b":9223372036854775807\r\n",
+    ];
+    for answer in answers {
         let url = fake(answer).await;
         for verb in [Verb::Delete, Verb::DeleteMatching] {
             let mut lane = lane_with(&url, |options| options.timeouts = SHORT);
