@@ -15,5 +15,6 @@ mod fuzz;
 mod invalidation;
 mod oracle;
 mod postgres;
+mod readme;
 mod redis_sink;
 mod world;
