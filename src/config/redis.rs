@@ -1,11 +1,13 @@
 //! `[redis.NAME]`.
 
+use std::path::PathBuf;
+
 use super::entry::Entry;
 use super::later;
 use super::secret::{Secret, SecretError};
 use super::table::Table;
 use crate::problem::Problem;
-use crate::sinks::redis::{RedisConfig, RedisOptions, TAG_KEY, TagMode};
+use crate::sinks::redis::{RedisConfig, RedisOptions, RedisTls, TAG_KEY, TagMode};
 
 /// One Redis that actions go to.
 #[derive(Clone, Debug)]
@@ -20,6 +22,8 @@ pub struct RedisSinkConfig {
     pub tag_key: String,
     /// `tag_mode`.
     pub tag_mode: TagMode,
+    /// `tls_root`, `tls_cert` and `tls_key`.
+    pub tls: RedisTls,
 }
 
 impl RedisSinkConfig {
@@ -33,6 +37,7 @@ impl RedisSinkConfig {
         options.prefix.clone_from(&self.prefix);
         options.tag_key.clone_from(&self.tag_key);
         options.tag_mode = self.tag_mode;
+        options.tls.clone_from(&self.tls);
         Ok(options)
     }
 }
@@ -67,7 +72,8 @@ pub(super) fn read(root: &mut Table<'_>) -> Vec<RedisSinkConfig> {
 
 /// Whether this is a key of a sink in a `[redis]` without name.
 fn is_setting(name: &str, entry: &Entry<'_>) -> bool {
-    let is_known = ["url", "prefix", "tag_key", "tag_mode"].contains(&name);
+    let is_known =
+        ["url", "prefix", "tag_key", "tag_mode", "tls_root", "tls_cert", "tls_key"].contains(&name);
     is_known && !entry.value.get_ref().is_table()
 }
 
@@ -87,6 +93,7 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
         prefix: String::new(),
         tag_key: TAG_KEY.to_owned(),
         tag_mode: TagMode::default(),
+        tls: RedisTls::default(),
     };
     match table.entry("url") {
         Some(entry) => {
@@ -108,8 +115,21 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
     if let Some(tag_mode) = table.entry("tag_mode").and_then(|entry| entry.one_of(&words)) {
         config.tag_mode = tag_mode;
     }
+    config.tls = read_tls(&mut table);
     table.finish();
     Some(config)
+}
+
+fn read_tls(table: &mut Table<'_>) -> RedisTls {
+    let mut file = |key| Some(PathBuf::from(table.entry(key)?.text()?.value));
+    let tls = RedisTls { root: file("tls_root"), cert: file("tls_cert"), key: file("tls_key") };
+    if tls.cert.is_some() != tls.key.is_some() {
+        table.missing(
+            "`tls_cert` and `tls_key` belong together",
+            "tls_cert = \"client.crt\"\ntls_key = \"client.key\"",
+        );
+    }
+    tls
 }
 
 fn check_url(entry: &Entry<'_>, name: &str, url: &Secret) {

@@ -45,7 +45,7 @@ fn postgres_and_redis(config: &Config) -> String {
     let redis = &config.redis[0];
     let PostgresConfig { slot, plugin, create_slot, visibility, heartbeat, url: _ } =
         &config.postgres;
-    let RedisSinkConfig { prefix, tag_key, tag_mode, name: _, url: _ } = redis;
+    let RedisSinkConfig { prefix, tag_key, tag_mode, name: _, url: _, tls: _ } = redis;
     let postgres = (slot, plugin, create_slot, visibility, heartbeat);
     format!("{postgres:?} {:?}", (prefix, tag_key, tag_mode))
 }

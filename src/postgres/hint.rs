@@ -26,7 +26,7 @@ pub(crate) fn hint(
         }
         SlotInUse { pid } => in_use(*pid, &slot_literal),
         SlotMissing => format!(
-            "walpurge setup, or: SELECT pg_create_logical_replication_slot({slot_literal}, {});",
+            "SELECT pg_create_logical_replication_slot({slot_literal}, {});",
             quote::literal(plugin)
         ),
         SlotExists => format!("SELECT pg_drop_replication_slot({slot_literal});"),
@@ -50,7 +50,7 @@ pub(crate) fn hint(
         ),
         PluginMissing => format!(
             "install {plugin} on the database server (Debian: apt install \
-             postgresql-<version>-wal2json), or set postgres.plugin = \"pgoutput\""
+             postgresql-<version>-wal2json)"
         ),
         PluginRefused => format!(
             "as a superuser: ALTER SYSTEM SET output_plugin_libraries = pgoutput, \
@@ -76,9 +76,7 @@ pub(crate) fn hint(
         DatabaseMissing => {
             format!("CREATE DATABASE {};  or correct postgres.url", quote::identifier(dbname))
         }
-        Pooler => "point postgres.url at the server itself, past the pooler (lookup_url may go \
-                   through it)"
-            .into(),
+        Pooler => "point postgres.url at the server itself, past the pooler".into(),
         Tls => "check sslmode and sslrootcert in postgres.url: the certificate must chain to a \
                 root there or to a root of the system, and for verify-full name the host in its \
                 subjectAltName"

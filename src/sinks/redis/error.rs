@@ -46,7 +46,7 @@ pub(super) fn classify(
                 .into(),
         ),
         "MOVED" | "ASK" | "CROSSSLOT" => {
-            refused("this is a node of a cluster: configure cluster = [...] in place of url".into())
+            refused("this is a node of a cluster, which is not supported yet: let url lead to a single server".into())
         }
         "READONLY" => outage(" (is this a replica? url must lead to the primary)"),
         "MISCONF" => outage(
