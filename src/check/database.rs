@@ -28,6 +28,9 @@ pub(super) async fn database(targets: Targets<'_>) -> Vec<Finding> {
         Replication::NoServer => None,
     };
     let connection = ordinary(connection, targets.connect, &mut findings);
+    if matches!(session, Replication::Works(_)) {
+        findings.ok("replication", format!("role {} may replicate", targets.connect.user()));
+    }
     let Some(OrdinaryConnection { client, task: _task, .. }) = connection else {
         findings.warning("server, slot and plugin", NOT_CONNECTED, None);
         let mut skipped = Findings::new(Group::Tables);
@@ -67,11 +70,7 @@ async fn replication(connect: &ConnectConfig, findings: &mut Findings) -> Replic
         Err(error) => Err(error),
     };
     match opened {
-        Ok(session) => {
-            let message = format!("role {} may replicate", connect.user());
-            findings.ok("replication", message);
-            Replication::Works(session)
-        }
+        Ok(session) => Replication::Works(session),
         Err(error) => {
             use PgErrorKind::{NoFreeWalSender, NoReplicationRight, Other, Pooler};
             let refused = matches!(
@@ -79,7 +78,7 @@ async fn replication(connect: &ConnectConfig, findings: &mut Findings) -> Replic
                 NoReplicationRight | NoFreeWalSender | Pooler | Other { .. }
             );
             let subject = if refused { "replication" } else { "connection" };
-            findings.failed(subject, told(&error), error.hint());
+            findings.failed(subject, told(&error), mend(&error));
             if refused { Replication::Refused } else { Replication::NoServer }
         }
     }
@@ -102,10 +101,20 @@ fn ordinary(
             Some(connection)
         }
         Err(error) => {
-            findings.failed("connection", told(&error), error.hint());
+            findings.failed("connection", told(&error), mend(&error));
             None
         }
     }
+}
+
+/// What mends a connection that cannot be opened.
+fn mend(error: &PgError) -> Option<String> {
+    let unreachable = || {
+        "start the server, or correct host and port in postgres.url; the server listens where \
+         listen_addresses and port say"
+            .to_owned()
+    };
+    error.hint().or_else(|| (*error.kind() == PgErrorKind::ConnectionLost).then(unreachable))
 }
 
 /// The slot, and whether one can be made and read.

@@ -38,7 +38,7 @@ pub fn file(loaded: &Loaded) -> Vec<Finding> {
                 rule(&compiled.name),
                 "no fallback: TRUNCATE and changes whose old values are unknown invalidate nothing",
                 "write [rule.fallback] with what to invalidate then: \
-                 delete_matching = [\"product:*\"]"
+                 delete_matching = [\"PREFIX:*\"]"
                     .to_owned(),
             );
         }

@@ -176,8 +176,10 @@ impl Server {
         const HANGS: &str = "Postgres would wait for walpurge while walpurge waits for Postgres, \
                              and every write would hang";
         let setting = &self.synchronous_standby_names;
-        let hint = "as a superuser, with the standbys' names: ALTER SYSTEM SET \
-                    synchronous_standby_names = 'standby1, standby2'; SELECT pg_reload_conf();";
+        // No names of our own: pasted as they are, they would make every write wait for nobody.
+        let hint = "as a superuser, with the standbys' own names (application_name in their \
+                    primary_conninfo): ALTER SYSTEM SET synchronous_standby_names = …; \
+                    SELECT pg_reload_conf();";
         match names_us(setting, application_name) {
             Named::No if setting.is_empty() => findings.ok(SUBJECT, "empty"),
             Named::No => findings.ok(SUBJECT, format!("does not name {application_name}")),

@@ -40,8 +40,14 @@ async fn redis(config: &RedisConfig, verbs: &[Verb]) -> Vec<Finding> {
     let name = config.name();
     for CheckLine { ok, what, hint } in check(config, verbs).await {
         match ok {
-            true => findings.ok(name, what),
-            false => findings.failed(name, what, hint),
+            // The first line is about the server, and the others are bare names of verbs.
+            true if what.contains(':') => findings.ok(name, what),
+            true => findings.ok(name, format!("{what} works")),
+            false => {
+                let unreachable = what.starts_with("connect: ");
+                let start = || format!("start the server, or correct redis.{name}.url");
+                findings.failed(name, what, hint.or_else(|| unreachable.then(start)));
+            }
         }
     }
     match verbs.is_empty() {

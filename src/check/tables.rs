@@ -167,40 +167,37 @@ impl<'a> Examination<'a> {
         false
     }
 
-    /// Whether every column that a template names is there.
+    /// Whether every column that the rule names is there.
     fn columns(&mut self, relation: &Relation) -> bool {
+        let rule = self.rule;
+        let falls_back = self.consequence("each change");
+        let counts = "`changed` and `where` take each change for a match".to_owned();
         let mut all_good = true;
-        for name in self.rule.columns() {
-            let name = String::from_utf8_lossy(name);
-            let found = relation.columns.iter().find(|column| column.name == name);
-            let (fault, hint) = match found {
-                Some(Column { is_virtual: false, .. }) => continue,
-                Some(_) => (
-                    format!("column {name} is computed when it is read, and never logged"),
-                    "use the columns that it is computed from, or make it STORED".to_owned(),
-                ),
-                None => (format!("there is no column {name}"), self.near_column(relation, &name)),
-            };
-            all_good = false;
-            self.findings.failed(
-                rule_subject(&self.rule.name),
-                format!("{}: {fault}; {}", relation.sql_name, self.consequence("each change")),
-                hint,
-            );
+        for (names, consequence) in [(rule.columns(), falls_back), (rule.filter_columns(), counts)]
+        {
+            for name in names {
+                all_good &= self.column(relation, &String::from_utf8_lossy(name), &consequence);
+            }
         }
         all_good
     }
 
-    fn near_column(&self, relation: &Relation, name: &str) -> String {
-        let names = relation.columns.iter().map(|column| column.name.as_str());
-        match nearest(name, names.clone()) {
-            Some(near) => format!("did you mean {{{near}}}?"),
-            None => {
-                let more = relation.columns.len() > LISTED_MAX;
-                let listed: Vec<_> = names.take(LISTED_MAX).collect();
-                format!("its columns: {}{}", listed.join(", "), if more { ", …" } else { "" })
-            }
-        }
+    fn column(&mut self, relation: &Relation, name: &str, consequence: &str) -> bool {
+        let found = relation.columns.iter().find(|column| column.name == name);
+        let (fault, hint) = match found {
+            Some(Column { is_virtual: false, .. }) => return true,
+            Some(_) => (
+                format!("column {name} is computed when it is read, and never logged"),
+                "use the columns that it is computed from, or make it STORED".to_owned(),
+            ),
+            None => (format!("there is no column {name}"), near_column(relation, name)),
+        };
+        self.findings.failed(
+            rule_subject(&self.rule.name),
+            format!("{}: {fault}; {consequence}", relation.sql_name),
+            hint,
+        );
+        false
     }
 
     /// Whether updates and deletes carry what the rule needs of the old row.
@@ -338,6 +335,18 @@ fn partitions(whole: &Relation, leaves: &[&Relation]) -> String {
         listed.push("…".to_owned());
     }
     format!("[{}]", listed.join(", "))
+}
+
+fn near_column(relation: &Relation, name: &str) -> String {
+    let names = relation.columns.iter().map(|column| column.name.as_str());
+    match nearest(name, names.clone()) {
+        Some(near) => format!("did you mean {near}?"),
+        None => {
+            let more = relation.columns.len() > LISTED_MAX;
+            let listed: Vec<_> = names.take(LISTED_MAX).collect();
+            format!("its columns: {}{}", listed.join(", "), if more { ", …" } else { "" })
+        }
+    }
 }
 
 /// As a rule's `table` names it.

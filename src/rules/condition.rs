@@ -95,6 +95,12 @@ impl Filter {
         Filter { conditions, changed }
     }
 
+    /// The columns that it looks at.
+    pub(super) fn columns(&self) -> impl Iterator<Item = &[u8]> {
+        let conditions = self.conditions.iter().map(|condition| condition.column.as_slice());
+        conditions.chain(self.changed.iter().flatten().map(Vec::as_slice))
+    }
+
     /// Whether the change counts.
     pub(super) fn passes(&self, change: &Change<'_>) -> bool {
         if self.conditions.is_empty() && self.changed.is_none() {

@@ -20,6 +20,12 @@ impl Rule {
             .collect()
     }
 
+    /// Every column that only `changed` or `where` names.
+    pub fn filter_columns(&self) -> BTreeSet<&[u8]> {
+        let rendered = self.columns();
+        self.filter.columns().filter(|column| !rendered.contains(column)).collect()
+    }
+
     /// The columns whose old value the templates need when `op` changes a row. Nothing for an
     /// operation that the rule is not about.
     pub fn old_values(&self, op: Op) -> BTreeSet<&[u8]> {
@@ -142,11 +148,13 @@ mod tests {
     #[test]
     fn operations_that_the_rule_leaves_out_need_nothing() {
         let text = "[postgres]\nurl = \"postgres://h/d\"\n[redis.c]\nurl = \"redis://h\"\n\
-            [[rule]]\ntable = \"public.t\"\non = [\"delete\"]\ndelete = ['key:{a}:{new.b}', 'key:{c}']\n";
+            [[rule]]\ntable = \"public.t\"\non = [\"delete\"]\ndelete = ['key:{a}:{new.b}', 'key:{c}']\n\
+            changed = ['a', 'd']\nwhere = { e = 1, c = 2 }\n";
         let loaded = parse("t", text).unwrap();
         let rule = &loaded.rules.rules()[0];
         assert!(rule.old_values(Op::Update).is_empty());
         assert_eq!(rule.old_values(Op::Delete), BTreeSet::from([&b"c"[..]]));
         assert_eq!(rule.columns(), BTreeSet::from([&b"a"[..], b"b", b"c"]));
+        assert_eq!(rule.filter_columns(), BTreeSet::from([&b"d"[..], b"e"]));
     }
 }

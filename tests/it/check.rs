@@ -253,7 +253,7 @@ fn offline_needs_neither_servers_nor_secrets() {
          ✓ rule old: disabled\n\
          ! rule product: no fallback: TRUNCATE and changes whose old values are unknown \
          invalidate nothing\n  \
-         → write [rule.fallback] with what to invalidate then: delete_matching = [\"product:*\"]\n\
+         → write [rule.fallback] with what to invalidate then: delete_matching = [\"PREFIX:*\"]\n\
          \n\
          2 ok, 1 warning, 0 failed\n"
     );

@@ -131,7 +131,22 @@ fn what_is_not_there_comes_with_the_nearest_name() {
     assert!(nothing.contains("there is no column nothing;"), "{nothing}");
     assert_eq!(listed, "its columns: id, slug, price");
     assert!(slgu.contains("there is no column slgu;"), "{slgu}");
-    assert_eq!(near, "did you mean {slug}?");
+    assert_eq!(near, "did you mean slug?");
+}
+
+#[test]
+fn a_column_that_only_changed_or_where_names_must_be_there_too() {
+    let rule = format!("{BY_ID}\nchanged = ['prize']\nwhere = {{ slug = 'x' }}");
+    check(
+        &rule,
+        &[table(1, "products")],
+        &[(
+            Failed,
+            "public.products: there is no column prize; `changed` and `where` take each change \
+             for a match",
+            "did you mean price?",
+        )],
+    );
 }
 
 #[test]

@@ -61,8 +61,9 @@ fn a_server_that_is_down_or_silent_is_told_in_a_bounded_time() {
     scene.pg.stop(StopMode::Immediate);
     let findings = scene.findings();
     assert_eq!((findings.code, findings.subjects("failed")), (1, vec!["connection"]));
-    let message = &findings.one("failed", "connection").message;
-    assert!(message.contains(&format!("127.0.0.1:{}", scene.pg.port())), "{message}");
+    let failed = findings.one("failed", "connection");
+    assert!(failed.message.contains(&format!("127.0.0.1:{}", scene.pg.port())), "{failed:?}");
+    assert!(failed.hint.contains("postgres.url"), "{failed:?}");
 }
 
 #[test]

@@ -10,8 +10,9 @@ fn a_redis_that_is_down_fails_and_postgres_is_looked_at_all_the_same() {
     assert_eq!(findings.code, 1);
     assert_eq!(findings.subjects("failed"), ["cache"]);
     findings.one("ok", "barrier");
-    let message = &findings.one("failed", "cache").message;
-    assert!(message.contains(&scene.redis.url()), "{message}");
+    let failed = findings.one("failed", "cache");
+    assert!(failed.message.contains(&scene.redis.url()), "{failed:?}");
+    assert_eq!(failed.hint, "start the server, or correct redis.cache.url");
 }
 
 #[test]
