@@ -38,7 +38,7 @@ pub(super) struct ActionSet {
     first_page: u32,
     spare: Vec<Page>,
     bytes: usize,
-    hasher: foldhash::fast::FixedState,
+    hasher: foldhash::fast::RandomState,
 }
 
 /// Where an action stands.
