@@ -2,6 +2,7 @@
 //!
 //! Borrowed from the decoder's line: nothing is copied. Pure: no I/O, no clock.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 /// What happened.
@@ -54,20 +55,33 @@ pub struct Field {
     pub value: Option<Range<u32>>,
 }
 
+/// The columns of a table whose NULL is NULL.
+///
+/// Where the plugin prints NaN and Infinity as null, that of a numeric or float column may be any
+/// of these, and so counts as absent.
+pub type CertainNulls = HashSet<Box<[u8]>>;
+
 /// One image of a row: the columns that the stream carries of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
     line: &'a [u8],
     fields: &'a [Field],
+    /// `None`: of every column.
+    certain: Option<&'a CertainNulls>,
 }
 
 impl<'a> Row<'a> {
     /// An image that says nothing.
-    pub const EMPTY: Row<'static> = Row { line: &[], fields: &[] };
+    pub const EMPTY: Row<'static> = Row { line: &[], fields: &[], certain: None };
 
     /// An image whose `fields` are ranges of `line`.
     pub fn new(line: &'a [u8], fields: &'a [Field]) -> Self {
-        Row { line, fields }
+        Row { line, fields, certain: None }
+    }
+
+    /// The same image, in which NULL is believed of these columns only.
+    pub fn believing(self, certain: Option<&'a CertainNulls>) -> Self {
+        Row { certain, ..self }
     }
 
     /// Whether the stream carries nothing of this image.
@@ -91,7 +105,11 @@ impl<'a> Row<'a> {
 
     fn value_of(&self, field: &Field) -> Value<'a> {
         match &field.value {
-            None => Value::Null,
+            None => {
+                let name = slice(self.line, &field.name);
+                let is_certain = self.certain.is_none_or(|certain| certain.contains(name));
+                if is_certain { Value::Null } else { Value::Absent }
+            }
             Some(range) => Value::Text(slice(self.line, range)),
         }
     }

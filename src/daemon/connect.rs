@@ -8,7 +8,7 @@ use crate::postgres::{
     ReplicationSession, ReplicationStream, StartFailure, Wal2jsonOptions, Wal2jsonStream,
     connect_client, lacks_numerics,
 };
-use crate::rules::{RuleSet, to_wal2json};
+use crate::rules::{Nulls, RuleSet, to_wal2json};
 
 /// The slot's output plugin.
 const PLUGIN: &str = "wal2json";
@@ -26,6 +26,8 @@ pub enum Mode {
 pub(super) struct Connected {
     pub(super) stream: ReplicationStream,
     pub(super) barrier: Barrier,
+    /// Which NULLs to believe; `None`: all.
+    pub(super) nulls: Option<Nulls>,
 }
 
 /// Connects, makes sure of the slot, and starts the stream.
@@ -36,6 +38,7 @@ pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Conn
     let identity = session.identify_system().await?;
     let server = session.server_identity().await?;
     let host = session.host().clone();
+    let nulls = session.certain_nulls(rules.tables()).await?;
     let options = Wal2jsonOptions {
         tables: to_wal2json(&rules.tables().cloned().collect::<Vec<_>>()),
         message_prefixes: vec![HEARTBEAT_PREFIX.to_owned()],
@@ -58,7 +61,8 @@ pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Conn
     );
     let heartbeat = settings.heartbeat.filter(|_| settings.mode == Mode::Live);
     let barrier = Barrier::start(settings.connect.clone(), host, server, heartbeat);
-    Ok(Connected { stream: started.stream, barrier })
+    let nulls = (started.numerics == NumericFormat::Numbers).then_some(nulls);
+    Ok(Connected { stream: started.stream, barrier, nulls })
 }
 
 async fn ensure_slot(session: &mut ReplicationSession, settings: &Settings) -> Result<(), PgError> {

@@ -116,10 +116,11 @@ impl Daemon {
 
     async fn stream(
         &mut self,
-        connected: Connected,
+        mut connected: Connected,
         stop: std::pin::Pin<&mut impl Future<Output = ()>>,
     ) -> Ended {
         let Daemon { settings, matcher, dispatcher } = self;
+        matcher.set_nulls(connected.nulls.take());
         let mut session = Session::new(connected, settings, matcher, dispatcher);
         match session.follow(stop).await {
             Ok(()) => {

@@ -10,6 +10,7 @@
 mod auth;
 mod barrier;
 mod blockers;
+mod catalog;
 mod channel_binding;
 pub mod client;
 mod connect;

@@ -7,7 +7,7 @@ use super::compile::{RuleId, RuleSet, SinkId};
 use super::fallback::Cause;
 use super::render::{Coverage, Escape, Facts, Renderer};
 use crate::action::{Action, Verb};
-use crate::change::{Change, Op};
+use crate::change::{CertainNulls, Change, Op};
 
 /// One action that a rule asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,14 +31,55 @@ pub struct Matcher {
     rules: Arc<RuleSet>,
     /// By schema, a zero byte (which no name can hold), and table: the rules that name it.
     tables: HashMap<Box<[u8]>, Box<[RuleId]>, foldhash::fast::RandomState>,
+    /// `None`: NULL is NULL.
+    nulls: Option<Nulls>,
     table: Vec<u8>,
     buffer: Vec<u8>,
+}
+
+/// For each table, the columns whose NULL is NULL. One that is not listed has none.
+#[derive(Debug, Default)]
+pub struct Nulls {
+    tables: HashMap<Box<[u8]>, CertainNulls, foldhash::fast::RandomState>,
+    none: CertainNulls,
+}
+
+impl Nulls {
+    /// Believes the NULL of a column.
+    pub fn believe(&mut self, schema: &[u8], table: &[u8], column: &[u8]) {
+        let mut key = Vec::new();
+        write_key(schema, table, &mut key);
+        self.tables.entry(key.into()).or_default().insert(column.into());
+    }
+
+    fn of(&self, key: &[u8]) -> &CertainNulls {
+        self.tables.get(key).unwrap_or(&self.none)
+    }
+}
+
+/// What tables are told apart by.
+fn write_key(schema: &[u8], table: &[u8], key: &mut Vec<u8>) {
+    key.clear();
+    key.extend_from_slice(schema);
+    key.push(0);
+    key.extend_from_slice(table);
 }
 
 impl Matcher {
     /// A matcher for these rules.
     pub fn new(rules: Arc<RuleSet>) -> Self {
-        Matcher { rules, tables: HashMap::default(), table: Vec::new(), buffer: Vec::new() }
+        Matcher {
+            rules,
+            tables: HashMap::default(),
+            nulls: None,
+            table: Vec::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Says which NULLs to believe; `None`: all.
+    pub fn set_nulls(&mut self, nulls: Option<Nulls>) {
+        self.nulls = nulls;
     }
 
     /// The rules.
@@ -50,7 +91,10 @@ impl Matcher {
     /// configuration, the exact ones first, then the rule's fallback if they are not all.
     pub fn apply(&mut self, change: &Change<'_>, facts: Facts, mut emit: impl FnMut(Emission<'_>)) {
         self.remember(change.schema, change.table);
-        let Matcher { rules, tables, table, buffer } = self;
+        let Matcher { rules, tables, nulls, table, buffer } = self;
+        let certain = nulls.as_ref().map(|nulls| nulls.of(table));
+        let (new, old) = (change.new.believing(certain), change.old.believing(certain));
+        let change = &Change { new, old, ..*change };
         for &id in tables.get(table.as_slice()).into_iter().flatten() {
             let rule = rules.rule(id);
             if !rule.ops.contains(change.op) {
@@ -100,10 +144,7 @@ impl Matcher {
 
     /// Makes sure that `self.table` names the table and `self.tables` knows its rules.
     fn remember(&mut self, schema: &[u8], table: &[u8]) {
-        self.table.clear();
-        self.table.extend_from_slice(schema);
-        self.table.push(0);
-        self.table.extend_from_slice(table);
+        write_key(schema, table, &mut self.table);
         if self.tables.contains_key(self.table.as_slice()) {
             return;
         }

@@ -21,7 +21,7 @@ pub use add_tables::to_wal2json;
 pub use compile::{Rule, RuleId, RuleSet, SinkId, Step, compile};
 pub use condition::{Condition, Pattern, Test};
 pub use fallback::{Cause, Coarse};
-pub use matcher::{Emission, Matcher};
+pub use matcher::{Emission, Matcher, Nulls};
 pub use name::rule_names;
 pub use render::Facts;
 pub use spec::{FallbackSpec, RULE_VERBS, RuleSpec, SinkSpec};

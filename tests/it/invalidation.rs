@@ -396,3 +396,30 @@ fn fallbacks_that_every_update_asks_for_run_once_in_a_while() {
     let warnings = world.log().matches("a rule needs a value").count();
     assert_eq!(warnings, 1, "{}", world.news());
 }
+
+#[test]
+fn nan_and_infinity_which_print_as_null_are_not_taken_for_it() {
+    let sql = "CREATE DOMAIN ratio AS float8;
+        CREATE TABLE m (id int PRIMARY KEY, f float8, n numeric, r ratio, t text)";
+    let rule = r#"
+[[rule]]
+table = "public.m"
+on = ["insert"]
+delete = ["fff:{f}", "nnn:{n}", "rrr:{r}", "ttt:{t}"]
+"#;
+    let mut world = World::new(sql, rule);
+    world.start();
+    world.fill(&["fff:NaN", "nnn:NaN", "rrr:Infinity", "ttt:kept"]);
+    world.sql("INSERT INTO m VALUES (1, 1, 1, 1, NULL)");
+    world.wait_confirmed();
+    world.assert_cached(&["fff:NaN", "nnn:NaN", "rrr:Infinity", "ttt:kept"]);
+    world.sql("INSERT INTO m VALUES (2, 'NaN', 1, 1, 'x')");
+    world.wait_gone(&["fff:NaN", "nnn:NaN", "rrr:Infinity"]);
+    // A table that is made later is not known, so that its NULLs are not believed.
+    world.fill(&["fff:NaN"]);
+    world.sql(
+        "DROP TABLE m; CREATE TABLE m (id int PRIMARY KEY, g int, f float8, n int, r int, t int);
+         INSERT INTO m VALUES (1, 1, 'NaN', 1, 1, 1)",
+    );
+    world.wait_gone(&["fff:NaN"]);
+}
