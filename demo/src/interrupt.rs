@@ -30,15 +30,10 @@ impl Interrupt {
         // Ends with the process.
         std::thread::spawn(move || {
             runtime.block_on(async {
-                let (interrupted, terminated) = (interrupt.recv(), terminate.recv());
-                let (mut interrupted, mut terminated) =
-                    (std::pin::pin!(interrupted), std::pin::pin!(terminated));
-                std::future::poll_fn(|context| {
-                    let came = interrupted.as_mut().poll(context).is_ready()
-                        || terminated.as_mut().poll(context).is_ready();
-                    if came { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-                })
-                .await;
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
             });
             flag.store(true, Ordering::Relaxed);
         });
