@@ -80,8 +80,8 @@ pub(super) fn run() -> Result<Section> {
             "peak_rss_mib": peaks, "plugin_options": options,
         }),
     );
-    section.row("pg_recvlogical, changes/s", thousands(median(&yardstick_rates)));
-    section.row("walpurge, changes/s", thousands(median(&rates)));
+    section.row("pg_recvlogical, changes/s", spread(&yardstick_rates));
+    section.row("walpurge, changes/s", spread(&rates));
     section.row("ratio of each pair", list(&ratios, 2));
     section.judged("median ratio", median(&ratios), "", Target::AtLeast(0.95));
     section.row("walpurge, CPU seconds per million", format!("{:.2}", median(&cpu)));
@@ -93,6 +93,12 @@ pub(super) fn run() -> Result<Section> {
     section.judged("CPU, walpurge to its walsender", median(&cpu_ratios), "", Target::AtMost(0.4));
     section.judged("walpurge, peak memory", largest(&peaks), " MiB", Target::AtMost(64.0));
     Ok(section)
+}
+
+/// The median rate, and between which rates the runs lay: a wide range means a noisy machine.
+fn spread(rates: &[f64]) -> String {
+    let [median, low, high] = [median(rates), smallest(rates), largest(rates)].map(thousands);
+    format!("{median} ({low}–{high})")
 }
 
 /// Changes every item, a few in each transaction.
