@@ -16,6 +16,7 @@ pub fn escape(literal: &[u8], out: &mut Vec<u8>) {
 }
 
 /// A compiled pattern.
+#[derive(Clone, Debug)]
 pub struct Glob {
     tokens: Vec<Token>,
     /// The server runs no match at all for the pattern `*`, and so lists the empty key for it;
@@ -23,6 +24,7 @@ pub struct Glob {
     matches_empty: bool,
 }
 
+#[derive(Clone, Debug)]
 enum Token {
     /// Any number of bytes.
     Star,

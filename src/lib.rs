@@ -3,6 +3,7 @@
 
 pub mod action;
 pub mod change;
+pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod config;

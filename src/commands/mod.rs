@@ -1,5 +1,6 @@
 //! The commands: each turns its arguments into work, output and an exit code.
 
+mod check;
 mod endpoints;
 mod explain;
 mod logs;
@@ -37,11 +38,11 @@ pub fn execute(cli: Cli) -> Outcome {
     let result = match cli.command {
         Command::Explain(args) => explain::explain(&cli.global, &args),
         Command::Run(args) => run::run(&cli.global, &args),
-        Command::Check(_) => Ok(Outcome::Done),
+        Command::Check(args) => check::check(&cli.global, &args),
     };
     result.unwrap_or_else(|error| match error.downcast_ref::<ConfigError>() {
         Some(error) => {
-            say(&error.render(style()));
+            say(&error.render(style(&std::io::stderr())));
             Outcome::Misconfigured
         }
         None => {
@@ -79,8 +80,10 @@ fn load(global: &Global) -> Result<Loaded, ConfigError> {
     config::load(&global.config)
 }
 
-fn style() -> Style {
-    if std::io::stderr().is_terminal() { Style::Colour } else { Style::Plain }
+/// Colours on a terminal, unless the user asked for none (<https://no-color.org>).
+fn style(stream: &impl IsTerminal) -> Style {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if stream.is_terminal() && !unwanted { Style::Colour } else { Style::Plain }
 }
 
 /// Writes to stderr; if that is closed, nobody is listening.

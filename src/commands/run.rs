@@ -1,6 +1,7 @@
 //! `run`: the daemon.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,7 +13,7 @@ use crate::action::Verb;
 use crate::cli::{Global, RunArgs};
 use crate::config::{Loaded, PostgresConfig};
 use crate::daemon::{Daemon, Mode, Settings};
-use crate::pipeline::{LaneId, Routes};
+use crate::pipeline::{LaneId, LaneSpec, Routes, Urgency};
 use crate::rules::SinkId;
 use crate::sinks::redis::{LaneClass, RedisConfig, RedisLane};
 use crate::sinks::{DryRunLane, Lane};
@@ -78,27 +79,38 @@ fn settings(config: &PostgresConfig, mode: Mode) -> anyhow::Result<Settings> {
     })
 }
 
-/// Each sink's classes, in the order of its lanes.
-const CLASSES: [LaneClass; 3] = [LaneClass::Precise, LaneClass::Tags, LaneClass::Scan];
+/// Each sink's lanes: what they are for, and what waits in them for its turn.
+const LANES: [(LaneClass, Urgency); 4] = [
+    (LaneClass::Precise, Urgency::Prompt),
+    (LaneClass::Tags, Urgency::Prompt),
+    (LaneClass::Scan, Urgency::Prompt),
+    (LaneClass::Scan, Urgency::Paced),
+];
+
+/// The least time between two runs of fallbacks that changes ask for again and again.
+const FALLBACK_EVERY: Duration = Duration::from_secs(10);
 
 /// The lanes of all sinks, and which of them does which verb.
-fn lanes(sinks: Vec<Arc<RedisConfig>>, mode: Mode) -> (Vec<(String, Lane)>, Routes) {
+fn lanes(sinks: Vec<Arc<RedisConfig>>, mode: Mode) -> (Vec<LaneSpec>, Routes) {
     let mut lanes = Vec::new();
     for sink in &sinks {
-        for class in CLASSES {
+        for (class, urgency) in LANES {
             let lane = match mode {
                 Mode::Live => Lane::Redis(RedisLane::new(Arc::clone(sink), class)),
                 Mode::DryRun => Lane::DryRun(DryRunLane::new(sink.name())),
             };
-            lanes.push((sink.name().to_owned(), lane));
+            let pace = (urgency == Urgency::Paced).then_some(FALLBACK_EVERY);
+            lanes.push(LaneSpec { sink: sink.name().to_owned(), lane, pace });
         }
     }
-    let route = move |sink: SinkId, verb: Verb| {
+    let route = move |sink: SinkId, verb: Verb, urgency: Urgency| {
         let sink = sink.0 as usize;
         // Rules send a sink only what it supports.
         let class = sinks[sink].lane_class(verb).unwrap_or(LaneClass::Precise);
-        let at = CLASSES.iter().position(|&other| other == class).unwrap_or_default();
-        LaneId(sink * CLASSES.len() + at)
+        // Only scans cost enough to be held back.
+        let urgency = if class == LaneClass::Scan { urgency } else { Urgency::Prompt };
+        let at = LANES.iter().position(|&lane| lane == (class, urgency)).unwrap_or_default();
+        LaneId(sink * LANES.len() + at)
     };
     (lanes, Box::new(route))
 }

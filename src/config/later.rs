@@ -16,16 +16,8 @@ pub(super) const POSTGRES: &[&str] =
 pub(super) const REDIS: &[&str] = &["cluster", "mode", "sentinel"];
 
 /// `[[rule]]`.
-pub(super) const RULE: &[&str] = &[
-    "bulk_above",
-    "changed",
-    "fallback_every",
-    "lookup",
-    "publish",
-    "redelete_after",
-    "test",
-    "where",
-];
+pub(super) const RULE: &[&str] =
+    &["bulk_above", "fallback_every", "lookup", "publish", "redelete_after", "test"];
 
 /// `[rule.fallback]`.
 pub(super) const FALLBACK: &[&str] = &["publish"];

@@ -11,6 +11,7 @@
 
 mod entry;
 mod error;
+mod filter;
 mod indirect;
 mod later;
 mod mask;

@@ -2,6 +2,7 @@
 
 use super::SinkNames;
 use super::entry::{Entry, pick};
+use super::filter;
 use super::later;
 use super::table::{Table, list};
 use crate::action::Verb;
@@ -33,6 +34,8 @@ fn read_rule(mut table: Table<'_>, sinks: &SinkNames) -> RuleSpec {
     let enabled = table.entry("enabled").and_then(|entry| entry.boolean()).unwrap_or(true);
     let tables = read_tables(&mut table);
     let on = table.entry("on").and_then(|entry| read_on(&entry));
+    let changed = table.entry("changed").and_then(|entry| read_changed(&entry));
+    let conditions = table.entry("where").map(|entry| filter::read(&entry)).unwrap_or_default();
     let templates = read_templates(&mut table);
     // An unsupported verb is reported as such; a mistyped one as unknown, with this beside it.
     let has_verb = |key: &str| table.has(key);
@@ -45,7 +48,7 @@ fn read_rule(mut table: Table<'_>, sinks: &SinkNames) -> RuleSpec {
     let fallback = read_fallback(&mut table);
     let span = table.span.clone();
     table.finish();
-    RuleSpec { span, name, enabled, tables, on, templates, sinks, fallback }
+    RuleSpec { span, name, enabled, tables, on, changed, conditions, templates, sinks, fallback }
 }
 
 fn read_name(entry: &Entry<'_>) -> Option<Text> {
@@ -87,6 +90,16 @@ fn read_on(entry: &Entry<'_>) -> Option<Vec<Op>> {
     check_repeated(entry, &texts);
     let words = Op::ALL.map(|op| (op.name(), op));
     Some(texts.iter().filter_map(|text| pick(entry.reader, &entry.path, text, &words)).collect())
+}
+
+fn read_changed(entry: &Entry<'_>) -> Option<Vec<Text>> {
+    let texts = entry.texts()?;
+    if entry.items().is_some_and(|items| items.is_empty()) {
+        let help = "leave it out, so that every update counts";
+        entry.problem_with_help("`rule.changed` names no column", "empty", help);
+    }
+    check_repeated(entry, &texts);
+    Some(texts)
 }
 
 /// The templates of every verb, in the order of [`RULE_VERBS`].

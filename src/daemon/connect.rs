@@ -3,7 +3,6 @@
 use tracing::{info, warn};
 
 use super::Settings;
-use crate::config::Visibility;
 use crate::postgres::{
     Barrier, HEARTBEAT_PREFIX, NumericFormat, Persistence, PgError, PgErrorKind,
     ReplicationSession, ReplicationStream, StartFailure, Wal2jsonOptions, Wal2jsonStream,
@@ -26,7 +25,7 @@ pub enum Mode {
 /// A running stream.
 pub(super) struct Connected {
     pub(super) stream: ReplicationStream,
-    pub(super) barrier: Option<Barrier>,
+    pub(super) barrier: Barrier,
 }
 
 /// Connects, makes sure of the slot, and starts the stream.
@@ -57,13 +56,8 @@ pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Conn
         system_id = identity.system_id,
         "following the write-ahead log"
     );
-    let barrier = match settings.visibility {
-        Visibility::Skip => None,
-        Visibility::Wait => {
-            let heartbeat = settings.heartbeat.filter(|_| settings.mode == Mode::Live);
-            Some(Barrier::start(settings.connect.clone(), host, server, heartbeat))
-        }
-    };
+    let heartbeat = settings.heartbeat.filter(|_| settings.mode == Mode::Live);
+    let barrier = Barrier::start(settings.connect.clone(), host, server, heartbeat);
     Ok(Connected { stream: started.stream, barrier })
 }
 

@@ -1,6 +1,7 @@
 //! The daemon: connects, streams, and connects again, until it is told to stop.
 
 mod connect;
+mod reader;
 mod session;
 
 use std::sync::Arc;
@@ -13,10 +14,9 @@ use connect::{Connected, connect};
 use session::{Ended, Session};
 
 use crate::config::Visibility;
-use crate::pipeline::{Dispatcher, Routes};
+use crate::pipeline::{Dispatcher, LaneSpec, Routes};
 use crate::postgres::{ConnectConfig, PgError, PgErrorKind};
 use crate::rules::{Matcher, RuleSet};
-use crate::sinks::Lane;
 
 /// The first wait before connecting again.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
@@ -63,7 +63,7 @@ impl Daemon {
     pub fn new(
         settings: Settings,
         rules: Arc<RuleSet>,
-        lanes: Vec<(String, Lane)>,
+        lanes: Vec<LaneSpec>,
         routes: Routes,
     ) -> Self {
         let dispatcher = Dispatcher::new(lanes, routes);
@@ -112,7 +112,7 @@ impl Daemon {
         stop: std::pin::Pin<&mut impl Future<Output = ()>>,
     ) -> Ended {
         let Daemon { settings, matcher, dispatcher } = self;
-        let mut session = Session::new(connected, settings.mode, matcher, dispatcher);
+        let mut session = Session::new(connected, settings, matcher, dispatcher);
         match session.follow(stop).await {
             Ok(()) => {
                 session.stop(STOP_PATIENCE).await;

@@ -4,16 +4,16 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tracing::{debug, error, info, warn};
+use tracing::{info, warn};
 
+use super::Settings;
 use super::connect::{Connected, Mode};
-use crate::decode::{Event, dropped_change, wal2json};
+use super::reader::Reader;
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::pipeline::{Dispatcher, Plan};
-use crate::postgres::{Barrier, Frame, Notice, PgError, PgErrorKind, ReplicationStream, Reply};
-use crate::rules::{Cause, Emission, Facts, Matcher, RuleSet};
-use crate::snapshot::Snapshot;
+use crate::postgres::{Barrier, Frame, Heard, PgError, PgErrorKind, ReplicationStream, Reply};
+use crate::rules::Matcher;
 
 /// How often the server is told how far we are, if that has changed.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
@@ -21,26 +21,38 @@ const STATUS_EVERY: Duration = Duration::from_millis(500);
 /// How often it is told in any case: well below the shortest sensible `wal_sender_timeout`.
 const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(2);
 
+/// How long what is in flight may delay the server's shutdown.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How a stream ended.
 pub(super) enum Ended {
     Stopped,
     Broken(PgError),
 }
 
+/// How far behind the server's end of WAL a stream must be for its reads to be spaced out.
+const BEHIND_BYTES: u64 = 1 << 20;
+
+/// The pause between reads while the stream is behind. The server writes every change to the
+/// socket by itself; to read them one by one would cost more than to decode them. At the fastest
+/// rate seen, a pause fills a part of the socket's buffer, so that the server is not held up.
+const READ_PAUSE: Duration = Duration::from_millis(1);
+
 /// A stream, and what its changes go through.
 pub(super) struct Session<'d> {
     stream: ReplicationStream,
-    barrier: Option<Barrier>,
+    barrier: Barrier,
     dispatcher: &'d mut Dispatcher,
     reader: Reader<'d>,
     status: Status,
+    /// When to read again, if not at once.
+    pause: Option<Instant>,
 }
 
 /// What has been told to the server, and is to be.
 struct Status {
     mode: Mode,
-    /// The end of what this stream has brought. Nothing beyond is confirmed to this server, which
-    /// may have less WAL than the one before it had.
+    /// The end of what this stream has brought.
     received_lsn: Lsn,
     sent_lsn: Lsn,
     sent_at: Instant,
@@ -48,38 +60,26 @@ struct Status {
     urgent: bool,
 }
 
-/// Turns frames into actions.
-struct Reader<'d> {
-    decoder: wal2json::Decoder,
-    matcher: &'d mut Matcher,
-    /// Of the transaction that is open.
-    facts: Facts,
-    is_open: bool,
-    barred: bool,
-}
-
 impl<'d> Session<'d> {
     pub(super) fn new(
         connected: Connected,
-        mode: Mode,
+        settings: &Settings,
         matcher: &'d mut Matcher,
         dispatcher: &'d mut Dispatcher,
     ) -> Self {
-        let barred = connected.barrier.is_some();
-        let decoder = wal2json::Decoder::default();
-        let facts = Facts::default();
         Session {
             stream: connected.stream,
             barrier: connected.barrier,
             dispatcher,
-            reader: Reader { decoder, matcher, facts, is_open: false, barred },
+            reader: Reader::new(matcher, settings.visibility),
             status: Status {
-                mode,
+                mode: settings.mode,
                 received_lsn: Lsn::ZERO,
                 sent_lsn: Lsn::ZERO,
                 sent_at: Instant::now(),
                 urgent: false,
             },
+            pause: None,
         }
     }
 
@@ -101,13 +101,19 @@ impl<'d> Session<'d> {
                 biased;
                 () = stop.as_mut() => return Ok(()),                         // 1. the end
                 () = self.dispatcher.turn() => {}                            // 2. room
-                snapshot = next_snapshot(&mut self.barrier) => {             // 3. visibility
-                    self.dispatcher.plan_mut().show(snapshot);
+                answer = self.barrier.hear() => match answer {             // 3. visibility
+                    Heard::Snapshot(snapshot) => self.dispatcher.plan_mut().show(snapshot),
+                    Heard::ShuttingDown => return Err(self.let_go().await),
+                },
+                _ = clock.tick() => self.send_status_if_due(has_room).await?, // 4. feedback
+                () = sleep_until(self.pause), if self.pause.is_some() => {  // 5. more to do
+                    self.pause = None;
                 }
-                _ = clock.tick() => self.send_status_if_due().await?,        // 4. feedback
-                read = self.stream.read(), if has_room => {                  // 5. more to do
+                read = self.stream.read(), if has_room && self.pause.is_none() => {
                     read?;
-                    self.take_frames()?;
+                    if self.take_frames()? >= BEHIND_BYTES {
+                        self.pause = Some(Instant::now() + READ_PAUSE);
+                    }
                 }
             }
             self.dispatcher.dispatch();
@@ -118,51 +124,48 @@ impl<'d> Session<'d> {
         }
     }
 
-    /// Takes the frames that have arrived, as long as there is room for their actions.
-    fn take_frames(&mut self) -> Result<(), PgError> {
+    /// Takes the frames that have arrived, as long as there is room for their actions. Answers how
+    /// many bytes of WAL the last change is behind the server.
+    fn take_frames(&mut self) -> Result<u64, PgError> {
+        let mut behind_bytes = 0;
         while self.dispatcher.plan().has_room() {
-            let Some(frame) = self.stream.next_frame()? else { return Ok(()) };
+            let Some(frame) = self.stream.next_frame()? else { break };
             let plan = self.dispatcher.plan_mut();
             match frame {
-                Frame::XLogData { start_lsn, data, .. } => {
-                    self.reader.message(start_lsn, data, plan, &mut self.status)?;
+                Frame::XLogData { start_lsn, wal_end, data } => {
+                    behind_bytes = wal_end.0.saturating_sub(start_lsn.0);
+                    if let Some(end_lsn) = self.reader.message(start_lsn, data, plan)? {
+                        self.status.received(end_lsn);
+                    }
                 }
                 Frame::Keepalive { wal_end, reply_requested } => {
-                    if !self.reader.is_open {
+                    if !self.reader.is_in_transaction() {
                         self.status.received(wal_end);
                         plan.advance(wal_end);
                     }
                     self.status.urgent |= reply_requested;
                 }
                 Frame::Notice(notice) => self.reader.notice(&notice, plan),
-                Frame::Oversized { data_bytes, .. } => {
-                    error!(
-                        bytes = data_bytes,
-                        "a change is too large to be read; every rule's fallback runs instead"
-                    );
-                    self.reader.everything(plan);
-                }
+                Frame::Oversized { data_bytes, .. } => self.reader.oversized(data_bytes, plan),
                 Frame::Error(error) => return Err(self.stream.server_failed(error)),
                 Frame::CopyDone | Frame::ReadyForQuery => return Err(self.stream.ended()),
             }
         }
-        Ok(())
+        Ok(behind_bytes)
     }
 
     fn ask_for_visibility(&mut self) {
-        if let Some(barrier) = &mut self.barrier {
-            if self.dispatcher.plan().wants_snapshot() {
-                barrier.ask();
-            } else {
-                barrier.rest();
-            }
+        if self.dispatcher.plan().wants_snapshot() {
+            self.barrier.ask();
+        } else {
+            self.barrier.rest();
         }
     }
 
-    async fn send_status_if_due(&mut self) -> Result<(), PgError> {
-        let confirmed = self.status.confirmed(self.dispatcher.plan());
-        let is_news = confirmed > self.status.sent_lsn;
-        if is_news || self.status.sent_at.elapsed() >= SIGN_OF_LIFE_EVERY {
+    /// While the reader waits for room, it does not see the server ask for a sign of life.
+    async fn send_status_if_due(&mut self, has_room: bool) -> Result<(), PgError> {
+        let is_news = self.status.confirmed(self.dispatcher.plan()) > self.status.sent_lsn;
+        if is_news || !has_room || self.status.sent_at.elapsed() >= SIGN_OF_LIFE_EVERY {
             self.send_status().await?;
         }
         Ok(())
@@ -178,26 +181,46 @@ impl<'d> Session<'d> {
         Ok(())
     }
 
-    /// Finishes what is in flight, confirms it and ends the stream. What the sinks do not take
-    /// within `patience`, or not at all, is not confirmed and so repeated by the next start.
-    pub(super) async fn stop(mut self, patience: Duration) {
-        let finish = async {
+    /// The server is shutting down, and would wait for ever for what it cannot have: leaves, after
+    /// a moment for what can be done.
+    async fn let_go(&mut self) -> PgError {
+        info!("Postgres is shutting down");
+        self.finish(SHUTDOWN_PATIENCE).await;
+        let operation = "stay connected";
+        match self.send_status().await {
+            Ok(()) => PgError::new(PgErrorKind::ServerShuttingDown, operation),
+            Err(error) => error,
+        }
+    }
+
+    /// Works off what was received, for as long as `patience` lasts and a sink works. Says whether
+    /// it is done.
+    async fn finish(&mut self, patience: Duration) -> bool {
+        self.dispatcher.hurry();
+        let work = async {
             loop {
                 self.dispatcher.dispatch();
                 self.ask_for_visibility();
-                let waits = self.barrier.is_some() && self.dispatcher.plan().wants_snapshot();
-                if !waits && self.dispatcher.is_stuck_or_idle() {
+                if self.dispatcher.is_stuck_or_idle() && !self.dispatcher.plan().wants_snapshot() {
                     return;
                 }
                 tokio::select! {
                     () = self.dispatcher.turn() => {}
-                    snapshot = next_snapshot(&mut self.barrier) => {
-                        self.dispatcher.plan_mut().show(snapshot);
+                    answer = self.barrier.hear() => {
+                        if let Heard::Snapshot(snapshot) = answer {
+                            self.dispatcher.plan_mut().show(snapshot);
+                        }
                     }
                 }
             }
         };
-        if timeout(patience, finish).await.is_err() {
+        timeout(patience, work).await.is_ok()
+    }
+
+    /// Finishes what was received, confirms it and ends the stream. What the sinks do not take
+    /// within `patience`, or not at all, is not confirmed and so repeated by the next start.
+    pub(super) async fn stop(mut self, patience: Duration) {
+        if !self.finish(patience).await {
             warn!("stopping although a sink has not answered; its actions will be repeated");
         }
         let said = self.send_status().await;
@@ -212,10 +235,9 @@ impl<'d> Session<'d> {
     }
 }
 
-async fn next_snapshot(barrier: &mut Option<Barrier>) -> Snapshot {
-    match barrier {
-        Some(barrier) => barrier.snapshot().await,
-        None => std::future::pending().await,
+async fn sleep_until(time: Option<Instant>) {
+    if let Some(time) = time {
+        tokio::time::sleep_until(time).await;
     }
 }
 
@@ -227,126 +249,8 @@ impl Status {
     fn confirmed(&self, plan: &Plan) -> Lsn {
         match self.mode {
             Mode::Live if Failpoint::ConfirmEarly.is_set() => self.received_lsn,
-            Mode::Live => plan.confirmed_lsn().min(self.received_lsn),
+            Mode::Live => plan.confirmed_lsn(),
             Mode::DryRun => Lsn::ZERO,
         }
     }
-}
-
-impl Reader<'_> {
-    /// One message of the output plugin.
-    fn message(
-        &mut self,
-        start_lsn: Lsn,
-        data: &mut [u8],
-        plan: &mut Plan,
-        status: &mut Status,
-    ) -> Result<(), PgError> {
-        let Reader { decoder, matcher, facts, is_open, barred } = self;
-        match decoder.decode(data) {
-            Ok(Event::Change(change)) => {
-                let rules = trace_rules(matcher);
-                matcher.apply(&change, *facts, |emission| {
-                    trace(rules.as_deref(), &emission, *facts);
-                    plan.push(emission.sinks, emission.action);
-                });
-            }
-            Ok(Event::Begin(begin)) => {
-                *facts = Facts { xid: begin.xid, commit_lsn: begin.commit_lsn };
-                *is_open = true;
-                // Nobody could tell whether a transaction without an ID is visible.
-                if *barred && begin.xid.is_none() {
-                    let operation = "follow transactions without include-xids";
-                    return Err(PgError::new(PgErrorKind::Protocol, operation));
-                }
-                let is_barred = *barred && !Failpoint::ActEarly.is_set();
-                plan.begin(begin.xid.filter(|_| is_barred));
-            }
-            Ok(Event::Commit(commit)) => {
-                *is_open = false;
-                let end_lsn = commit.end_lsn.unwrap_or(start_lsn);
-                status.received(end_lsn);
-                plan.commit(end_lsn);
-            }
-            Ok(Event::Message(_)) => {}
-            Err(error) => {
-                error!(
-                    lsn = %start_lsn,
-                    "the output plugin sent something unreadable ({error}); every rule's fallback runs"
-                );
-                self.everything(plan);
-            }
-        }
-        Ok(())
-    }
-
-    /// What the server says in place of a change that it dropped.
-    fn notice(&mut self, notice: &Notice, plan: &mut Plan) {
-        match dropped_change(&notice.message) {
-            Some(dropped) => {
-                warn!(
-                    table = format!("{}.{}", dropped.schema, dropped.table),
-                    hint = format!(
-                        "ALTER TABLE \"{}\".\"{}\" REPLICA IDENTITY FULL, or give it a primary key",
-                        dropped.schema, dropped.table
-                    ),
-                    "wal2json dropped a change; its rules' fallbacks run"
-                );
-                self.in_transaction(plan, |matcher, emit| {
-                    let (schema, table) = (dropped.schema.as_bytes(), dropped.table.as_bytes());
-                    matcher.table_fallback(schema, table, Cause::Absent, emit);
-                });
-            }
-            None => {
-                warn!(notice = notice.message, "an unknown notice; every rule's fallback runs");
-                self.everything(plan);
-            }
-        }
-    }
-
-    /// Runs every rule's fallback: a change is not known.
-    fn everything(&mut self, plan: &mut Plan) {
-        self.in_transaction(plan, |matcher, emit| {
-            matcher.rules().all_fallbacks(Cause::Absent, emit);
-        });
-    }
-
-    /// Adds actions to the open transaction, or to one of their own.
-    fn in_transaction(
-        &mut self,
-        plan: &mut Plan,
-        ask: impl FnOnce(&mut Matcher, &mut dyn FnMut(Emission<'_>)),
-    ) {
-        if !self.is_open {
-            plan.begin(None);
-        }
-        let rules = trace_rules(self.matcher);
-        let facts = self.facts;
-        ask(self.matcher, &mut |emission| {
-            trace(rules.as_deref(), &emission, facts);
-            plan.push(emission.sinks, emission.action);
-        });
-        if !self.is_open {
-            // It has no position of its own; it is confirmed with what comes before it.
-            plan.commit(Lsn::ZERO);
-        }
-    }
-}
-
-/// The rules, if each invalidation is to be logged.
-fn trace_rules(matcher: &Matcher) -> Option<std::sync::Arc<RuleSet>> {
-    tracing::enabled!(tracing::Level::DEBUG).then(|| matcher.rules().clone())
-}
-
-fn trace(rules: Option<&RuleSet>, emission: &Emission<'_>, facts: Facts) {
-    let Some(rules) = rules else { return };
-    debug!(
-        rule = rules.rule(emission.rule).name,
-        action = emission.action.verb.key(),
-        value = %String::from_utf8_lossy(emission.action.value),
-        fallback = emission.fallback.map(Cause::name),
-        xid = facts.xid,
-        commit_lsn = facts.commit_lsn.map(|lsn| lsn.to_string()),
-        "invalidate"
-    );
 }

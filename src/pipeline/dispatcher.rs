@@ -3,6 +3,8 @@
 //! It gives every idle lane what waits for it, and tells the plan what is finished. One task owns
 //! it; batches travel to the lanes' drivers and back, so nothing is shared and nothing is locked.
 
+use std::time::{Duration, Instant};
+
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -21,9 +23,31 @@ pub struct Dispatcher {
     _drivers: JoinSet<()>,
 }
 
+/// A lane to be driven.
+pub struct LaneSpec {
+    /// The sink's name.
+    pub sink: String,
+    /// What sends its batches.
+    pub lane: Lane,
+    /// The least time between the starts of two batches.
+    pub pace: Option<Duration>,
+}
+
 struct LaneHandle {
     batches: mpsc::Sender<Batch>,
     health: Health,
+    pace: Option<Duration>,
+    started: Option<Instant>,
+}
+
+impl LaneHandle {
+    /// Whether a batch may start now, as far as the lane's pace goes.
+    fn is_due(&self) -> bool {
+        match (self.pace, self.started) {
+            (Some(pace), Some(started)) => started.elapsed() >= pace,
+            _ => true,
+        }
+    }
 }
 
 /// How a lane's last attempt went.
@@ -47,17 +71,17 @@ pub struct Done {
 }
 
 impl Dispatcher {
-    /// Starts a driver for each of `lanes`, which are named by their sink. `routes` must lead to
-    /// them.
-    pub fn new(lanes: Vec<(String, Lane)>, routes: Routes) -> Self {
+    /// Starts a driver for each of `lanes`, to which `routes` must lead. Must be called within a
+    /// runtime.
+    pub fn new(lanes: Vec<LaneSpec>, routes: Routes) -> Self {
         let plan = Plan::new(lanes.len(), routes);
         let (sender, outcomes) = mpsc::unbounded_channel();
         let mut drivers = JoinSet::new();
-        let start = |(at, (sink, lane)): (usize, (String, Lane))| {
+        let start = |(at, LaneSpec { sink, lane, pace }): (usize, LaneSpec)| {
             let (batches, receiver) = mpsc::channel(1);
             let (id, outcomes) = (LaneId(at), sender.clone());
             drivers.spawn(Driver { id, sink, lane, batches: receiver, outcomes }.run());
-            LaneHandle { batches, health: Health::Working }
+            LaneHandle { batches, health: Health::Working, pace, started: None }
         };
         let lanes = lanes.into_iter().enumerate().map(start).collect();
         Dispatcher { plan, lanes, outcomes, done: Done::default(), _drivers: drivers }
@@ -78,10 +102,15 @@ impl Dispatcher {
         self.done
     }
 
-    /// Gives every idle lane what waits for it.
+    /// Gives every idle lane what waits for it. A lane with a pace gets nothing before its time, so
+    /// this is to be called now and then even if nothing happens.
     pub fn dispatch(&mut self) {
-        for (at, lane) in self.lanes.iter().enumerate() {
+        for (at, lane) in self.lanes.iter_mut().enumerate() {
+            if !lane.is_due() {
+                continue;
+            }
             if let Some(batch) = self.plan.take(LaneId(at)) {
+                lane.started = lane.pace.map(|_| Instant::now());
                 // An idle lane's channel is empty, and its driver ends only with the dispatcher.
                 let sent = lane.batches.try_send(batch);
                 debug_assert!(sent.is_ok(), "an idle lane takes a batch");
@@ -116,6 +145,11 @@ impl Dispatcher {
             }
             Outcome::Failing(lane) => self.lanes[lane.0].health = Health::Failing,
         }
+    }
+
+    /// Lets every lane work as fast as it can, for the end.
+    pub fn hurry(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| lane.pace = None);
     }
 
     /// Whether every lane that still has something to do is failing: waiting longer is of no use.

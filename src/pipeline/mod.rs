@@ -6,6 +6,6 @@ mod driver;
 mod plan;
 mod progress;
 
-pub use dispatcher::{Dispatcher, Done};
-pub use plan::{LaneId, Plan, Routes};
+pub use dispatcher::{Dispatcher, Done, LaneSpec};
+pub use plan::{LaneId, Plan, Routes, Urgency};
 pub use progress::{Progress, TxnId};

@@ -17,7 +17,16 @@ use crate::snapshot::Snapshot;
 pub struct LaneId(pub usize);
 
 /// Which lane of which sink takes which verb.
-pub type Routes = Box<dyn Fn(SinkId, Verb) -> LaneId + Send>;
+pub type Routes = Box<dyn Fn(SinkId, Verb, Urgency) -> LaneId + Send>;
+
+/// Whether an action may be held back, so that many of them become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// It runs as soon as its lane is idle.
+    Prompt,
+    /// It is coarse and asked for again and again: at most once in a while.
+    Paced,
+}
 
 /// How much memory one lane's waiting actions, or the actions of invisible transactions, may take
 /// before the reader stops. With one lane at its bound the daemon stays within 64 MiB.
@@ -92,10 +101,10 @@ impl Plan {
 
     /// The open transaction asks for an action at some sinks. Without an open transaction nothing
     /// happens.
-    pub fn push(&mut self, sinks: &[SinkId], action: Action<'_>) {
+    pub fn push(&mut self, sinks: &[SinkId], action: Action<'_>, urgency: Urgency) {
         let Some(Open { txn, visibility }) = self.open else { return };
         for &sink in sinks {
-            let lane = (self.routes)(sink, action.verb);
+            let lane = (self.routes)(sink, action.verb, urgency);
             match visibility {
                 Visibility::Visible => {
                     put(&mut self.progress, &mut self.lanes[lane.0].waiting, action, txn);
@@ -188,27 +197,19 @@ impl Plan {
         lane.waiting.recycle(page);
     }
 
-    /// The stream broke off. What is visible still runs; the open transaction, and from the first
-    /// invisible one on every transaction, is only confirmed after the server has sent it again.
+    /// The stream broke off. What is visible still runs. The next stream starts with everything
+    /// that this one's server was not told, and confirms positions of its own alone: it may come
+    /// from another server, where a position means something else.
     pub fn disconnect(&mut self) {
-        let open = self.open.take().map(|open| open.txn);
-        let first = self.invisible.first().map(|hidden| hidden.txn).or(open);
-        let hidden = std::mem::take(&mut self.invisible);
-        for hidden in &hidden {
-            // Held until the end of this function, so that no entry goes while it is walked.
-            self.progress.add(hidden.txn);
-        }
-        if let Some(first) = first {
-            self.progress.void_from(first);
-        }
-        for mut hidden in hidden {
+        self.open = None;
+        for mut hidden in std::mem::take(&mut self.invisible) {
             for actions in &mut hidden.actions {
                 while let Some(page) = actions.take() {
                     page.owners.iter().for_each(|&owner| self.progress.finish(owner));
                 }
             }
-            self.progress.finish(hidden.txn);
         }
+        self.progress.void();
         self.snapshot = None;
     }
 
@@ -235,7 +236,7 @@ impl Plan {
         self.lanes[lane.0].waiting.len()
     }
 
-    /// The LSN up to which everything is done.
+    /// The LSN up to which everything that this stream has brought is done.
     pub fn confirmed_lsn(&self) -> Lsn {
         self.progress.confirmed_lsn()
     }

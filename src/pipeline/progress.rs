@@ -60,7 +60,7 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// The LSN up to which everything is finished. It never decreases.
+    /// The LSN up to which everything is finished. It never decreases while a stream lasts.
     pub fn confirmed_lsn(&self) -> Lsn {
         self.confirmed_lsn
     }
@@ -141,10 +141,10 @@ impl Progress {
         }
     }
 
-    /// The transaction and every later one will be sent again: finishing what is left of them
-    /// confirms nothing. Closes the one that is open, if any.
-    pub fn void_from(&mut self, txn: TxnId) {
-        let mut at = txn.0;
+    /// The stream is over: no position of it is confirmed any more, and finishing what is left of
+    /// its transactions confirms nothing. Closes the one that is open, if any.
+    pub fn void(&mut self) {
+        let mut at = self.first;
         while at != NONE {
             let entry = &mut self.entries[at as usize];
             entry.end_lsn = Lsn::ZERO;
@@ -153,6 +153,7 @@ impl Progress {
             self.retire_if_finished(TxnId(at));
             at = after;
         }
+        self.confirmed_lsn = Lsn::ZERO;
     }
 
     /// Whether `this` comes before `other` in stream order.

@@ -2,7 +2,8 @@
 //!
 //! A walsender may send a commit before anybody can see it. So an ordinary connection to the same
 //! server is asked for its snapshot, whenever somebody waits and only then. The same connection
-//! writes the heartbeat, which lets an idle database's slot move on.
+//! writes the heartbeat, which proves that the whole way works, and it notices a fast shutdown of
+//! the server, which closes ordinary connections at once but waits for the replication connection.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tracing::{debug, error, info, warn};
 
 use super::client::{OrdinaryConnection, ServerIdentity, connect_client, server_identity};
-use super::error::PgError;
+use super::error::{PgError, PgErrorKind};
 use super::socket::ChosenHost;
 use super::url::ConnectConfig;
 use crate::snapshot::Snapshot;
@@ -36,7 +37,7 @@ const QUESTION_WAIT_MAX: Duration = Duration::from_millis(10);
 /// Asks one server for snapshots, in a task of its own that ends when this is dropped.
 pub struct Barrier {
     questions: mpsc::Sender<Duration>,
-    answers: mpsc::Receiver<Snapshot>,
+    answers: mpsc::Receiver<Heard>,
     asked: Asked,
     /// Questions since somebody began to wait.
     repeated: u32,
@@ -47,6 +48,15 @@ pub struct Barrier {
 enum Asked {
     Nothing,
     Snapshot,
+}
+
+/// What the server says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The snapshot that was asked for.
+    Snapshot(Snapshot),
+    /// It is shutting down, and waits for the end of the replication connection.
+    ShuttingDown,
 }
 
 impl Barrier {
@@ -86,12 +96,14 @@ impl Barrier {
         self.repeated = 0;
     }
 
-    /// The next snapshot that was asked for. Cancel safe.
-    pub async fn snapshot(&mut self) -> Snapshot {
+    /// The next thing that the server says. Cancel safe.
+    pub async fn hear(&mut self) -> Heard {
         match self.answers.recv().await {
-            Some(snapshot) => {
-                self.asked = Asked::Nothing;
-                snapshot
+            Some(answer) => {
+                if matches!(answer, Heard::Snapshot(_)) {
+                    self.asked = Asked::Nothing;
+                }
+                answer
             }
             None => std::future::pending().await,
         }
@@ -105,7 +117,7 @@ struct Asker {
     server: ServerIdentity,
     heartbeat: Option<Duration>,
     asked: mpsc::Receiver<Duration>,
-    answer: mpsc::Sender<Snapshot>,
+    answer: mpsc::Sender<Heard>,
     /// A question that is not answered yet, which the next connection goes on with.
     open: Option<Duration>,
 }
@@ -128,6 +140,10 @@ impl Asker {
                 Broken::Unused => return,
                 broken => {
                     failures += 1;
+                    if broken.is_shutdown() && self.answer.send(Heard::ShuttingDown).await.is_err()
+                    {
+                        return;
+                    }
                     // The stream breaks together with this and says why; a warning here is for
                     // the case that only this connection is refused.
                     if failures == 3 {
@@ -135,12 +151,15 @@ impl Asker {
                     }
                 }
             }
-            sleep(RECONNECT_WAIT).await;
+            // At once the first time: the server may be shutting down and waiting for us.
+            if failures > 1 {
+                sleep(RECONNECT_WAIT).await;
+            }
         }
     }
 
     async fn serve(&mut self, failures: &mut u32) -> Broken {
-        let connection = match connect_client(&self.config, &self.host).await {
+        let mut connection = match connect_client(&self.config, &self.host).await {
             Ok(connection) => connection,
             Err(error) => return Broken::Connection(error),
         };
@@ -153,11 +172,14 @@ impl Asker {
             info!("the barrier's connection works again");
         }
         *failures = 0;
-        let result = self.answer_questions(&connection).await;
+        let result = self.answer_questions(&mut connection).await;
         result.err().unwrap_or(Broken::Unused)
     }
 
-    async fn answer_questions(&mut self, connection: &OrdinaryConnection) -> Result<(), Broken> {
+    async fn answer_questions(
+        &mut self,
+        connection: &mut OrdinaryConnection,
+    ) -> Result<(), Broken> {
         let client = &connection.client;
         let ask = client.prepare("SELECT pg_catalog.pg_current_snapshot()::text");
         let question = ask.await.map_err(Broken::Query)?;
@@ -175,7 +197,7 @@ impl Asker {
                 let snapshot: String = row.try_get(0).map_err(Broken::Query)?;
                 let Ok(snapshot) = snapshot.parse() else { return Err(Broken::NoAnswer) };
                 self.open = None;
-                if self.answer.send(snapshot).await.is_err() {
+                if self.answer.send(Heard::Snapshot(snapshot)).await.is_err() {
                     return Ok(());
                 }
             }
@@ -184,6 +206,7 @@ impl Asker {
                     Some(wait) => self.open = Some(wait),
                     None => return Ok(()),
                 },
+                error = connection.task.ended() => return Err(Broken::Connection(error)),
                 _ = heartbeat.tick(), if self.heartbeat.is_some() => {
                     beat(client).await?;
                 }
@@ -207,6 +230,12 @@ async fn beat(client: &tokio_postgres::Client) -> Result<(), Broken> {
 }
 
 impl Broken {
+    /// Whether a new connection was refused because the server is shutting down. The end of the
+    /// old one does not tell that from a single session's end.
+    fn is_shutdown(&self) -> bool {
+        matches!(self, Broken::Connection(error) if *error.kind() == PgErrorKind::ServerShuttingDown)
+    }
+
     fn log(&self) {
         const HELD: &str = "invalidations wait until visibility can be asked for";
         match self {

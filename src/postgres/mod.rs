@@ -28,7 +28,7 @@ mod url;
 mod wal2json;
 mod wire;
 
-pub use barrier::{Barrier, HEARTBEAT_PREFIX};
+pub use barrier::{Barrier, HEARTBEAT_PREFIX, Heard};
 pub use blockers::{Blocker, blockers};
 pub use client::{
     ConnectionTask, OrdinaryConnection, ServerIdentity, connect_any, connect_client,

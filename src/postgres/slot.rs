@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::error::{PgError, PgErrorKind};
+use super::error::{PgError, PgErrorKind, Subject};
 use super::query::Rows;
 use super::quote::{identifier, literal};
 use super::session::ReplicationSession;
@@ -113,6 +113,15 @@ impl SlotInfo {
         }
         if self.is_lost() { Err(PgErrorKind::SlotLost) } else { Ok(()) }
     }
+
+    /// The same as an error that says which slot it is, and what mends it.
+    pub fn usable(&self, plugin: &str, database: &str) -> Result<(), PgError> {
+        self.usable_for(plugin, database).map_err(|kind| {
+            let slot = Some(self.name.clone());
+            let subject = Subject { slot, plugin: Some(plugin.to_string()), ..Subject::default() };
+            unusable(&self.name, kind).about(&subject)
+        })
+    }
 }
 
 /// How long a slot lives.
@@ -151,13 +160,10 @@ impl ReplicationSession {
         subject.slot = Some(name.to_string());
         subject.plugin = Some(plugin.to_string());
         let checked = match found {
-            None => Err(PgErrorKind::SlotMissing),
-            Some(slot) => slot.usable_for(plugin, &subject.dbname).map(|()| slot),
+            None => Err(unusable(name, PgErrorKind::SlotMissing)),
+            Some(slot) => slot.usable(plugin, &subject.dbname).map(|()| slot),
         };
-        checked.map_err(|kind| {
-            let operation = format!("use slot {name:?}: {}", reason(&kind));
-            PgError::new(kind, operation).about(subject)
-        })
+        checked.map_err(|error| error.about(subject))
     }
 
     /// Makes a slot. Waits for every transaction that writes, which may be long: see
@@ -272,6 +278,11 @@ impl ReplicationSession {
         created
             .ok_or_else(|| PgError::new(PgErrorKind::Protocol, operation).about(self.subject_mut()))
     }
+}
+
+fn unusable(slot: &str, kind: PgErrorKind) -> PgError {
+    let operation = format!("use slot {slot:?}: {}", reason(&kind));
+    PgError::new(kind, operation)
 }
 
 fn reason(kind: &PgErrorKind) -> String {

@@ -1,5 +1,6 @@
 //! Compiling: from rules as typed to rules that can be matched.
 
+use super::condition::Filter;
 use super::fallback::{Cause, Coarse, Derived, derive};
 use super::matcher::Emission;
 use super::spec::{FallbackSpec, RuleSpec, SinkSpec};
@@ -33,6 +34,8 @@ pub struct Rule {
     pub tables: Vec<TablePattern>,
     /// The operations that it is about.
     pub ops: Ops,
+    /// Which of their changes count.
+    pub(super) filter: Filter,
     /// What it asks for, in the order in which it comes out.
     pub steps: Vec<Step>,
     /// Its coarse actions.
@@ -146,8 +149,13 @@ impl Compiler<'_> {
         let steps = self.steps(&self.spec.templates);
         let fallback = self.fallback(&steps);
         let ops = Ops::new(self.spec.on.as_deref().unwrap_or(&Op::ALL));
-        let steps = steps.into_iter().map(|(step, _)| step).collect();
-        Rule { name, tables, ops, steps, fallback }
+        let steps: Vec<Step> = steps.into_iter().map(|(step, _)| step).collect();
+        let names =
+            |texts: &Vec<Text>| texts.iter().map(|text| text.value.clone().into()).collect();
+        let changed = self.spec.changed.as_ref().map(names);
+        let templates = steps.iter().map(|step| &step.template);
+        let filter = Filter::new(self.spec.conditions.clone(), changed, templates);
+        Rule { name, tables, ops, filter, steps, fallback }
     }
 
     fn tables(&mut self) -> Vec<TablePattern> {

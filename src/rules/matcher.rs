@@ -60,6 +60,9 @@ impl Matcher {
                 rules.fallback(id, Cause::Truncate, &mut emit);
                 continue;
             }
+            if !rule.filter.passes(change) {
+                continue;
+            }
             let mut coverage = Coverage::Exact;
             for step in &rule.steps {
                 let escape = match step.verb {

@@ -5,11 +5,13 @@
 
 mod add_tables;
 mod compile;
+mod condition;
 mod elements;
 mod fallback;
 mod filter;
 mod matcher;
 mod name;
+mod old_values;
 mod render;
 mod spec;
 mod table;
@@ -17,6 +19,7 @@ mod template;
 
 pub use add_tables::to_wal2json;
 pub use compile::{Rule, RuleId, RuleSet, SinkId, Step, compile};
+pub use condition::{Condition, Pattern, Test};
 pub use fallback::{Cause, Coarse};
 pub use matcher::{Emission, Matcher};
 pub use name::rule_names;

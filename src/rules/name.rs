@@ -42,6 +42,8 @@ mod tests {
             enabled: true,
             tables: tables.iter().copied().map(text).collect(),
             on: None,
+            changed: None,
+            conditions: Vec::new(),
             templates: Vec::new(),
             sinks: None,
             fallback: FallbackSpec::None,

@@ -1,5 +1,6 @@
 //! A rule as it was typed: what the configuration hands to the compiler.
 
+use super::condition::Condition;
 use crate::action::{SinkKind, Verb};
 use crate::change::Op;
 use crate::problem::{Span, Text};
@@ -17,6 +18,10 @@ pub struct RuleSpec {
     pub tables: Vec<Text>,
     /// `on`; all operations if it is not given.
     pub on: Option<Vec<Op>>,
+    /// `changed`: the columns of which an update must have changed one.
+    pub changed: Option<Vec<Text>>,
+    /// `where`: conditions that all must hold.
+    pub conditions: Vec<Condition>,
     /// The templates of every verb, in the order of [`RULE_VERBS`], then as typed.
     pub templates: Vec<(Verb, Text)>,
     /// `sinks`; every sink that can express the action if it is not given.

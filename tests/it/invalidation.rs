@@ -373,3 +373,26 @@ bump = ["versions:{id}"]
     world.assert_cached(&["product:1", "app:versions:1"]);
     assert!(!world.log().contains("s3cret"));
 }
+
+#[test]
+fn fallbacks_that_every_update_asks_for_run_once_in_a_while() {
+    let sql = "CREATE TABLE products (id bigint PRIMARY KEY, slug text);
+        INSERT INTO products VALUES (1, 'one')";
+    let mut world = World::new(sql, RULE);
+    world.start();
+    world.fill(&["product:slug:one"]);
+    for _ in 0..50 {
+        world.sql("UPDATE products SET slug = slug || 'x'");
+    }
+    world.wait_gone(&["product:slug:one"]);
+    // What came after the first scan is scanned for as well, and only then confirmed.
+    world.fill(&["product:slug:two"]);
+    world.wait_confirmed();
+    world.wait_gone(&["product:slug:two"]);
+    let stats = world.redis.cli(&["INFO", "commandstats"]);
+    let line = stats.lines().find(|line| line.starts_with("cmdstat_scan:")).expect("scans");
+    let calls: u32 = line.split(['=', ',']).nth(1).unwrap().parse().unwrap();
+    assert!((2..=8).contains(&calls), "{calls} scans for 50 updates");
+    let warnings = world.log().matches("a rule needs a value").count();
+    assert_eq!(warnings, 1, "{}", world.news());
+}

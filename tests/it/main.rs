@@ -7,8 +7,14 @@
 )]
 
 mod add_tables;
+mod check;
 mod config;
+mod explain;
+mod faults;
+mod fuzz;
 mod invalidation;
+mod oracle;
 mod postgres;
+mod readme;
 mod redis_sink;
 mod world;

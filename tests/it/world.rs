@@ -89,6 +89,13 @@ impl World {
         self.daemon.as_ref().map(Process::log).unwrap_or_default()
     }
 
+    /// The log without each single invalidation.
+    pub fn news(&self) -> String {
+        let log = self.log();
+        let lines = log.lines().filter(|line| !line.contains("DEBUG"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     pub fn kill_9(&mut self) {
         self.daemon.take().expect("a daemon").kill_9();
     }

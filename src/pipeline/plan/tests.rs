@@ -9,11 +9,12 @@ use super::*;
 const LANES: usize = 2;
 
 fn plan() -> Plan {
-    Plan::new(LANES, Box::new(|sink, _| LaneId(sink.0 as usize)))
+    Plan::new(LANES, Box::new(|sink, _, _| LaneId(sink.0 as usize)))
 }
 
 fn push(plan: &mut Plan, lane: usize, value: &str) {
-    plan.push(&[SinkId(lane as u32)], Action { verb: Verb::Delete, value: value.as_bytes() });
+    let action = Action { verb: Verb::Delete, value: value.as_bytes() };
+    plan.push(&[SinkId(lane as u32)], action, Urgency::Prompt);
 }
 
 fn values(batch: &Batch) -> Vec<String> {
@@ -127,6 +128,25 @@ fn idle_positions_are_confirmed_only_behind_what_is_unfinished() {
 }
 
 #[test]
+fn another_servers_lower_positions_are_confirmed_only_when_done() {
+    let mut plan = plan();
+    transact(&mut plan, "a", 1000);
+    let batch = plan.take(LaneId(0)).unwrap();
+    plan.done(LaneId(0), batch);
+    transact(&mut plan, "b", 1010);
+    let old = plan.take(LaneId(0)).unwrap();
+    assert_eq!(plan.confirmed_lsn(), Lsn(1000));
+    // A standby that was behind is the primary now, and goes on from where it was.
+    plan.disconnect();
+    transact(&mut plan, "c", 20);
+    plan.done(LaneId(0), old);
+    assert_eq!(plan.confirmed_lsn(), Lsn::ZERO, "c is not done");
+    let batch = plan.take(LaneId(0)).unwrap();
+    plan.done(LaneId(0), batch);
+    assert_eq!(plan.confirmed_lsn(), Lsn(20));
+}
+
+#[test]
 fn what_waits_is_bounded() {
     let mut plan = plan();
     plan.begin(None);
@@ -204,11 +224,14 @@ struct Model {
     /// What this session's last snapshot shows.
     shown: HashSet<u32>,
     in_flight: [Option<Batch>; LANES],
+    /// What the server was told.
+    told: Lsn,
 }
 
 impl Model {
-    fn check(&self, plan: &Plan) {
+    fn check(&mut self, plan: &Plan) {
         let confirmed = plan.confirmed_lsn();
+        self.told = self.told.max(confirmed);
         for (at, _) in self.log.iter().enumerate().filter(|(_, sent)| sent.end_lsn <= confirmed) {
             let is_finished = self.streamed.iter().any(|streamed| {
                 streamed.sent == at
@@ -321,8 +344,7 @@ fn run(steps: Vec<Step>) {
             }
             Step::Disconnect => {
                 plan.disconnect();
-                let confirmed = plan.confirmed_lsn();
-                let first = model.log.iter().position(|sent| sent.end_lsn > confirmed);
+                let first = model.log.iter().position(|sent| sent.end_lsn > model.told);
                 resend = first.unwrap_or(model.log.len())..model.log.len();
                 for streamed in model.streamed.iter_mut().filter(|streamed| !streamed.is_shown) {
                     for (_, fate) in &mut streamed.actions {
@@ -357,7 +379,10 @@ fn run(steps: Vec<Step>) {
         }
     }
     assert!(plan.is_idle());
-    assert!(plan.confirmed_lsn() >= model.log.last().map_or(Lsn(0), |sent| sent.end_lsn));
+    assert!(
+        model.told.max(plan.confirmed_lsn())
+            >= model.log.last().map_or(Lsn(0), |sent| sent.end_lsn)
+    );
 }
 
 proptest! {

@@ -1,0 +1,218 @@
+//! Everything about Postgres, in the order in which one depends on the other.
+//!
+//! What depends on something that failed is not looked at, and says so as a warning: the failure
+//! itself stands above it.
+
+use tokio::time::timeout;
+
+use super::finding::{Finding, Findings, Group};
+use super::server::{Server, server};
+use super::slot::{Presence, not_tried, room, slot, try_plugin};
+use super::{ANSWER_TIMEOUT, Targets, catalog, tables};
+use crate::config::Visibility;
+use crate::postgres::client::simple_query;
+use crate::postgres::{
+    ConnectConfig, Encryption, OrdinaryConnection, PgError, PgErrorKind, ReplicationSession,
+    connect_any, connect_client, server_identity,
+};
+use crate::rules::RuleSet;
+use crate::snapshot::Snapshot;
+
+/// Looks at the server, the slot, the barrier and the tables.
+pub(super) async fn database(targets: Targets<'_>) -> Vec<Finding> {
+    let mut findings = Findings::new(Group::Postgres);
+    let mut session = replication(targets.connect, &mut findings).await;
+    let connection = match &session {
+        Replication::Works(session) => Some(connect_client(targets.connect, session.host()).await),
+        Replication::Refused => Some(connect_any(targets.connect).await),
+        Replication::NoServer => None,
+    };
+    let connection = ordinary(connection, targets.connect, &mut findings);
+    let Some(OrdinaryConnection { client, task: _task, .. }) = connection else {
+        findings.warning("server, slot and plugin", NOT_CONNECTED, None);
+        let mut skipped = Findings::new(Group::Tables);
+        skipped.warning("tables", NOT_CONNECTED, None);
+        return [findings.into_list(), skipped.into_list()].concat();
+    };
+    match bounded("ask for the server's settings", server(&client)).await {
+        Ok(Some(server)) => {
+            server.findings(targets.connect.application_name(), &mut findings);
+            decoding(targets, &server, &client, &mut session, &mut findings).await;
+        }
+        Ok(None) => findings.failed("server", "its settings cannot be understood", None),
+        Err(error) => findings.failed("server", told(&error), error.hint()),
+    }
+    barrier(targets, &client, &mut session, &mut findings).await;
+    let mut found = findings.into_list();
+    found.extend(relations(targets.rules, &client).await);
+    found
+}
+
+const NOT_CONNECTED: &str = "not looked at: there is no connection";
+
+/// What became of the replication connection.
+enum Replication {
+    Works(Box<ReplicationSession>),
+    /// The server answers, but this kind of connection it refuses.
+    Refused,
+    NoServer,
+}
+
+async fn replication(connect: &ConnectConfig, findings: &mut Findings) -> Replication {
+    let opened = match ReplicationSession::connect(connect).await {
+        Ok(mut session) => {
+            let identity = bounded("identify the system", session.identify_system()).await;
+            identity.map(|_| Box::new(session))
+        }
+        Err(error) => Err(error),
+    };
+    match opened {
+        Ok(session) => {
+            let message = format!("role {} may replicate", connect.user());
+            findings.ok("replication", message);
+            Replication::Works(session)
+        }
+        Err(error) => {
+            use PgErrorKind::{NoFreeWalSender, NoReplicationRight, Other, Pooler};
+            let refused = matches!(
+                error.kind(),
+                NoReplicationRight | NoFreeWalSender | Pooler | Other { .. }
+            );
+            let subject = if refused { "replication" } else { "connection" };
+            findings.failed(subject, told(&error), error.hint());
+            if refused { Replication::Refused } else { Replication::NoServer }
+        }
+    }
+}
+
+fn ordinary(
+    opened: Option<Result<OrdinaryConnection, PgError>>,
+    connect: &ConnectConfig,
+    findings: &mut Findings,
+) -> Option<OrdinaryConnection> {
+    match opened? {
+        Ok(connection) => {
+            let encryption = match connection.host.encryption() {
+                Encryption::Tls => "TLS",
+                Encryption::Plain => "not encrypted",
+            };
+            let (user, dbname) = (connect.user(), connect.dbname());
+            let message = format!("{user}@{}/{dbname}, {encryption}", connection.host);
+            findings.ok("connection", message);
+            Some(connection)
+        }
+        Err(error) => {
+            findings.failed("connection", told(&error), error.hint());
+            None
+        }
+    }
+}
+
+/// The slot, and whether one can be made and read.
+async fn decoding(
+    targets: Targets<'_>,
+    server: &Server,
+    client: &tokio_postgres::Client,
+    session: &mut Replication,
+    findings: &mut Findings,
+) {
+    let (config, dbname) = (targets.postgres, targets.connect.dbname());
+    let presence: Presence = slot(client, config, dbname, server, findings).await;
+    room(server, presence, findings);
+    let plugin = config.plugin.name();
+    match session {
+        _ if !server.can_decode() => not_tried(plugin, "the server does not decode", findings),
+        _ if server.slots.is_full() => not_tried(plugin, "no slot is free for it", findings),
+        Replication::Works(session) => try_plugin(session, client, plugin, findings).await,
+        _ => not_tried(plugin, "there is no replication connection", findings),
+    }
+}
+
+/// Can an ordinary connection say what is visible on the server that streams?
+async fn barrier(
+    targets: Targets<'_>,
+    client: &tokio_postgres::Client,
+    session: &mut Replication,
+    findings: &mut Findings,
+) {
+    const SUBJECT: &str = "barrier";
+    match bounded("ask for a snapshot", snapshot(client)).await {
+        Err(error) => findings.failed(SUBJECT, told(&error), error.hint()),
+        Ok(false) => findings.failed(SUBJECT, "its snapshot cannot be understood", None),
+        Ok(true) => match session {
+            Replication::Works(session) => {
+                let asking = async {
+                    Ok(server_identity(client).await? == session.server_identity().await?)
+                };
+                match bounded("ask for the server's identity", asking).await {
+                    Ok(true) => {
+                        findings.ok(SUBJECT, "an ordinary connection sees the same server");
+                    }
+                    Ok(false) => findings.failed(
+                        SUBJECT,
+                        "an ordinary connection reaches another server than the replication \
+                         connection",
+                        "let postgres.url lead to one server, without a balancer in between"
+                            .to_owned(),
+                    ),
+                    Err(error) => findings.failed(SUBJECT, told(&error), error.hint()),
+                }
+            }
+            _ => {
+                findings.warning(SUBJECT, "not compared: there is no replication connection", None)
+            }
+        },
+    }
+    if targets.postgres.visibility == Visibility::Skip {
+        findings.warning(
+            "visibility",
+            "skip: a key may be removed before readers see the change, and a reader may then \
+             put the old row back for good",
+            "visibility = \"wait\"".to_owned(),
+        );
+    }
+}
+
+/// Asks for what is visible; whether the answer is understood.
+async fn snapshot(client: &tokio_postgres::Client) -> Result<bool, PgError> {
+    let rows = simple_query(client, "SELECT pg_catalog.pg_current_snapshot()").await?;
+    let text = rows.into_iter().flatten().flatten().next();
+    Ok(text.is_some_and(|text| text.parse::<Snapshot>().is_ok()))
+}
+
+async fn relations(rules: &RuleSet, client: &tokio_postgres::Client) -> Vec<Finding> {
+    let wanted = |relation: &catalog::Relation| tables::is_wanted(rules, relation);
+    let asking = async {
+        let mut relations = catalog::relations(client).await?;
+        catalog::read_columns(client, &mut relations, wanted).await?;
+        Ok(relations)
+    };
+    match bounded("read the catalog", asking).await {
+        Ok(relations) => tables::tables(rules, &relations),
+        Err(error) => {
+            let mut findings = Findings::new(Group::Tables);
+            findings.failed("tables", told(&error), error.hint());
+            findings.into_list()
+        }
+    }
+}
+
+/// An answer of the server, or the error that there is none in time.
+pub(super) async fn bounded<T>(
+    operation: &str,
+    asking: impl Future<Output = Result<T, PgError>>,
+) -> Result<T, PgError> {
+    let answer = timeout(ANSWER_TIMEOUT, asking).await;
+    answer.unwrap_or_else(|_| Err(PgError::timeout(operation, ANSWER_TIMEOUT)))
+}
+
+/// An error and its causes in one line.
+pub(super) fn told(error: &PgError) -> String {
+    let mut told = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        told.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    told
+}

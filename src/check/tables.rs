@@ -1,0 +1,376 @@
+//! Do the tables of every rule exist, reach the write-ahead log, and log what the rule needs?
+//!
+//! Pure: relations come from [`catalog`](super::catalog).
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::catalog::{Column, Kind, Persistence, Relation, ReplicaIdentity};
+use super::file::{count, rule as rule_subject};
+use super::finding::{Finding, Findings, Group};
+use crate::change::Op;
+use crate::problem::nearest;
+use crate::rules::{Part, Rule, RuleSet, TablePattern};
+
+/// How many names a hint lists.
+const LISTED_MAX: usize = 8;
+
+/// Whether any rule means the relation.
+pub(super) fn is_wanted(rules: &RuleSet, relation: &Relation) -> bool {
+    rules.tables().any(|pattern| means(pattern, relation))
+}
+
+/// Looks at every rule. The relations are all there are; those that are wanted have columns.
+pub(super) fn tables(rules: &RuleSet, relations: &[Relation]) -> Vec<Finding> {
+    let mut findings = Findings::new(Group::Tables);
+    for rule in rules.rules() {
+        let mut examination =
+            Examination { rule, relations, findings: &mut findings, seen: HashSet::new() };
+        for pattern in &rule.tables {
+            examination.pattern(pattern);
+        }
+    }
+    findings.into_list()
+}
+
+fn means(pattern: &TablePattern, relation: &Relation) -> bool {
+    pattern.matches(relation.schema.as_bytes(), relation.name.as_bytes())
+}
+
+/// One rule and everything that there is.
+struct Examination<'a> {
+    rule: &'a Rule,
+    relations: &'a [Relation],
+    findings: &'a mut Findings,
+    /// What an earlier pattern of the rule meant too.
+    seen: HashSet<u32>,
+}
+
+impl<'a> Examination<'a> {
+    fn pattern(&mut self, pattern: &TablePattern) {
+        let found: Vec<&Relation> =
+            self.relations.iter().filter(|relation| means(pattern, relation)).collect();
+        // Whoever writes a `*` means the tables, and not each view beside them.
+        let is_one = is_one(pattern);
+        let (logged, others): (Vec<&Relation>, _) =
+            found.iter().partition(|relation| unlogged_because(relation).is_none());
+        for relation in others {
+            let is_unlogged_table = relation.persistence == Persistence::Unlogged;
+            if is_one || is_unlogged_table {
+                self.never_logged(relation, is_one);
+            }
+        }
+        if logged.is_empty() {
+            if !is_one || found.is_empty() {
+                self.no_table(pattern);
+            }
+            return;
+        }
+        let mut good = Vec::new();
+        for &relation in &logged {
+            if !self.seen.insert(relation.oid) || self.logged(relation) {
+                good.push(relation);
+            }
+        }
+        self.good(pattern, &good);
+    }
+
+    fn good(&mut self, pattern: &TablePattern, good: &[&Relation]) {
+        let subject = rule_subject(&self.rule.name);
+        match good {
+            [] => {}
+            [one] if is_one(pattern) => {
+                let carried = match one.kind {
+                    Kind::Partitioned => "its partitions are named too".to_owned(),
+                    _ => identity(one),
+                };
+                self.findings.ok(subject, format!("{}: {carried}", one.sql_name));
+            }
+            several => {
+                let tables = count(several.len(), "table");
+                self.findings.ok(subject, format!("{pattern}: {tables} in order"));
+            }
+        }
+    }
+
+    fn no_table(&mut self, pattern: &TablePattern) {
+        let typed = pattern.to_string();
+        let names: Vec<String> = self.relations.iter().map(displayed).collect();
+        let elsewhere = self
+            .relations
+            .iter()
+            .find(|relation| pattern.table == Part::Exact(relation.name.as_bytes().to_vec()));
+        let near = nearest(&typed, names.iter().map(String::as_str));
+        let hint = match (near, elsewhere) {
+            _ if !is_one(pattern) => {
+                "names are exact: upper and lower case differ, and a `*` stands for any text"
+                    .to_owned()
+            }
+            (Some(name), _) => format!("did you mean table = {}?", toml_string(name)),
+            (None, Some(other)) => {
+                format!("did you mean table = {}?", toml_string(&displayed(other)))
+            }
+            (None, None) => "create the table, or correct `table`: names are exact, and upper \
+                             and lower case differ"
+                .to_owned(),
+        };
+        let subject = rule_subject(&self.rule.name);
+        self.findings.failed(subject, format!("{typed}: there is no such table"), hint);
+    }
+
+    fn never_logged(&mut self, relation: &Relation, is_one: bool) {
+        let Some((what, hint)) = unlogged_because(relation) else { return };
+        let subject = rule_subject(&self.rule.name);
+        let message =
+            format!("{} is {what}: its changes never reach the write-ahead log", relation.sql_name);
+        match is_one {
+            true => self.findings.failed(subject, message, hint),
+            false => self.findings.warning(subject, message, hint),
+        }
+    }
+
+    /// Looks at what reaches the log; whether it is in order.
+    fn logged(&mut self, relation: &'a Relation) -> bool {
+        if relation.kind == Kind::Partitioned {
+            return self.partitioned(relation);
+        }
+        let known = self.columns(relation);
+        let identity = self.identity(relation);
+        known && identity
+    }
+
+    /// wal2json names the partition that holds a row, and never the whole.
+    fn partitioned(&mut self, whole: &Relation) -> bool {
+        let leaves = leaves(self.relations, whole);
+        let is_named =
+            |leaf: &&Relation| self.rule.tables.iter().any(|pattern| means(pattern, leaf));
+        let missed: Vec<_> = leaves.iter().copied().filter(|leaf| !is_named(leaf)).collect();
+        if missed.is_empty() && !leaves.is_empty() {
+            return true;
+        }
+        let such = match missed.first() {
+            Some(leaf) => format!(
+                "as does {} ({} of {} not named)",
+                leaf.sql_name,
+                missed.len(),
+                leaves.len()
+            ),
+            None => "of which there is none yet".to_owned(),
+        };
+        self.findings.failed(
+            rule_subject(&self.rule.name),
+            format!(
+                "{} is partitioned: changes come under the names of its partitions, {such}",
+                whole.sql_name
+            ),
+            format!("name the partitions, new ones too: table = {}", partitions(whole, &leaves)),
+        );
+        false
+    }
+
+    /// Whether every column that a template names is there.
+    fn columns(&mut self, relation: &Relation) -> bool {
+        let mut all_good = true;
+        for name in self.rule.columns() {
+            let name = String::from_utf8_lossy(name);
+            let found = relation.columns.iter().find(|column| column.name == name);
+            let (fault, hint) = match found {
+                Some(Column { is_virtual: false, .. }) => continue,
+                Some(_) => (
+                    format!("column {name} is computed when it is read, and never logged"),
+                    "use the columns that it is computed from, or make it STORED".to_owned(),
+                ),
+                None => (format!("there is no column {name}"), self.near_column(relation, &name)),
+            };
+            all_good = false;
+            self.findings.failed(
+                rule_subject(&self.rule.name),
+                format!("{}: {fault}; {}", relation.sql_name, self.consequence("each change")),
+                hint,
+            );
+        }
+        all_good
+    }
+
+    fn near_column(&self, relation: &Relation, name: &str) -> String {
+        let names = relation.columns.iter().map(|column| column.name.as_str());
+        match nearest(name, names.clone()) {
+            Some(near) => format!("did you mean {{{near}}}?"),
+            None => {
+                let more = relation.columns.len() > LISTED_MAX;
+                let listed: Vec<_> = names.take(LISTED_MAX).collect();
+                format!("its columns: {}{}", listed.join(", "), if more { ", …" } else { "" })
+            }
+        }
+    }
+
+    /// Whether updates and deletes carry what the rule needs of the old row.
+    fn identity(&mut self, relation: &'a Relation) -> bool {
+        let changing: Vec<Op> =
+            [Op::Update, Op::Delete].into_iter().filter(|op| self.rule.ops.contains(*op)).collect();
+        if changing.is_empty() {
+            return true;
+        }
+        let (subject, table) = (rule_subject(&self.rule.name), &relation.sql_name);
+        let full = format!("ALTER TABLE {table} REPLICA IDENTITY FULL;");
+        if !relation.has_identity() {
+            self.findings.failed(
+                subject,
+                format!(
+                    "{table} has {}: wal2json leaves out every {}; {}",
+                    identity(relation),
+                    named(&changing),
+                    self.consequence("each one")
+                ),
+                format!(
+                    "{full}\nor give it a primary key: ALTER TABLE {table} ADD PRIMARY KEY (…);"
+                ),
+            );
+            return false;
+        }
+        let (ops, columns) = self.not_carried(relation, &changing);
+        if columns.is_empty() {
+            return true;
+        }
+        let columns: Vec<_> = columns.into_iter().collect();
+        self.findings.failed(
+            subject,
+            format!(
+                "{table}: no {} carries the old value of {} ({}); {}",
+                named(&ops),
+                columns.join(", "),
+                identity(relation),
+                self.consequence("each one")
+            ),
+            full,
+        );
+        false
+    }
+
+    /// The operations that lack an old value, and which ones.
+    fn not_carried(&self, relation: &'a Relation, changing: &[Op]) -> (Vec<Op>, BTreeSet<&'a str>) {
+        let (mut ops, mut lacking) = (Vec::new(), BTreeSet::new());
+        for &op in changing {
+            let needed = self.rule.old_values(op);
+            // A column that is not there is a finding of its own.
+            let not_carried: Vec<&str> = relation
+                .columns
+                .iter()
+                .filter(|column| !column.is_virtual && needed.contains(column.name.as_bytes()))
+                .filter(|column| !relation.carries_old(column))
+                .map(|column| column.name.as_str())
+                .collect();
+            if !not_carried.is_empty() {
+                ops.push(op);
+                lacking.extend(not_carried);
+            }
+        }
+        (ops, lacking)
+    }
+
+    /// What becomes of changes whose exact keys cannot be known.
+    fn consequence(&self, which: &str) -> String {
+        match self.rule.fallback.is_empty() {
+            true => format!("{which} invalidates nothing, as the rule has no fallback"),
+            false => format!("{which} runs the rule's fallback"),
+        }
+    }
+}
+
+/// Whether the pattern names one table.
+fn is_one(pattern: &TablePattern) -> bool {
+    [&pattern.schema, &pattern.table].into_iter().all(|part| matches!(part, Part::Exact(_)))
+}
+
+/// Why a relation's changes never reach the log, and what to do.
+fn unlogged_because(relation: &Relation) -> Option<(&'static str, String)> {
+    match (relation.kind, relation.persistence) {
+        (Kind::View, _) => Some(("a view", "write the rule for the tables that it reads".into())),
+        (Kind::MaterializedView, _) => {
+            Some(("a materialized view", "write the rule for the tables that it reads".into()))
+        }
+        (Kind::ForeignTable, _) => {
+            Some(("a foreign table", "run walpurge beside the server that it comes from".into()))
+        }
+        (_, Persistence::Unlogged) => {
+            Some(("unlogged", format!("ALTER TABLE {} SET LOGGED;", relation.sql_name)))
+        }
+        (_, Persistence::Temporary) => {
+            Some(("temporary", "write the rule for a permanent table".into()))
+        }
+        (Kind::Table | Kind::Partitioned, Persistence::Permanent) => None,
+    }
+}
+
+/// The partitions that hold rows, at whatever depth.
+fn leaves<'a>(relations: &'a [Relation], whole: &Relation) -> Vec<&'a Relation> {
+    let mut inside = HashSet::from([whole.oid]);
+    // Children may come before their parents: until nothing is added.
+    loop {
+        let before = inside.len();
+        let children = relations.iter().filter(|r| r.parent.is_some_and(|p| inside.contains(&p)));
+        let children: Vec<_> = children.map(|relation| relation.oid).collect();
+        inside.extend(children);
+        if inside.len() == before {
+            break;
+        }
+    }
+    let is_leaf =
+        |relation: &&Relation| relation.kind != Kind::Partitioned && inside.contains(&relation.oid);
+    relations.iter().filter(is_leaf).collect()
+}
+
+/// What to write for `table` so that it means the partitions: a glob if they are called after the
+/// whole, as they mostly are.
+fn partitions(whole: &Relation, leaves: &[&Relation]) -> String {
+    let prefix = format!("{}_", whole.name);
+    let alike = |leaf: &&&Relation| leaf.schema == whole.schema && leaf.name.starts_with(&prefix);
+    let others: Vec<_> = leaves.iter().filter(|leaf| !alike(leaf)).collect();
+    if others.is_empty() {
+        let pattern = TablePattern {
+            schema: Part::Exact(whole.schema.clone().into_bytes()),
+            table: Part::Glob(vec![prefix.into_bytes(), Vec::new()]),
+        };
+        return toml_string(&pattern.to_string());
+    }
+    let mut listed: Vec<_> =
+        leaves.iter().take(LISTED_MAX).map(|leaf| toml_string(&displayed(leaf))).collect();
+    if leaves.len() > LISTED_MAX {
+        listed.push("…".to_owned());
+    }
+    format!("[{}]", listed.join(", "))
+}
+
+/// As a rule's `table` names it.
+fn displayed(relation: &Relation) -> String {
+    let part = |name: &str| Part::Exact(name.as_bytes().to_vec());
+    TablePattern { schema: part(&relation.schema), table: part(&relation.name) }.to_string()
+}
+
+fn toml_string(text: &str) -> String {
+    match text.contains('"') && !text.contains('\'') {
+        true => format!("'{text}'"),
+        false => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+    }
+}
+
+fn identity(relation: &Relation) -> String {
+    let key: Vec<_> =
+        relation.columns.iter().filter(|c| c.is_in_key).map(|c| c.name.as_str()).collect();
+    match relation.identity {
+        ReplicaIdentity::Full => "replica identity full".to_owned(),
+        ReplicaIdentity::Nothing => "replica identity nothing".to_owned(),
+        ReplicaIdentity::Default if key.is_empty() => "no primary key".to_owned(),
+        ReplicaIdentity::Index if key.is_empty() => "a replica identity without index".to_owned(),
+        ReplicaIdentity::Default => format!("replica identity: primary key {}", key.join(", ")),
+        ReplicaIdentity::Index => format!("replica identity: index on {}", key.join(", ")),
+    }
+}
+
+/// "UPDATE", "UPDATE or DELETE".
+fn named(ops: &[Op]) -> String {
+    let names: Vec<_> = ops.iter().map(|op| op.name().to_uppercase()).collect();
+    names.join(" or ")
+}
+
+#[cfg(test)]
+mod tests;

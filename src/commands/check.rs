@@ -1,0 +1,67 @@
+//! `check`: finds mistakes in the configuration and in what it points to.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use super::endpoints::{connect_config, redis_sink};
+use super::{Misconfigured, Outcome, load, style};
+use crate::check::{Finding, Summary, Targets, file, json, live, text};
+use crate::cli::{CheckArgs, Global};
+use crate::config::{Config, Loaded};
+use crate::postgres::ConnectConfig;
+use crate::sinks::redis::RedisConfig;
+
+pub(super) fn check(global: &Global, args: &CheckArgs) -> anyhow::Result<Outcome> {
+    let loaded = load(global)?;
+    let mut findings = file(&loaded);
+    if !args.offline {
+        findings.extend(look(&loaded)?);
+    }
+    let shown = match args.json {
+        true => json(&findings).context("cannot write JSON")?,
+        false => text(&findings, style(&std::io::stdout())),
+    };
+    let mut out = std::io::stdout().lock();
+    out.write_all(shown.as_bytes())
+        .and_then(|()| out.flush())
+        .context("cannot write to standard output")?;
+    Ok(outcome(&findings, args))
+}
+
+fn outcome(findings: &[Finding], args: &CheckArgs) -> Outcome {
+    let Summary { warning, failed, .. } = Summary::of(findings);
+    match failed > 0 || args.strict && warning > 0 {
+        true => Outcome::Failed,
+        false => Outcome::Done,
+    }
+}
+
+/// Asks the servers.
+fn look(loaded: &Loaded) -> anyhow::Result<Vec<Finding>> {
+    let (connect, sinks) = endpoints(&loaded.config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let postgres = &loaded.config.postgres;
+    let targets = Targets { postgres, connect: &connect, rules: &loaded.rules, sinks: &sinks };
+    let findings = runtime.block_on(live(targets));
+    // A lookup of a host's name cannot be interrupted, and nobody needs it any more.
+    runtime.shutdown_background();
+    Ok(findings)
+}
+
+/// What the configuration points to; everything that is wrong with it, together.
+fn endpoints(config: &Config) -> Result<(ConnectConfig, Vec<Arc<RedisConfig>>), Misconfigured> {
+    let connect = connect_config(&config.postgres);
+    let sinks: Vec<_> = config.redis.iter().map(redis_sink).collect();
+    let mut problems: Vec<String> =
+        connect.as_ref().err().map(ToString::to_string).into_iter().collect();
+    problems.extend(sinks.iter().filter_map(|sink| sink.as_ref().err()).map(ToString::to_string));
+    match (connect, sinks.into_iter().collect::<Result<_, _>>()) {
+        (Ok(connect), Ok(sinks)) => Ok((connect, sinks)),
+        _ => Err(Misconfigured::new(problems.join("\nerror: "))),
+    }
+}

@@ -1,0 +1,233 @@
+//! From the messages of the stream to actions of the plan.
+//!
+//! No I/O but logs: what was read comes in, what is to be done goes into the plan.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use tracing::{debug, error, warn};
+
+use crate::config::Visibility;
+use crate::decode::{Boundary, Event, dropped_change, wal2json};
+use crate::failpoint::Failpoint;
+use crate::lsn::Lsn;
+use crate::pipeline::{Plan, Urgency};
+use crate::postgres::quote::identifier;
+use crate::postgres::{Notice, PgError, PgErrorKind};
+use crate::rules::{Cause, Emission, Facts, Matcher, RuleId, RuleSet};
+
+/// Turns messages into actions.
+pub(super) struct Reader<'d> {
+    decoder: wal2json::Decoder,
+    matcher: &'d mut Matcher,
+    rules: Arc<RuleSet>,
+    visibility: Visibility,
+    /// Of the transaction that the stream is in.
+    open: Option<Facts>,
+    warned: Warned,
+}
+
+impl<'d> Reader<'d> {
+    pub(super) fn new(matcher: &'d mut Matcher, visibility: Visibility) -> Self {
+        let rules = Arc::clone(matcher.rules());
+        let (decoder, warned) = (wal2json::Decoder::default(), Warned::default());
+        Reader { decoder, matcher, rules, visibility, open: None, warned }
+    }
+
+    /// Whether the stream is in a transaction.
+    pub(super) fn is_in_transaction(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Takes one message of the output plugin. Answers with the end of the transaction that it
+    /// completes, if it does.
+    ///
+    /// # Errors
+    /// If the stream makes no sense, so that something might be lost by reading on.
+    pub(super) fn message(
+        &mut self,
+        start_lsn: Lsn,
+        data: &mut [u8],
+        plan: &mut Plan,
+    ) -> Result<Option<Lsn>, PgError> {
+        match self.decoder.decode(data) {
+            Ok(Event::Change(change)) => {
+                let Some(facts) = self.open else {
+                    return Err(senseless("a change outside of a transaction"));
+                };
+                let (rules, warned) = (&self.rules, &mut self.warned);
+                let mut taker = Taker { plan, rules, warned, facts, is_traced: is_traced() };
+                let table = (change.schema, change.table);
+                self.matcher.apply(&change, facts, |emission| taker.take(&emission, table));
+            }
+            Ok(Event::Begin(begin)) => {
+                if self.open.is_some() {
+                    return Err(senseless("a transaction within another"));
+                }
+                self.open = Some(begin_in(plan, &begin, self.visibility)?);
+            }
+            Ok(Event::Commit(commit)) => {
+                if self.open.take().is_none() {
+                    return Err(senseless("the end of no transaction"));
+                }
+                let end_lsn = commit.end_lsn.unwrap_or(start_lsn);
+                plan.commit(end_lsn);
+                return Ok(Some(end_lsn));
+            }
+            Ok(Event::Message(_)) => {}
+            Err(error) => {
+                let lsn = start_lsn.to_string();
+                error!(lsn, "an unreadable change ({error}); every rule's fallback runs");
+                self.everything(plan);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the place of a change that is too large to be read.
+    pub(super) fn oversized(&mut self, bytes: usize, plan: &mut Plan) {
+        error!(bytes, "a change is too large to be read; every rule's fallback runs");
+        self.everything(plan);
+    }
+
+    /// Takes what the server says in place of a change that it dropped.
+    pub(super) fn notice(&mut self, notice: &Notice, plan: &mut Plan) {
+        let Some(dropped) = dropped_change(&notice.message) else {
+            if self.warned.is_new_notice(&notice.message) {
+                warn!(notice = notice.message, "an unknown notice; every rule's fallback runs");
+            }
+            return self.everything(plan);
+        };
+        let table = format!("{}.{}", identifier(dropped.schema), identifier(dropped.table));
+        if self.warned.is_new_notice(&table) {
+            warn!(
+                table,
+                hint =
+                    format!("ALTER TABLE {table} REPLICA IDENTITY FULL; or give it a primary key"),
+                "wal2json drops updates and deletes of a table; its rules' fallbacks run"
+            );
+        }
+        let names = (dropped.schema.as_bytes(), dropped.table.as_bytes());
+        self.in_transaction(plan, |matcher, taker| {
+            matcher.table_fallback(names.0, names.1, Cause::Absent, |emission| {
+                taker.push(&emission);
+            });
+        });
+    }
+
+    /// Runs every rule's fallback: a change is not known.
+    fn everything(&mut self, plan: &mut Plan) {
+        self.in_transaction(plan, |matcher, taker| {
+            matcher.rules().all_fallbacks(Cause::Absent, |emission| taker.push(&emission));
+        });
+    }
+
+    /// Adds actions to the open transaction, or to one of their own.
+    fn in_transaction(&mut self, plan: &mut Plan, ask: impl FnOnce(&mut Matcher, &mut Taker<'_>)) {
+        if self.open.is_none() {
+            plan.begin(None);
+        }
+        let facts = self.open.unwrap_or_default();
+        let (rules, warned) = (&self.rules, &mut self.warned);
+        let mut taker = Taker { plan, rules, warned, facts, is_traced: is_traced() };
+        ask(self.matcher, &mut taker);
+        if self.open.is_none() {
+            // It has no position of its own; it is confirmed with what comes before it.
+            plan.commit(Lsn::ZERO);
+        }
+    }
+}
+
+fn begin_in(
+    plan: &mut Plan,
+    begin: &Boundary<'_>,
+    visibility: Visibility,
+) -> Result<Facts, PgError> {
+    let waits = visibility == Visibility::Wait && !Failpoint::ActEarly.is_set();
+    if waits && begin.xid.is_none() {
+        // Nobody could tell whether it is visible.
+        return Err(senseless("a transaction without its ID"));
+    }
+    plan.begin(begin.xid.filter(|_| waits));
+    Ok(Facts { xid: begin.xid, commit_lsn: begin.commit_lsn })
+}
+
+fn senseless(what: &str) -> PgError {
+    PgError::new(PgErrorKind::Protocol, format!("make sense of {what}"))
+}
+
+/// Whether each single invalidation is logged.
+fn is_traced() -> bool {
+    tracing::enabled!(tracing::Level::DEBUG)
+}
+
+/// Takes what rules ask for into the plan.
+struct Taker<'a> {
+    plan: &'a mut Plan,
+    rules: &'a RuleSet,
+    warned: &'a mut Warned,
+    facts: Facts,
+    is_traced: bool,
+}
+
+impl Taker<'_> {
+    /// Takes an action that a change of `table` asks for.
+    fn take(&mut self, emission: &Emission<'_>, table: (&[u8], &[u8])) {
+        if emission.fallback == Some(Cause::Absent) && self.warned.is_new_rule(emission.rule) {
+            let part = |name| identifier(&String::from_utf8_lossy(name));
+            let table = format!("{}.{}", part(table.0), part(table.1));
+            warn!(
+                rule = self.rules.rule(emission.rule).name,
+                hint =
+                    format!("ALTER TABLE {table} REPLICA IDENTITY FULL; walpurge check says more"),
+                "a rule needs a value that the log does not carry; its fallback runs each time"
+            );
+        }
+        self.push(emission);
+    }
+
+    fn push(&mut self, emission: &Emission<'_>) {
+        if self.is_traced {
+            debug!(
+                rule = self.rules.rule(emission.rule).name,
+                action = emission.action.verb.key(),
+                value = %String::from_utf8_lossy(emission.action.value),
+                fallback = emission.fallback.map(Cause::name),
+                xid = self.facts.xid,
+                commit_lsn = self.facts.commit_lsn.map(|lsn| lsn.to_string()),
+                "invalidate"
+            );
+        }
+        // Every update of a table may ask for the same scan.
+        let urgency = match emission.fallback {
+            Some(Cause::Absent) => Urgency::Paced,
+            _ => Urgency::Prompt,
+        };
+        self.plan.push(emission.sinks, emission.action, urgency);
+    }
+}
+
+/// What was warned of in this session, so that it is said once.
+#[derive(Default)]
+struct Warned {
+    rules: HashSet<RuleId>,
+    notices: HashSet<String>,
+}
+
+impl Warned {
+    /// What is remembered; beyond, nothing is said.
+    const MAX: usize = 1000;
+
+    fn is_new_rule(&mut self, rule: RuleId) -> bool {
+        !self.rules.contains(&rule) && Self::add(&mut self.rules, rule)
+    }
+
+    fn is_new_notice(&mut self, notice: &str) -> bool {
+        !self.notices.contains(notice) && Self::add(&mut self.notices, notice.to_owned())
+    }
+
+    fn add<T: Eq + Hash>(known: &mut HashSet<T>, new: T) -> bool {
+        known.len() < Self::MAX && known.insert(new)
+    }
+}
