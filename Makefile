@@ -8,6 +8,7 @@ CARGO ?= cargo
 DEMO ?= $(CARGO) run --quiet --package demo --
 BENCH ?= $(CARGO) run --quiet --release --package bench --
 ARGS ?=
+ONLY ?=
 
 # A fresh machine has no nextest.
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
@@ -34,9 +35,9 @@ check: ## Checks formatting, lints and the documentation's links.
 	@$(CARGO) clippy --quiet --workspace --all-targets -- --deny warnings
 	@RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --quiet --workspace --no-deps
 
-bench: install ## Measures throughput, latency and memory on this machine.
+bench: install ## Measures on this machine; ONLY=drain (huge, latency, idle) measures one thing.
 	@$(CARGO) build --quiet --release --package walpurge
-	@$(BENCH) $(ARGS)
+	@$(BENCH) $(ONLY) $(ARGS)
 
 install: ## Installs the servers that tests need, where they are missing (apt).
 	@scripts/install.sh

@@ -1,0 +1,130 @@
+//! Results: a Markdown table for people, raw figures for whoever wants to reckon.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::scenarios::Scenario;
+
+/// What one scenario has found.
+pub(crate) struct Section {
+    /// What was measured, in a sentence or two.
+    about: String,
+    rows: Vec<Row>,
+    /// Every single figure.
+    raw: Value,
+}
+
+struct Row {
+    measure: String,
+    result: String,
+    target: String,
+}
+
+/// A bound that a figure should keep.
+#[derive(Clone, Copy)]
+pub(crate) enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Section {
+    /// A section without rows yet.
+    pub(crate) fn new(about: String, raw: Value) -> Self {
+        Section { about, rows: Vec::new(), raw }
+    }
+
+    /// Adds a figure.
+    pub(crate) fn row(&mut self, measure: impl Into<String>, result: impl Into<String>) {
+        let (measure, result) = (measure.into(), result.into());
+        self.rows.push(Row { measure, result, target: String::new() });
+    }
+
+    /// Adds a figure that has a target.
+    pub(crate) fn judged(
+        &mut self,
+        measure: impl Into<String>,
+        figure: f64,
+        unit: &str,
+        target: Target,
+    ) {
+        let (sign, bound, is_met) = match target {
+            Target::AtLeast(bound) => ("≥", bound, figure >= bound),
+            Target::AtMost(bound) => ("≤", bound, figure <= bound),
+        };
+        let mark = if is_met { "✓" } else { "✗" };
+        self.rows.push(Row {
+            measure: measure.into(),
+            result: format!("**{figure:.2}{unit}**"),
+            target: format!("{sign} {bound}{unit} {mark}"),
+        });
+    }
+}
+
+/// All results so far.
+pub(crate) struct Report {
+    dir: PathBuf,
+    text: String,
+}
+
+impl Report {
+    /// Begins with what has to be known about the machine.
+    pub(crate) fn begin() -> Result<Self> {
+        let dir = directory()?;
+        std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        let cores = std::thread::available_parallelism()?;
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load = load.split_whitespace().next().unwrap_or("unknown").to_owned();
+        let redis = version(Command::new("redis-server").arg("--version"));
+        let client = version(Command::new("pg_recvlogical").arg("--version"));
+        let text = format!(
+            "# Measured\n\n\
+             {cores} processors, load {load} before the start; {client}; {redis}.\n\
+             Private servers; Postgres without fsync and autovacuum, Redis without persistence.\n"
+        );
+        Ok(Report { dir, text })
+    }
+
+    /// Adds a scenario's results, and keeps its raw figures.
+    pub(crate) fn add(&mut self, scenario: &Scenario, section: &Section) -> Result<()> {
+        let raw = json!({ "scenario": scenario.name, "results": section.raw });
+        let file = self.dir.join(format!("{}.json", scenario.name));
+        std::fs::write(&file, serde_json::to_string_pretty(&raw)? + "\n")?;
+
+        let about = &section.about;
+        write!(self.text, "\n## {}\n\n{about}\n\n", scenario.title)?;
+        self.text.push_str("| measure | result | target |\n|---|---:|---:|\n");
+        for Row { measure, result, target } in &section.rows {
+            writeln!(self.text, "| {measure} | {result} | {target} |")?;
+        }
+        Ok(())
+    }
+
+    /// Prints everything, and writes it beside the raw figures.
+    pub(crate) fn finish(self) -> Result<()> {
+        print!("{}", self.text);
+        let file = self.dir.join("results.md");
+        std::fs::write(&file, self.text).with_context(|| file.display().to_string())?;
+        eprintln!("written to {}", file.display());
+        Ok(())
+    }
+}
+
+/// `target/bench`: results belong to a machine and an hour, not into the repository.
+fn directory() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let target = program.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
+    Ok(target.map_or_else(std::env::temp_dir, Path::to_owned).join("bench"))
+}
+
+/// The first words of what a program says about its version.
+fn version(command: &mut Command) -> String {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map(|output| output.stdout).unwrap_or_default();
+    let text = String::from_utf8_lossy(&output).into_owned();
+    let words: Vec<_> = text.split_whitespace().take(3).collect();
+    if words.is_empty() { format!("{name} of unknown version") } else { words.join(" ") }
+}

@@ -1,0 +1,139 @@
+//! How fast does a backlog go, compared with a client that does nothing with it?
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use crate::bed::{Bed, Visibility};
+use crate::daemon::Daemon;
+use crate::recvlogical;
+use crate::report::{Section, Target};
+use crate::size;
+use crate::stats::{largest, list, median, smallest, thousands};
+
+/// Rows of one transaction.
+const ROWS_PER_TRANSACTION: u64 = 3;
+
+/// One run of walpurge over the backlog.
+pub(super) struct Drained {
+    pub(super) seconds: f64,
+    pub(super) cpu_seconds: f64,
+    pub(super) walsender_cpu_seconds: f64,
+    pub(super) peak_rss_mib: f64,
+}
+
+pub(super) fn run() -> Result<Section> {
+    let (changes, runs) = (size::CHANGES.get()?, size::RUNS.get()?);
+    // Whole transactions.
+    let changes = changes.next_multiple_of(ROWS_PER_TRANSACTION);
+    let bed = Bed::start(changes)?;
+    load(&bed)?;
+    let end_lsn = bed.end_lsn()?;
+    let options = recvlogical::plugin_options(&bed)?;
+
+    let (mut yardsticks, mut drained) = (Vec::new(), Vec::new());
+    let mut startups = Vec::new();
+    for run in 0..runs {
+        eprintln!("  run {} of {runs}", run + 1);
+        startups.push(recvlogical::startup_seconds(&bed, &options)?);
+        // The order alternates, so that a machine that slows down does not favour one.
+        for contender in [run % 2, (run + 1) % 2] {
+            if contender == 0 {
+                bed.copy_slot("bench_yardstick")?;
+                let yardstick = recvlogical::run(&bed, "bench_yardstick", &end_lsn, &options)?;
+                bed.drop_slot("bench_yardstick")?;
+                yardsticks.push(yardstick);
+            } else {
+                drained.push(drain(&bed, &end_lsn)?);
+            }
+        }
+    }
+    let startup = median(&startups);
+    let seconds: Vec<f64> = yardsticks.iter().map(|run| run.seconds - startup).collect();
+    ensure!(smallest(&seconds) > 0.0, "too few changes to measure: raise BENCH_CHANGES");
+
+    let count = changes as f64;
+    let yardstick_rates: Vec<f64> = seconds.iter().map(|seconds| count / seconds).collect();
+    let rates: Vec<f64> = drained.iter().map(|run| count / run.seconds).collect();
+    let ratios: Vec<f64> = rates.iter().zip(&yardstick_rates).map(|(a, b)| a / b).collect();
+    let per_million = |seconds: f64| seconds / count * 1e6;
+    let cpu: Vec<f64> = drained.iter().map(|run| per_million(run.cpu_seconds)).collect();
+    let walsender: Vec<f64> =
+        drained.iter().map(|run| per_million(run.walsender_cpu_seconds)).collect();
+    let yardstick_walsender: Vec<f64> =
+        yardsticks.iter().map(|run| per_million(run.walsender_cpu_seconds)).collect();
+    let cpu_ratios: Vec<f64> = cpu.iter().zip(&walsender).map(|(a, b)| a / b).collect();
+    let peaks: Vec<f64> = drained.iter().map(|run| run.peak_rss_mib).collect();
+
+    let mut section = Section::new(
+        format!(
+            "{} changes in transactions of {ROWS_PER_TRANSACTION} rows, one distinct cached key \
+             each; wal2json with the same options for both; visibility \"wait\"; {runs} paired \
+             runs, medians. From the stream's start to the last key's end; pg_recvlogical's start \
+             ({startup:.2} s) is taken off, too.",
+            thousands(count)
+        ),
+        json!({
+            "changes": changes, "startup_seconds": startups, "yardstick_rates": yardstick_rates,
+            "rates": rates, "ratios": ratios, "cpu_seconds_per_million": cpu,
+            "walsender_cpu_seconds_per_million": walsender,
+            "yardstick_walsender_cpu_seconds_per_million": yardstick_walsender,
+            "peak_rss_mib": peaks, "plugin_options": options,
+        }),
+    );
+    section.row("pg_recvlogical, changes/s", spread(&yardstick_rates));
+    section.row("walpurge, changes/s", spread(&rates));
+    section.row("ratio of each pair", list(&ratios, 2));
+    section.judged("median ratio", median(&ratios), "", Target::AtLeast(0.95));
+    section.row("walpurge, CPU seconds per million", format!("{:.2}", median(&cpu)));
+    section.row("its walsender, CPU seconds per million", format!("{:.2}", median(&walsender)));
+    section.row(
+        "pg_recvlogical's walsender, CPU seconds per million",
+        format!("{:.2}", median(&yardstick_walsender)),
+    );
+    section.judged("CPU, walpurge to its walsender", median(&cpu_ratios), "", Target::AtMost(0.4));
+    section.judged("walpurge, peak memory", largest(&peaks), " MiB", Target::AtMost(64.0));
+    Ok(section)
+}
+
+/// The median rate, and between which rates the runs lay: a wide range means a noisy machine.
+fn spread(rates: &[f64]) -> String {
+    let [median, low, high] = [median(rates), smallest(rates), largest(rates)].map(thousands);
+    format!("{median} ({low}–{high})")
+}
+
+/// Changes every item, a few in each transaction.
+fn load(bed: &Bed) -> Result<()> {
+    eprintln!("  loading {} changes", bed.items);
+    bed.sql.run("SET synchronous_commit = off")?;
+    bed.sql.run(&format!(
+        "DO $$ BEGIN
+             FOR n IN 0..{} - 1 BY {ROWS_PER_TRANSACTION} LOOP
+                 UPDATE items SET price = price + 1, updated_at = clock_timestamp()
+                     WHERE id >= n AND id < n + {ROWS_PER_TRANSACTION};
+                 COMMIT;
+             END LOOP;
+         END $$",
+        bed.items
+    ))?;
+    bed.sql.run("RESET synchronous_commit").map(drop)
+}
+
+/// Lets walpurge remove every item's key.
+pub(super) fn drain(bed: &Bed, end_lsn: &str) -> Result<Drained> {
+    let slot = "bench_walpurge";
+    bed.fill_keys()?;
+    bed.copy_slot(slot)?;
+    let mut daemon = Daemon::start(&bed.config(slot, Visibility::Wait))?;
+    let walsender = bed.walsender(slot)?;
+    bed.wait_drained(&mut daemon)?;
+    let drained = Drained {
+        seconds: daemon.following_for()?.as_secs_f64(),
+        cpu_seconds: daemon.cpu_seconds()?,
+        walsender_cpu_seconds: crate::process::cpu_seconds(walsender)?,
+        peak_rss_mib: daemon.peak_rss_mib()?,
+    };
+    bed.wait_confirmed(slot, end_lsn).with_context(|| daemon.report())?;
+    daemon.stop()?;
+    bed.drop_slot(slot)?;
+    Ok(drained)
+}

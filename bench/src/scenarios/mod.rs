@@ -1,0 +1,49 @@
+//! The scenarios. Another one is another file, and a line in [`SCENARIOS`].
+
+mod drain;
+mod huge;
+mod idle;
+mod latency;
+
+use anyhow::Result;
+
+use crate::report::Section;
+
+/// Something that is measured.
+pub(crate) struct Scenario {
+    /// Its name on the command line and of its file.
+    pub(crate) name: &'static str,
+    /// Its heading.
+    pub(crate) title: &'static str,
+    /// For the progress.
+    pub(crate) about: &'static str,
+    pub(crate) run: fn() -> Result<Section>,
+}
+
+/// All of them, in the order in which they run.
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "drain",
+        title: "Draining a backlog",
+        about: "small transactions that wait in the slot, beside pg_recvlogical",
+        run: drain::run,
+    },
+    Scenario {
+        name: "huge",
+        title: "One huge transaction",
+        about: "memory with a healthy and with a stalled Redis",
+        run: huge::run,
+    },
+    Scenario {
+        name: "latency",
+        title: "From the commit's reply to the key's end",
+        about: "one commit at a time, beside the application's own UNLINK",
+        run: latency::run,
+    },
+    Scenario {
+        name: "idle",
+        title: "Nothing to do",
+        about: "processor and memory of an idle daemon",
+        run: idle::run,
+    },
+];

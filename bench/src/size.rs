@@ -1,0 +1,38 @@
+//! How much is measured? Environment variables, so that a small machine can do less.
+
+use anyhow::{Context, Result, ensure};
+
+/// A size that can be given.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    name: &'static str,
+    default: u64,
+}
+
+/// Changes in the backlog: at least 5 s of work for pg_recvlogical.
+pub(crate) const CHANGES: Size = Size { name: "BENCH_CHANGES", default: 600_000 };
+
+/// Paired runs.
+pub(crate) const RUNS: Size = Size { name: "BENCH_RUNS", default: 5 };
+
+/// Rows of the one huge transaction.
+pub(crate) const HUGE: Size = Size { name: "BENCH_HUGE", default: 1_000_000 };
+
+/// Commits of each contender whose latency is measured.
+pub(crate) const COMMITS: Size = Size { name: "BENCH_COMMITS", default: 2_000 };
+
+/// Seconds of idleness.
+pub(crate) const IDLE: Size = Size { name: "BENCH_IDLE", default: 60 };
+
+impl Size {
+    /// Its value: a number above zero, in which `_` may part digits.
+    pub(crate) fn get(self) -> Result<u64> {
+        let Some(value) = std::env::var_os(self.name).filter(|value| !value.is_empty()) else {
+            return Ok(self.default);
+        };
+        let text = value.to_string_lossy().replace('_', "");
+        let number: u64 = text.parse().with_context(|| format!("{}={text:?}", self.name))?;
+        ensure!(number > 0, "{} must be above zero", self.name);
+        Ok(number)
+    }
+}
