@@ -1,6 +1,7 @@
 //! The daemon: connects, streams, and connects again, until it is told to stop.
 
 mod connect;
+mod flood;
 mod reader;
 mod session;
 

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::Settings;
 use super::connect::{Connected, Mode};
+use super::flood::Flood;
 use super::reader::Reader;
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
@@ -30,14 +31,6 @@ pub(super) enum Ended {
     Broken(PgError),
 }
 
-/// How far behind the server's end of WAL a stream must be for its reads to be spaced out.
-const BEHIND_BYTES: u64 = 1 << 20;
-
-/// The pause between reads while the stream is behind. The server writes every change to the
-/// socket by itself; to read them one by one would cost more than to decode them. At the fastest
-/// rate seen, a pause fills a part of the socket's buffer, so that the server is not held up.
-const READ_PAUSE: Duration = Duration::from_millis(1);
-
 /// A stream, and what its changes go through.
 pub(super) struct Session<'d> {
     stream: ReplicationStream,
@@ -45,8 +38,7 @@ pub(super) struct Session<'d> {
     dispatcher: &'d mut Dispatcher,
     reader: Reader<'d>,
     status: Status,
-    /// When to read again, if not at once.
-    pause: Option<Instant>,
+    flood: Flood,
 }
 
 /// What has been told to the server, and is to be.
@@ -79,7 +71,7 @@ impl<'d> Session<'d> {
                 sent_at: Instant::now(),
                 urgent: false,
             },
-            pause: None,
+            flood: Flood::new(Instant::now().into_std()),
         }
     }
 
@@ -95,6 +87,7 @@ impl<'d> Session<'d> {
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let has_room = self.dispatcher.plan().has_room();
+            let mut messages = 0;
             // In this order, so that a full stream delays neither the end, nor room for more, nor
             // a status update. Everything here is cancel safe.
             tokio::select! {
@@ -106,14 +99,9 @@ impl<'d> Session<'d> {
                     Heard::ShuttingDown => return Err(self.let_go().await),
                 },
                 _ = clock.tick() => self.send_status_if_due(has_room).await?, // 4. feedback
-                () = sleep_until(self.pause), if self.pause.is_some() => {  // 5. more to do
-                    self.pause = None;
-                }
-                read = self.stream.read(), if has_room && self.pause.is_none() => {
+                read = self.stream.read(), if has_room => {                  // 5. more to do
                     read?;
-                    if self.take_frames()? >= BEHIND_BYTES {
-                        self.pause = Some(Instant::now() + READ_PAUSE);
-                    }
+                    messages = self.take_frames()?;
                 }
             }
             self.dispatcher.dispatch();
@@ -121,19 +109,23 @@ impl<'d> Session<'d> {
             if self.status.urgent {
                 self.send_status().await?;
             }
+            if let Some(pause) = self.flood.pause_after(messages, Instant::now().into_std()) {
+                // Blocking, since the runtime would wake up for every single message.
+                std::thread::sleep(pause);
+            }
         }
     }
 
-    /// Takes the frames that have arrived, as long as there is room for their actions. Answers how
-    /// many bytes of WAL the last change is behind the server.
-    fn take_frames(&mut self) -> Result<u64, PgError> {
-        let mut behind_bytes = 0;
+    /// Takes the frames that have arrived, as long as there is room for their actions, and counts
+    /// them.
+    fn take_frames(&mut self) -> Result<usize, PgError> {
+        let mut count = 0;
         while self.dispatcher.plan().has_room() {
             let Some(frame) = self.stream.next_frame()? else { break };
+            count += 1;
             let plan = self.dispatcher.plan_mut();
             match frame {
-                Frame::XLogData { start_lsn, wal_end, data } => {
-                    behind_bytes = wal_end.0.saturating_sub(start_lsn.0);
+                Frame::XLogData { start_lsn, data, .. } => {
                     if let Some(end_lsn) = self.reader.message(start_lsn, data, plan)? {
                         self.status.received(end_lsn);
                     }
@@ -151,7 +143,7 @@ impl<'d> Session<'d> {
                 Frame::CopyDone | Frame::ReadyForQuery => return Err(self.stream.ended()),
             }
         }
-        Ok(behind_bytes)
+        Ok(count)
     }
 
     fn ask_for_visibility(&mut self) {
@@ -232,12 +224,6 @@ impl<'d> Session<'d> {
             },
             Err(error) => warn!("stopped without a last confirm: {error}"),
         }
-    }
-}
-
-async fn sleep_until(time: Option<Instant>) {
-    if let Some(time) = time {
-        tokio::time::sleep_until(time).await;
     }
 }
 
