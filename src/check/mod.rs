@@ -1,7 +1,7 @@
 //! Is everything as the daemon needs it, and what mends what is not?
 //!
 //! In: a configuration. Out: a list of [`Finding`]s, each good, to be known, or to be mended with
-//! the SQL or setting below it. [`file`] looks at the configuration alone; [`live`] also asks the
+//! the SQL or setting below it. [`file()`] looks at the configuration alone; [`live`] also asks the
 //! servers, and tries rather than asks where it can do so without a trace: a temporary slot, a
 //! Redis key of its own.
 //!

@@ -1,6 +1,6 @@
 //! From nothing to a running stream: connection, identity, slot, barrier.
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Settings;
 use crate::postgres::{
@@ -39,6 +39,7 @@ pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Conn
     let server = session.server_identity().await?;
     let host = session.host().clone();
     let nulls = session.certain_nulls(rules.tables()).await?;
+    warn_of_partitions(&mut session, rules).await?;
     let options = Wal2jsonOptions {
         tables: to_wal2json(&rules.tables().cloned().collect::<Vec<_>>()),
         message_prefixes: vec![HEARTBEAT_PREFIX.to_owned()],
@@ -63,6 +64,24 @@ pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Conn
     let barrier = Barrier::start(settings.connect.clone(), host, server, heartbeat);
     let nulls = (started.numerics == NumericFormat::Numbers).then_some(nulls);
     Ok(Connected { stream: started.stream, barrier, nulls })
+}
+
+/// A rule on a partitioned table sees nothing of partitions that no rule names.
+async fn warn_of_partitions(
+    session: &mut ReplicationSession,
+    rules: &RuleSet,
+) -> Result<(), PgError> {
+    let tables: Vec<_> = rules.tables().collect();
+    for table in session.unnamed_partitions(&tables).await? {
+        error!(
+            table,
+            hint = "name the partitions, new ones too, as in table = \"public.orders_*\"; \
+                    walpurge check says which",
+            "a rule names a partitioned table, whose changes come under its partitions' names: \
+             they invalidate nothing"
+        );
+    }
+    Ok(())
 }
 
 async fn ensure_slot(session: &mut ReplicationSession, settings: &Settings) -> Result<(), PgError> {

@@ -1,7 +1,9 @@
 //! What the catalog says of columns.
 
+use std::collections::BTreeSet;
+
 use super::error::PgError;
-use super::quote::literal;
+use super::quote::{identifier, literal};
 use super::session::ReplicationSession;
 use crate::rules::{Nulls, Part, TablePattern};
 
@@ -36,6 +38,43 @@ impl ReplicationSession {
             }
         }
         Ok(nulls)
+    }
+}
+
+/// The partitions that hold rows, each with the table that a rule names.
+const PARTITIONS: &str = "SELECT n.nspname, c.relname, leaf_n.nspname, leaf.relname \
+    FROM pg_catalog.pg_class c \
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    CROSS JOIN LATERAL pg_catalog.pg_partition_tree(c.oid) tree \
+    JOIN pg_catalog.pg_class leaf ON leaf.oid = tree.relid \
+    JOIN pg_catalog.pg_namespace leaf_n ON leaf_n.oid = leaf.relnamespace \
+    WHERE c.relkind = 'p' AND tree.isleaf";
+
+impl ReplicationSession {
+    /// The partitioned tables among these of which a partition is not: its changes come under its
+    /// own name, and so go unnoticed.
+    pub async fn unnamed_partitions(
+        &mut self,
+        tables: &[&TablePattern],
+    ) -> Result<BTreeSet<String>, PgError> {
+        let mut unnamed = BTreeSet::new();
+        let conditions: Vec<String> = tables.iter().copied().map(condition).collect();
+        if conditions.is_empty() {
+            return Ok(unnamed);
+        }
+        let query = format!("{PARTITIONS} AND ({})", conditions.join(" OR "));
+        let is_named = |schema: &str, table: &str| {
+            tables.iter().any(|pattern| pattern.matches(schema.as_bytes(), table.as_bytes()))
+        };
+        for row in self.command("read the partitions of the rules' tables", &query).await? {
+            let [Some(schema), Some(table), Some(leaf_schema), Some(leaf)] = row.as_slice() else {
+                continue;
+            };
+            if is_named(schema, table) && !is_named(leaf_schema, leaf) {
+                unnamed.insert(format!("{}.{}", identifier(schema), identifier(table)));
+            }
+        }
+        Ok(unnamed)
     }
 }
 

@@ -499,3 +499,27 @@ fn without_create_slot_a_missing_slot_is_waited_for() {
     world.sql("SELECT pg_create_logical_replication_slot('walpurge', 'wal2json')");
     world.wait_for_log("connected to Postgres again");
 }
+
+#[test]
+fn partitions_that_are_named_invalidate_and_unnamed_ones_are_complained_about() {
+    let sql =
+        "CREATE TABLE orders (id int, day date, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+        CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM ('2026-01-01') TO ('2026-02-01')";
+    let rule = "[[rule]]\ntable = \"public.orders\"\ndelete = [\"order:{id}\"]\n";
+    let mut world = World::new(sql, rule);
+    world.start();
+    world.wait_for_log("a rule names a partitioned table");
+    world.stop();
+    world.edit("\"public.orders\"", "[\"public.orders\", \"public.orders_*\"]");
+    world.start();
+    world.fill(&["order:1", "order:2"]);
+    world.sql("INSERT INTO orders VALUES (1, '2026-01-05')");
+    // A partition that is made while the daemon runs.
+    world.sql(
+        "CREATE TABLE orders_2 PARTITION OF orders FOR VALUES FROM ('2026-02-01') TO ('2026-03-01');
+         INSERT INTO orders VALUES (2, '2026-02-05')",
+    );
+    world.wait_gone(&["order:1", "order:2"]);
+    let complaints = world.log().matches("a rule names a partitioned table").count();
+    assert_eq!(complaints, 1, "{}", world.news());
+}
