@@ -1,10 +1,10 @@
 //! What the configuration says, without any network: above all, what happens where the exact keys
-//! cannot be known.
+//! cannot be known, and whether its rules do what their tests expect.
 
 use super::finding::{Finding, Findings, Group};
 use crate::action::Verb;
 use crate::config::Loaded;
-use crate::rules::{Coarse, rule_names};
+use crate::rules::{Coarse, RuleSpec, rule_names, run_tests};
 
 /// What `loaded` says.
 pub fn file(loaded: &Loaded) -> Vec<Finding> {
@@ -24,9 +24,10 @@ pub fn file(loaded: &Loaded) -> Vec<Finding> {
         ),
         _ => findings.ok(&loaded.source.name, counted),
     }
-    for (spec, name) in config.rules.iter().zip(rule_names(&config.rules)) {
+    let names = rule_names(&config.rules);
+    for (spec, name) in config.rules.iter().zip(&names) {
         if !spec.enabled {
-            findings.ok(rule(&name), "disabled");
+            findings.ok(rule(name), "disabled");
         }
     }
     for compiled in loaded.rules.rules() {
@@ -43,7 +44,33 @@ pub fn file(loaded: &Loaded) -> Vec<Finding> {
             );
         }
     }
+    for (spec, name) in config.rules.iter().zip(&names) {
+        tests(loaded, spec, &rule(name), &mut findings);
+    }
     findings.into_list()
+}
+
+/// What a rule's tests say of it.
+fn tests(loaded: &Loaded, spec: &RuleSpec, subject: &str, findings: &mut Findings) {
+    let verdicts = run_tests(spec, loaded.rules.sinks());
+    let passed = verdicts.iter().filter(|verdict| verdict.is_none()).count();
+    if passed > 0 {
+        let verb = if passed == 1 { "passes" } else { "pass" };
+        findings.ok(subject, format!("{} {verb}", count(passed, "test")));
+    }
+    for (number, (test, verdict)) in spec.tests.iter().zip(verdicts).enumerate() {
+        let Some(lines) = verdict else { continue };
+        let name = match &test.name {
+            Some(name) => format!("test `{name}`"),
+            None => format!("test {}", number + 1),
+        };
+        let line = loaded.source.line_of(&test.span);
+        let mut difference = "- expected, + came out:".to_owned();
+        for line in lines {
+            difference.push_str(&format!("\n{line}"));
+        }
+        findings.failed(subject, format!("{name} in line {line} fails"), difference);
+    }
 }
 
 /// A rule as the subject of a finding.

@@ -51,7 +51,8 @@ pub struct Finding {
     pub subject: String,
     /// What came of it. Never a secret, never a row's value.
     pub message: String,
-    /// The SQL or setting that mends it, ready to be run; may have several lines.
+    /// The SQL or setting that mends it, ready to be run, or what differs where a test of a rule
+    /// fails; may have several lines.
     pub hint: Option<String>,
 }
 

@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use super::endpoints::{connect_config, redis_sink};
 use super::{Misconfigured, Outcome, load, style};
-use crate::check::{Finding, Summary, Targets, file, json, live, text};
+use crate::check::{Finding, Group, Status, Summary, Targets, file, json, live, text};
 use crate::cli::{CheckArgs, Global};
 use crate::config::{Config, Loaded};
 use crate::postgres::ConnectConfig;
@@ -32,9 +32,15 @@ pub(super) fn check(global: &Global, args: &CheckArgs) -> anyhow::Result<Outcome
 
 fn outcome(findings: &[Finding], args: &CheckArgs) -> Outcome {
     let Summary { warning, failed, .. } = Summary::of(findings);
-    match failed > 0 || args.strict && warning > 0 {
-        true => Outcome::Failed,
-        false => Outcome::Done,
+    // A rule that fails its own test is a mistake in the configuration, whatever the servers say.
+    let is_mistake =
+        |found: &Finding| found.group == Group::Configuration && found.status == Status::Failed;
+    if findings.iter().any(is_mistake) {
+        Outcome::Misconfigured
+    } else if failed > 0 || args.strict && warning > 0 {
+        Outcome::Failed
+    } else {
+        Outcome::Done
     }
 }
 

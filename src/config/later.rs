@@ -17,7 +17,7 @@ pub(super) const REDIS: &[&str] = &["cluster", "mode", "sentinel"];
 
 /// `[[rule]]`.
 pub(super) const RULE: &[&str] =
-    &["bulk_above", "fallback_every", "lookup", "publish", "redelete_after", "test"];
+    &["bulk_above", "fallback_every", "lookup", "publish", "redelete_after"];
 
 /// `[rule.fallback]`.
 pub(super) const FALLBACK: &[&str] = &["publish"];

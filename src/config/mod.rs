@@ -19,6 +19,7 @@ mod postgres;
 mod redis;
 mod render;
 mod rule;
+mod rule_test;
 mod secret;
 mod table;
 

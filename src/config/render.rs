@@ -11,7 +11,7 @@ use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 
 use super::error::{ConfigError, count};
 use super::mask::Mask;
-use crate::problem::Problem;
+use crate::problem::{Problem, Span};
 
 /// A configuration file's name and text.
 #[derive(Clone)]
@@ -47,6 +47,11 @@ impl Source {
             byte: error.utf8_error().valid_up_to(),
         })?;
         Ok(Source { name: path.display().to_string(), text })
+    }
+
+    /// The line of `span`'s start, from 1.
+    pub fn line_of(&self, span: &Span) -> usize {
+        line_of(&self.text, span.start)
     }
 }
 
@@ -162,7 +167,7 @@ fn line_around(text: &str, offset: usize) -> Range<usize> {
 }
 
 /// The number of the line at `offset`, from 1.
-pub(super) fn line_of(text: &str, offset: usize) -> usize {
+fn line_of(text: &str, offset: usize) -> usize {
     let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
     before.iter().filter(|&&byte| byte == b'\n').count() + 1
 }

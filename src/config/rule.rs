@@ -4,6 +4,7 @@ use super::SinkNames;
 use super::entry::{Entry, pick};
 use super::filter;
 use super::later;
+use super::rule_test;
 use super::table::{Table, list};
 use crate::action::Verb;
 use crate::change::Op;
@@ -30,7 +31,9 @@ pub(super) fn read(root: &mut Table<'_>, sinks: &SinkNames) -> Vec<RuleSpec> {
 }
 
 fn read_rule(mut table: Table<'_>, sinks: &SinkNames) -> RuleSpec {
-    let name = table.entry("name").and_then(|entry| read_name(&entry));
+    let name = table
+        .entry("name")
+        .and_then(|entry| read_name(&entry, "leave it out for the table's name"));
     let enabled = table.entry("enabled").and_then(|entry| entry.boolean()).unwrap_or(true);
     let tables = read_tables(&mut table);
     let on = table.entry("on").and_then(|entry| read_on(&entry));
@@ -46,18 +49,32 @@ fn read_rule(mut table: Table<'_>, sinks: &SinkNames) -> RuleSpec {
     }
     let sinks = table.entry("sinks").and_then(|entry| read_sinks(&entry, sinks));
     let fallback = read_fallback(&mut table);
+    let tests = table.entry("test").map(|entry| rule_test::read(&entry, &tables));
     let span = table.span.clone();
     table.finish();
-    RuleSpec { span, name, enabled, tables, on, changed, conditions, templates, sinks, fallback }
+    RuleSpec {
+        span,
+        name,
+        enabled,
+        tables,
+        on,
+        changed,
+        conditions,
+        templates,
+        sinks,
+        fallback,
+        tests: tests.unwrap_or_default(),
+    }
 }
 
-fn read_name(entry: &Entry<'_>) -> Option<Text> {
+/// A name of the user's own, for a rule or a test.
+pub(super) fn read_name(entry: &Entry<'_>, instead: &str) -> Option<Text> {
     let name = entry.text()?;
     if name.value.trim().is_empty() || name.value.chars().any(char::is_control) {
         entry.problem_with_help(
-            "`rule.name` must be readable",
+            format!("`{}` must be readable", entry.path),
             "empty, or with control characters",
-            "leave it out for the table's name",
+            instead,
         );
         return None;
     }

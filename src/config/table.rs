@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::entry::Entry;
-use super::render::{Source, line_of};
+use super::render::Source;
 use crate::problem::{Problem, Span, nearest};
 
 /// What the walk through the document shares: the problems found so far.
@@ -48,7 +48,7 @@ impl<'a> Reader<'a> {
 
     /// The line of `span`'s start, from 1.
     pub(super) fn line_of(&self, span: &Span) -> usize {
-        line_of(&self.source.text, span.start)
+        self.source.line_of(span)
     }
 
     /// The directory that relative paths in the file are relative to: its own.

@@ -16,6 +16,7 @@ mod render;
 mod spec;
 mod table;
 mod template;
+mod test;
 
 pub use add_tables::to_wal2json;
 pub use compile::{Rule, RuleId, RuleSet, SinkId, Step, compile};
@@ -27,3 +28,4 @@ pub use render::Facts;
 pub use spec::{FallbackSpec, RULE_VERBS, RuleSpec, SinkSpec};
 pub use table::{Part, TablePattern};
 pub use template::{Template, TemplateError};
+pub use test::{Line, Outcome, RuleTest, TestRow, run_tests};

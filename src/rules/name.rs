@@ -47,6 +47,7 @@ mod tests {
             templates: Vec::new(),
             sinks: None,
             fallback: FallbackSpec::None,
+            tests: Vec::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! A rule as it was typed: what the configuration hands to the compiler.
 
 use super::condition::Condition;
+use super::test::RuleTest;
 use crate::action::{SinkKind, Verb};
 use crate::change::Op;
 use crate::problem::{Span, Text};
@@ -28,6 +29,8 @@ pub struct RuleSpec {
     pub sinks: Option<Vec<Text>>,
     /// `fallback`.
     pub fallback: FallbackSpec,
+    /// `[[rule.test]]`.
+    pub tests: Vec<RuleTest>,
 }
 
 /// What a rule's fallback consists of.

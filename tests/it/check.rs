@@ -282,3 +282,82 @@ fn mistakes_in_the_file_are_configuration() {
         assert!(output.stdout.is_empty());
     }
 }
+
+/// A rule with one test that passes and two that do not.
+const TESTED: &str = r#"
+[[rule]]
+name = "product"
+table = "public.products"
+delete = ["product:{id}", "product:slug:{slug}"]
+
+[[rule.test]]
+name = "a moved slug"
+op = "update"
+old = { id = 7, slug = "a" }
+new = { id = 7, slug = "b" }
+expect = ["delete product:7", "delete product:slug:a"]
+
+[[rule.test]]
+op = "delete"
+old = { id = 7 }
+expect = ["delete product:7"]
+
+[[rule.test]]
+op = "truncate"
+expect_fallback = true
+"#;
+
+#[test]
+fn tests_of_a_rule_show_what_came_out_and_what_was_expected() {
+    let (_dir, mut command) = nowhere(TESTED);
+    let output = command.arg("--offline").output().unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(78), "{out}");
+    assert_eq!(
+        out,
+        "Configuration\n\
+         ✓ config.toml: 1 rule and 1 sink\n\
+         ✓ rule product: falls back to delete_matching product:*\n\
+         ✓ rule product: falls back to delete_matching product:slug:*\n\
+         ✓ rule product: 1 test passes\n\
+         ✗ rule product: test `a moved slug` in line 11 fails\n  \
+         → - expected, + came out:\n    \
+         \u{20} delete product:7\n    \
+         \u{20} delete product:slug:a\n    \
+         + delete product:slug:b\n\
+         ✗ rule product: test 2 in line 18 fails\n  \
+         → - expected, + came out:\n    \
+         \u{20} delete product:7\n    \
+         + delete_matching product:* (fallback: absent)\n    \
+         + delete_matching product:slug:* (fallback: absent)\n\
+         \n\
+         4 ok, 0 warnings, 2 failed\n"
+    );
+    assert_eq!(command.arg("--json").status().unwrap().code(), Some(78));
+}
+
+#[test]
+fn tests_of_a_rule_run_while_it_is_disabled_and_pass_in_silence() {
+    let rules = TESTED
+        .replace("slug:a\"]", "slug:a\", \"delete product:slug:b\"]")
+        .replace("old = { id = 7 }", "old = { id = 7, slug = { null = true } }")
+        .replace("name = \"product\"", "name = \"product\"\nenabled = false");
+    let (_dir, mut command) = nowhere(&rules);
+    let output = command.arg("--offline").output().unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{out}");
+    assert!(out.contains("✓ rule product: disabled\n✓ rule product: 3 tests pass\n"), "{out}");
+}
+
+#[test]
+fn a_failing_test_of_a_rule_counts_as_configuration_beside_live_findings() {
+    let mut scene = Scene::new();
+    scene.edit(RULE, &TESTED.replace("public.products", "public.product"));
+    let found = scene.findings();
+    assert_eq!(found.code, 78);
+    let failed = found.list.iter().filter(|f| f.status == "failed" && f.subject == "rule product");
+    let messages: Vec<_> = failed.map(|finding| finding.message.as_str()).collect();
+    let moved = "test `a moved slug` in line 11 fails";
+    let absent = "test 2 in line 18 fails";
+    assert_eq!(messages, [moved, absent, "public.product: there is no such table"]);
+}
