@@ -66,6 +66,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Print the actions that wal2json lines would cause, without any network
     Explain(ExplainArgs),
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
 }
 
 /// Options of `run`.

@@ -5,6 +5,7 @@ mod endpoints;
 mod explain;
 mod logs;
 mod run;
+mod schema;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ pub fn execute(cli: Cli) -> Outcome {
         Command::Explain(args) => explain::explain(&cli.global, &args),
         Command::Run(args) => run::run(&cli.global, &args),
         Command::Check(args) => check::check(&cli.global, &args),
+        Command::Schema => schema::schema(),
     };
     result.unwrap_or_else(|error| match error.downcast_ref::<ConfigError>() {
         Some(error) => {

@@ -20,6 +20,7 @@ mod redis;
 mod render;
 mod rule;
 mod rule_test;
+mod schema;
 mod secret;
 mod table;
 
@@ -29,6 +30,7 @@ pub use error::ConfigError;
 pub use postgres::{Plugin, PostgresConfig, Visibility};
 pub use redis::RedisSinkConfig;
 pub use render::{Source, Style, render};
+pub use schema::schema;
 pub use secret::{Secret, SecretError};
 
 use crate::action::SinkKind;

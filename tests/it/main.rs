@@ -17,4 +17,5 @@ mod oracle;
 mod postgres;
 mod readme;
 mod redis_sink;
+mod schema;
 mod world;

@@ -1,0 +1,329 @@
+//! The configuration as a JSON Schema, for editors: what may be written where, and what it means.
+//!
+//! Written by hand like the walker that it describes; a test compares the keys that both know, the
+//! defaults with those of `config.toml.example`, and `config.schema.json` with what comes out
+//! here. It says no more than a schema can: that a template is well-formed, or that a sink exists,
+//! only the walker knows.
+
+use serde_json::{Map, Value, json};
+
+use crate::action::{SinkKind, Verb};
+use crate::change::Op;
+use crate::rules::RULE_VERBS;
+
+/// The schema, in draft 2020-12.
+pub fn schema() -> Value {
+    let mut root = section(
+        &["postgres", "redis", "rule"],
+        vec![
+            (
+                "state_dir",
+                "Where state will be kept over restarts; this version keeps none. Default: \
+                 $STATE_DIRECTORY.",
+                reference("text"),
+            ),
+            ("postgres", "How and where to read the write-ahead log.", postgres()),
+            ("redis", "Redis sinks: one section [redis.NAME] for each.", redis()),
+            (
+                "rule",
+                "Rules: which change of which table makes what stale.",
+                json!({ "type": "array", "minItems": 1, "items": rule() }),
+            ),
+        ],
+    );
+    root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    root["title"] = json!("walpurge's configuration");
+    root["$defs"] = json!({
+        "text": any_of([json!({ "type": "string" }), reference("elsewhere")]),
+        "elsewhere": elsewhere(),
+        "texts": json!({ "type": "array", "minItems": 1, "items": reference("text") }),
+        "condition": condition(),
+        "row": row(),
+    });
+    root
+}
+
+fn postgres() -> Value {
+    section(
+        &["url"],
+        vec![
+            (
+                "url",
+                "A URL, or libpq's words (\"host=… user=… dbname=…\"). It leads to the server \
+                 itself, past any pooler; the role needs LOGIN and REPLICATION.",
+                reference("text"),
+            ),
+            (
+                "slot",
+                "The replication slot. It keeps WAL in Postgres until everything in it has been \
+                 acted on.",
+                default(reference("text"), "walpurge"),
+            ),
+            ("plugin", "The slot's output plugin.", default(words(["wal2json"]), "wal2json")),
+            (
+                "create_slot",
+                "Whether `run` creates the slot if it is missing.",
+                default(json!({ "type": "boolean" }), true),
+            ),
+            (
+                "visibility",
+                "\"wait\": an action runs only when its transaction is visible to readers. \
+                 \"skip\": it runs at once; a reader may put an old row back into the cache, for \
+                 good.",
+                default(words(["wait", "skip"]), "wait"),
+            ),
+            (
+                "heartbeat",
+                "Writes a small message into the WAL so often, so that an idle database does not \
+                 hold WAL. \"0s\": never.",
+                default(reference("text"), "30s"),
+            ),
+        ],
+    )
+}
+
+fn redis() -> Value {
+    let sink = section(
+        &["url"],
+        vec![
+            (
+                "url",
+                "redis://HOST:PORT/DATABASE, rediss://… for TLS, or unix:///PATH.",
+                reference("text"),
+            ),
+            (
+                "prefix",
+                "Put before every key, pattern and tag key.",
+                default(reference("text"), ""),
+            ),
+            (
+                "tag_key",
+                "The key that belongs to a tag; `{tag}` stands for it, once.",
+                default(reference("text"), "tags:{tag}"),
+            ),
+            (
+                "tag_mode",
+                "What invalidating a tag does. \"members\": deletes the keys in the set at the \
+                 tag's key. \"version\": bumps the counter at the tag's key.",
+                default(words(["members", "version"]), "members"),
+            ),
+            (
+                "tls_root",
+                "For rediss://: a PEM file with a root certificate, beside the system's.",
+                reference("text"),
+            ),
+            ("tls_cert", "For rediss://: a PEM file with a client certificate.", reference("text")),
+            ("tls_key", "For rediss://: a PEM file with its key.", reference("text")),
+        ],
+    );
+    json!({ "type": "object", "minProperties": 1, "additionalProperties": sink })
+}
+
+fn rule() -> Value {
+    let ops = json!({ "type": "array", "minItems": 1, "items": words(Op::ALL.map(Op::name)) });
+    let mut keys = vec![
+        (
+            "name",
+            "Its name in logs and output. Default: the first table's name, then the same with \
+             \"#2\", \"#3\".",
+            reference("text"),
+        ),
+        ("enabled", "Whether the rule counts.", default(json!({ "type": "boolean" }), true)),
+        (
+            "table",
+            "Exact names with the schema, quotable as in SQL: public.\"a.b\". A `*` stands for \
+             any text. Several: a list.",
+            any_of([reference("text"), reference("texts")]),
+        ),
+        ("on", "Which operations count.", default(ops, json!(Op::ALL.map(Op::name)))),
+        (
+            "changed",
+            "Which updates count: those that change one of these columns, or one that `where` or \
+             a template uses. Default: all.",
+            reference("texts"),
+        ),
+        (
+            "where",
+            "Which rows count: the old one or the new one must match in every column. Default: \
+             all.",
+            json!({
+                "type": "object",
+                "minProperties": 1,
+                "additionalProperties": reference("condition"),
+            }),
+        ),
+    ];
+    keys.extend(verbs());
+    keys.extend([
+        (
+            "sinks",
+            "The sinks to act on. Default: every sink that can express the action.",
+            reference("texts"),
+        ),
+        (
+            "fallback",
+            "What runs where the exact keys cannot be known, as for TRUNCATE. \"none\": nothing.",
+            any_of([json!({ "const": "none" }), fallback()]),
+        ),
+        (
+            "test",
+            "What the rule has to make of one change; `walpurge check` tries it.",
+            json!({ "type": "array", "items": test() }),
+        ),
+    ]);
+    let mut rule = section(&["table"], keys);
+    let has = |(key, ..): &Key| json!({ "required": [key] });
+    rule["anyOf"] = verbs().iter().map(has).collect();
+    rule
+}
+
+fn fallback() -> Value {
+    let mut keys = vec![(
+        "derive",
+        "Whether the rule's own templates run with a `*` for each column.",
+        default(json!({ "type": "boolean" }), true),
+    )];
+    keys.extend(verbs());
+    section(&[], keys)
+}
+
+fn test() -> Value {
+    let expect = json!({ "type": "array", "items": reference("text") });
+    let mut test = section(
+        &["op"],
+        vec![
+            ("name", "What the test shows. Default: \"test 1\" and so on.", reference("text")),
+            ("op", "The operation.", words(Op::ALL.map(Op::name))),
+            (
+                "table",
+                "The table that changes, by its exact name. Default: the rule's first, if that is \
+                 no pattern.",
+                reference("text"),
+            ),
+            (
+                "old",
+                "What the stream carries of the old row, for an update and a delete.",
+                reference("row"),
+            ),
+            (
+                "new",
+                "What the stream carries of the new row, for an insert and an update.",
+                reference("row"),
+            ),
+            (
+                "expect",
+                "Every action that comes out, in any order: a verb, a space, and the value, as in \
+                 \"delete product:7\".",
+                expect,
+            ),
+            (
+                "expect_fallback",
+                "Whether the rule's fallback has to run; its actions need not be listed.",
+                default(json!({ "type": "boolean" }), false),
+            ),
+        ],
+    );
+    test["anyOf"] = json!([{ "required": ["expect"] }, { "required": ["expect_fallback"] }]);
+    test
+}
+
+/// What a rule and its fallback may ask for, out of what a sink of this version can do.
+fn verbs() -> Vec<Key> {
+    let able = RULE_VERBS.into_iter().filter(|&verb| SinkKind::Redis.supports(verb));
+    able.map(|verb| (verb.key(), about(verb), reference("texts"))).collect()
+}
+
+fn about(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Delete => {
+            "Keys to delete (UNLINK). `{column}` is the column's value, in the old row and in the \
+             new one."
+        }
+        Verb::DeleteMatching => "Patterns of keys to delete (SCAN and UNLINK, never KEYS).",
+        Verb::Bump | Verb::BumpMatching => "Counters to raise; they never repeat a value.",
+        Verb::Tag | Verb::TagMatching => "Tags to invalidate.",
+        Verb::PurgeKey => "Surrogate keys to purge.",
+        Verb::PurgePath => "Paths to purge.",
+    }
+}
+
+/// `{ env = … }` and its like, in place of a string.
+fn elsewhere() -> Value {
+    let text = || json!({ "type": "string", "minLength": 1 });
+    let mut places = section(
+        &[],
+        vec![
+            ("env", "An environment variable.", text()),
+            ("file", "A file, relative to this one; a newline at its end is dropped.", text()),
+            ("credential", "A systemd credential, $CREDENTIALS_DIRECTORY/NAME.", text()),
+        ],
+    );
+    exactly_one(&mut places);
+    places
+}
+
+/// What a column of `where` must be.
+fn condition() -> Value {
+    let mut operator = section(
+        &[],
+        vec![
+            ("not", "What the value must not be.", reference("condition")),
+            ("null", "Whether the value must be NULL.", json!({ "type": "boolean" })),
+            ("matches", "A pattern: `*` stands for any text, `?` for one byte.", reference("text")),
+        ],
+    );
+    exactly_one(&mut operator);
+    let list = json!({ "type": "array", "minItems": 1, "items": reference("condition") });
+    any_of([json!({ "type": ["string", "integer", "boolean"] }), list, operator])
+}
+
+/// A row of a test.
+fn row() -> Value {
+    let null = section(&["null"], vec![("null", "The value is NULL.", json!({ "const": true }))]);
+    let value = any_of([json!({ "type": ["string", "integer", "boolean"] }), null]);
+    json!({ "type": "object", "additionalProperties": value })
+}
+
+/// A key, what it means, and what it may be.
+type Key = (&'static str, &'static str, Value);
+
+/// A table that has no keys but these.
+fn section(required: &[&str], keys: Vec<Key>) -> Value {
+    let mut properties = Map::new();
+    for (key, description, mut value) in keys {
+        value["description"] = json!(description);
+        properties.insert(key.to_owned(), value);
+    }
+    let mut section = json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": properties,
+    });
+    if !required.is_empty() {
+        section["required"] = json!(required);
+    }
+    section
+}
+
+fn exactly_one(section: &mut Value) {
+    section["minProperties"] = json!(1);
+    section["maxProperties"] = json!(1);
+}
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/$defs/{name}") })
+}
+
+fn any_of<const N: usize>(choices: [Value; N]) -> Value {
+    json!({ "anyOf": choices.to_vec() })
+}
+
+/// One of a few words, or where the word is kept.
+fn words<const N: usize>(words: [&str; N]) -> Value {
+    any_of([json!({ "enum": words.to_vec() }), reference("elsewhere")])
+}
+
+fn default(mut value: Value, default: impl Into<Value>) -> Value {
+    value["default"] = default.into();
+    value
+}
