@@ -41,7 +41,7 @@ fn cases() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).unwrap();
     let mut cases: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     cases.sort();
-    assert!(cases.len() > 30, "only {} cases were found", cases.len());
+    assert!(cases.len() >= 80, "only {} cases were found", cases.len());
     cases
 }
 

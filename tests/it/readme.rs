@@ -7,6 +7,7 @@ use std::process::Command;
 use testkit::TestDir;
 use walpurge::action::Verb;
 use walpurge::config::{Source, Style, parse, render};
+use walpurge::rules::run_tests;
 use walpurge::sinks::redis::{RedisConfig, RedisOptions, least_acl};
 
 /// What stands around a block that is rules alone.
@@ -74,11 +75,20 @@ fn blocks(page: &Path, language: &str) -> Vec<Block> {
     blocks.into_iter().filter(|block| block.language == language).collect()
 }
 
+/// Without problems, and with rules that pass the tests beside them.
 #[track_caller]
 fn assert_loads(place: &str, text: &str) {
-    if let Err(problems) = parse(place, text) {
-        let source = Source { name: place.to_owned(), text: text.to_owned() };
-        panic!("{}", render(&source, &problems, Style::Plain));
+    let loaded = match parse(place, text) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            let source = Source { name: place.to_owned(), text: text.to_owned() };
+            panic!("{}", render(&source, &problems, Style::Plain));
+        }
+    };
+    for rule in &loaded.config.rules {
+        let verdicts = run_tests(rule, loaded.rules.sinks());
+        let lines: Vec<_> = verdicts.iter().flatten().flatten().map(ToString::to_string).collect();
+        assert!(lines.is_empty(), "{place}: a test of a rule fails:\n{}", lines.join("\n"));
     }
 }
 
