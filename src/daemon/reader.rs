@@ -17,6 +17,22 @@ use crate::postgres::quote::identifier;
 use crate::postgres::{Notice, PgError, PgErrorKind};
 use crate::rules::{Cause, Emission, Facts, Matcher, RuleId, RuleSet};
 
+/// Why a stream does not go on.
+#[derive(Debug)]
+pub(super) enum Interrupted {
+    /// It broke, or makes no sense.
+    ByError(PgError),
+    /// It has come to a table that is not known, which may be a new partition: it has to start
+    /// again with what the catalog says now.
+    ByNewTable,
+}
+
+impl From<PgError> for Interrupted {
+    fn from(error: PgError) -> Self {
+        Interrupted::ByError(error)
+    }
+}
+
 /// Turns messages into actions.
 pub(super) struct Reader<'d> {
     decoder: wal2json::Decoder,
@@ -44,18 +60,21 @@ impl<'d> Reader<'d> {
     /// completes, if it does.
     ///
     /// # Errors
-    /// If the stream makes no sense, so that something might be lost by reading on.
+    /// If something might be lost by reading on.
     pub(super) fn message(
         &mut self,
         start_lsn: Lsn,
         data: &mut [u8],
         plan: &mut Plan,
-    ) -> Result<Option<Lsn>, PgError> {
+    ) -> Result<Option<Lsn>, Interrupted> {
         match self.decoder.decode(data) {
             Ok(Event::Change(change)) => {
                 let Some(facts) = self.open else {
-                    return Err(senseless("a change outside of a transaction"));
+                    return Err(senseless("a change outside of a transaction").into());
                 };
+                if self.matcher.needs_catalog(change.schema, change.table) {
+                    return Err(Interrupted::ByNewTable);
+                }
                 let (rules, warned) = (&self.rules, &mut self.warned);
                 let mut taker = Taker { plan, rules, warned, facts, is_traced: is_traced() };
                 let table = (change.schema, change.table);
@@ -63,13 +82,13 @@ impl<'d> Reader<'d> {
             }
             Ok(Event::Begin(begin)) => {
                 if self.open.is_some() {
-                    return Err(senseless("a transaction within another"));
+                    return Err(senseless("a transaction within another").into());
                 }
                 self.open = Some(begin_in(plan, &begin, self.visibility)?);
             }
             Ok(Event::Commit(commit)) => {
                 if self.open.take().is_none() {
-                    return Err(senseless("the end of no transaction"));
+                    return Err(senseless("the end of no transaction").into());
                 }
                 let end_lsn = commit.end_lsn.unwrap_or(start_lsn);
                 plan.commit(end_lsn);
