@@ -8,7 +8,7 @@ use crate::postgres::{
     ReplicationSession, ReplicationStream, StartFailure, Wal2jsonOptions, Wal2jsonStream,
     connect_client, lacks_numerics,
 };
-use crate::rules::{Nulls, Partitions, RuleSet, to_wal2json};
+use crate::rules::{MESSAGE_PREFIX, Messages, Nulls, Partitions, RuleSet, to_wal2json};
 
 /// The slot's output plugin.
 const PLUGIN: &str = "wal2json";
@@ -49,7 +49,12 @@ pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Conn
             Some(_) => String::new(),
             None => to_wal2json(&tables.into_iter().cloned().collect::<Vec<_>>()),
         },
-        message_prefixes: vec![HEARTBEAT_PREFIX.to_owned()],
+        message_prefixes: match settings.messages {
+            Messages::Off => vec![HEARTBEAT_PREFIX.to_owned()],
+            Messages::Keys | Messages::All => {
+                vec![HEARTBEAT_PREFIX.to_owned(), MESSAGE_PREFIX.to_owned()]
+            }
+        },
         actions: Vec::new(),
     };
     let started = match settings.mode {

@@ -18,7 +18,7 @@ use session::Session;
 use crate::config::Visibility;
 use crate::pipeline::{Dispatcher, LaneSpec, Routes};
 use crate::postgres::{ConnectConfig, PgError, PgErrorKind};
-use crate::rules::{Matcher, RuleSet};
+use crate::rules::{Matcher, Messages, RuleSet};
 
 /// The first wait before connecting again.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
@@ -56,6 +56,8 @@ pub struct Settings {
     pub visibility: Visibility,
     /// The time between heartbeats.
     pub heartbeat: Option<Duration>,
+    /// What messages may ask for.
+    pub messages: Messages,
     /// For real, or not.
     pub mode: Mode,
 }

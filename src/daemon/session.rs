@@ -57,7 +57,7 @@ impl<'d> Session<'d> {
             stream: connected.stream,
             barrier: connected.barrier,
             dispatcher,
-            reader: Reader::new(matcher, settings.visibility),
+            reader: Reader::new(matcher, settings.visibility, settings.messages),
             status: Status {
                 mode: settings.mode,
                 received_lsn: Lsn::ZERO,

@@ -13,8 +13,8 @@ use crate::change::{CertainNulls, Change, Op};
 /// One action that a rule asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Emission<'a> {
-    /// The rule.
-    pub rule: RuleId,
+    /// The rule; `None` if a message asks for it.
+    pub rule: Option<RuleId>,
     /// Where the action is to be done.
     pub sinks: &'a [SinkId],
     /// What is to be done.
@@ -144,7 +144,7 @@ impl Matcher {
                 let renderer = Renderer { change, facts, escape };
                 let covered = renderer.render(&step.template, buffer, |value| {
                     let action = Action { verb: step.verb, value };
-                    emit(Emission { rule: id, sinks: &step.sinks, action, fallback: None });
+                    emit(Emission { rule: Some(id), sinks: &step.sinks, action, fallback: None });
                 });
                 if covered == Coverage::Partial {
                     coverage = Coverage::Partial;
