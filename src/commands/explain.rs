@@ -82,7 +82,12 @@ impl<W: Write> Explainer<W> {
             Event::Commit(_) => self.facts = Facts::default(),
             Event::Message(message) if message.prefix == MESSAGE_PREFIX.as_bytes() => {
                 let rules = Arc::clone(self.matcher.rules());
-                let mut lines = Lines::new(&rules, self.facts, &mut self.out);
+                // One that is not part of a transaction is one of its own, at its position.
+                let facts = match message.transactional {
+                    true => self.facts,
+                    false => Facts { xid: None, commit_lsn: message.lsn },
+                };
+                let mut lines = Lines::new(&rules, facts, &mut self.out);
                 rules.message(message.content, self.messages, |emission| {
                     lines.write("message", None, &emission);
                 })?;
