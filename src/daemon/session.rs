@@ -203,10 +203,12 @@ impl<'d> Session<'d> {
         timeout(patience, work).await.is_ok()
     }
 
-    /// Ends the stream at once, so that the next one finds the slot free.
-    pub(super) async fn leave(self) {
+    /// Ends the stream at once, so that the next one finds the slot free and repeats little.
+    pub(super) async fn leave(mut self) {
         // What cannot be ended in order ends with the connection.
-        let _ = self.stream.stop().await;
+        if self.send_status().await.is_ok() {
+            let _ = self.stream.stop().await;
+        }
     }
 
     /// Finishes what was received, confirms it and ends the stream. What the sinks do not take
