@@ -190,7 +190,10 @@ async fn snapshot(client: &tokio_postgres::Client) -> Result<bool, PgError> {
 }
 
 async fn relations(rules: &RuleSet, client: &tokio_postgres::Client) -> Vec<Finding> {
-    let wanted = |relation: &catalog::Relation| tables::is_wanted(rules, relation);
+    // A partition counts with the table that it is a part of.
+    let wanted = |relation: &catalog::Relation| {
+        relation.parent.is_some() || tables::is_wanted(rules, relation)
+    };
     let asking = async {
         let mut relations = catalog::relations(client).await?;
         catalog::read_columns(client, &mut relations, wanted).await?;

@@ -80,7 +80,10 @@ impl<'a> Examination<'a> {
             [] => {}
             [one] if is_one(pattern) => {
                 let carried = match one.kind {
-                    Kind::Partitioned => "its partitions are named too".to_owned(),
+                    Kind::Partitioned => {
+                        let leaves = leaves(self.relations, one).len();
+                        format!("partitioned: {} now", count(leaves, "partition"))
+                    }
                     _ => identity(one),
                 };
                 self.findings.ok(subject, format!("{}: {carried}", one.sql_name));
@@ -138,33 +141,15 @@ impl<'a> Examination<'a> {
         known && identity
     }
 
-    /// wal2json names the partition that holds a row, and never the whole.
-    fn partitioned(&mut self, whole: &Relation) -> bool {
-        let leaves = leaves(self.relations, whole);
-        let is_named =
-            |leaf: &&Relation| self.rule.tables.iter().any(|pattern| means(pattern, leaf));
-        let missed: Vec<_> = leaves.iter().copied().filter(|leaf| !is_named(leaf)).collect();
-        if missed.is_empty() && !leaves.is_empty() {
-            return true;
+    /// Its changes come under the names of its partitions, each with an identity of its own.
+    fn partitioned(&mut self, whole: &'a Relation) -> bool {
+        let mut all_good = self.columns(whole);
+        for leaf in leaves(self.relations, whole) {
+            if self.seen.insert(leaf.oid) {
+                all_good &= self.identity(leaf);
+            }
         }
-        let such = match missed.first() {
-            Some(leaf) => format!(
-                "as does {} ({} of {} not named)",
-                leaf.sql_name,
-                missed.len(),
-                leaves.len()
-            ),
-            None => "of which there is none yet".to_owned(),
-        };
-        self.findings.failed(
-            rule_subject(&self.rule.name),
-            format!(
-                "{} is partitioned: changes come under the names of its partitions, {such}",
-                whole.sql_name
-            ),
-            format!("name the partitions, new ones too: table = {}", partitions(whole, &leaves)),
-        );
-        false
+        all_good
     }
 
     /// Whether every column that the rule names is there.
@@ -314,27 +299,6 @@ fn leaves<'a>(relations: &'a [Relation], whole: &Relation) -> Vec<&'a Relation> 
     let is_leaf =
         |relation: &&Relation| relation.kind != Kind::Partitioned && inside.contains(&relation.oid);
     relations.iter().filter(is_leaf).collect()
-}
-
-/// What to write for `table` so that it means the partitions: a glob if they are called after the
-/// whole, as they mostly are.
-fn partitions(whole: &Relation, leaves: &[&Relation]) -> String {
-    let prefix = format!("{}_", whole.name);
-    let alike = |leaf: &&&Relation| leaf.schema == whole.schema && leaf.name.starts_with(&prefix);
-    let others: Vec<_> = leaves.iter().filter(|leaf| !alike(leaf)).collect();
-    if others.is_empty() {
-        let pattern = TablePattern {
-            schema: Part::Exact(whole.schema.clone().into_bytes()),
-            table: Part::Glob(vec![prefix.into_bytes(), Vec::new()]),
-        };
-        return toml_string(&pattern.to_string());
-    }
-    let mut listed: Vec<_> =
-        leaves.iter().take(LISTED_MAX).map(|leaf| toml_string(&displayed(leaf))).collect();
-    if leaves.len() > LISTED_MAX {
-        listed.push("…".to_owned());
-    }
-    format!("[{}]", listed.join(", "))
 }
 
 fn near_column(relation: &Relation, name: &str) -> String {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Outcome, load};
 use crate::cli::{ExplainArgs, Global};
 use crate::decode::{Event, wal2json};
-use crate::rules::{Emission, Facts, Matcher};
+use crate::rules::{Emission, Facts, MESSAGE_PREFIX, Matcher, Messages, RuleSet};
 
 /// One line of output. Others build on its keys and their order.
 #[derive(Serialize)]
@@ -33,6 +33,7 @@ pub(super) fn explain(global: &Global, args: &ExplainArgs) -> anyhow::Result<Out
     let mut explainer = Explainer {
         matcher: Matcher::new(Arc::new(loaded.rules)),
         decoder: wal2json::Decoder::default(),
+        messages: loaded.config.postgres.messages,
         facts: Facts::default(),
         out: BufWriter::new(io::stdout().lock()),
     };
@@ -52,6 +53,7 @@ pub(super) fn explain(global: &Global, args: &ExplainArgs) -> anyhow::Result<Out
 struct Explainer<W: Write> {
     matcher: Matcher,
     decoder: wal2json::Decoder,
+    messages: Messages,
     /// Of the transaction that began last.
     facts: Facts,
     out: BufWriter<W>,
@@ -78,35 +80,70 @@ impl<W: Write> Explainer<W> {
                 self.facts = Facts { xid: begin.xid, commit_lsn: begin.commit_lsn };
             }
             Event::Commit(_) => self.facts = Facts::default(),
+            Event::Message(message) if message.prefix == MESSAGE_PREFIX.as_bytes() => {
+                let rules = Arc::clone(self.matcher.rules());
+                // One that is not part of a transaction is one of its own, at its position.
+                let facts = match message.transactional {
+                    true => self.facts,
+                    false => Facts { xid: None, commit_lsn: message.lsn },
+                };
+                let mut lines = Lines::new(&rules, facts, &mut self.out);
+                rules.message(message.content, self.messages, |emission| {
+                    lines.write("message", None, &emission);
+                })?;
+                lines.end()?;
+            }
             Event::Message(_) => {}
             Event::Change(change) => {
-                let (rules, facts, out) =
-                    (Arc::clone(self.matcher.rules()), self.facts, &mut self.out);
+                let rules = Arc::clone(self.matcher.rules());
                 let schema = String::from_utf8_lossy(change.schema);
                 let table = format!("{schema}.{}", String::from_utf8_lossy(change.table));
-                let mut written = Ok(());
-                self.matcher.apply(&change, facts, |emission: Emission<'_>| {
-                    for &sink in emission.sinks {
-                        let line = Line {
-                            commit_lsn: facts.commit_lsn.map(|lsn| lsn.to_string()),
-                            xid: facts.xid,
-                            rule: Some(&rules.rule(emission.rule).name),
-                            table: Some(&table),
-                            op: change.op.name(),
-                            sink: &rules.sink(sink).name,
-                            action: emission.action.verb.key(),
-                            value: &String::from_utf8_lossy(emission.action.value),
-                            fallback: emission.fallback.map(|cause| cause.name()),
-                        };
-                        if written.is_ok() {
-                            written = write_line(out, &line);
-                        }
-                    }
+                let mut lines = Lines::new(&rules, self.facts, &mut self.out);
+                self.matcher.apply(&change, self.facts, |emission| {
+                    lines.write(change.op.name(), Some(&table), &emission);
                 });
-                written.context("cannot write to standard output")?;
+                lines.end()?;
             }
         }
         Ok(())
+    }
+}
+
+/// Writes what one input line asks for.
+struct Lines<'a, W> {
+    rules: &'a RuleSet,
+    facts: Facts,
+    out: &'a mut W,
+    written: io::Result<()>,
+}
+
+impl<'a, W: Write> Lines<'a, W> {
+    fn new(rules: &'a RuleSet, facts: Facts, out: &'a mut W) -> Self {
+        Lines { rules, facts, out, written: Ok(()) }
+    }
+
+    /// Writes a line for each of the emission's sinks, unless writing has failed before.
+    fn write(&mut self, op: &str, table: Option<&str>, emission: &Emission<'_>) {
+        for &sink in emission.sinks {
+            let line = Line {
+                commit_lsn: self.facts.commit_lsn.map(|lsn| lsn.to_string()),
+                xid: self.facts.xid,
+                rule: emission.rule.map(|rule| self.rules.rule(rule).name.as_str()),
+                table,
+                op,
+                sink: &self.rules.sink(sink).name,
+                action: emission.action.verb.key(),
+                value: &String::from_utf8_lossy(emission.action.value),
+                fallback: emission.fallback.map(|cause| cause.name()),
+            };
+            if self.written.is_ok() {
+                self.written = write_line(self.out, &line);
+            }
+        }
+    }
+
+    fn end(self) -> anyhow::Result<()> {
+        self.written.context("cannot write to standard output")
     }
 }
 

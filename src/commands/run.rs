@@ -75,6 +75,7 @@ fn settings(config: &PostgresConfig, mode: Mode) -> anyhow::Result<Settings> {
         create_slot: config.create_slot,
         visibility: config.visibility,
         heartbeat: config.heartbeat,
+        messages: config.messages,
         mode,
     })
 }

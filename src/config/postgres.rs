@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::entry::Entry;
 use super::secret::Secret;
 use super::table::Table;
+use crate::rules::Messages;
 
 /// How and where to read the write-ahead log.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct PostgresConfig {
     pub visibility: Visibility,
     /// `heartbeat`: the time between two; `None` is off.
     pub heartbeat: Option<Duration>,
+    /// `messages`: what messages may ask for.
+    pub messages: Messages,
 }
 
 /// The slot's output plugin.
@@ -63,6 +66,7 @@ pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig
         create_slot: true,
         visibility: Visibility::Wait,
         heartbeat: Some(Duration::from_secs(30)),
+        messages: Messages::Keys,
     };
     let Some(mut table) = table else {
         // Something else under that name has been reported as such.
@@ -95,6 +99,10 @@ pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig
     }
     if let Some(heartbeat) = table.entry("heartbeat").and_then(|entry| entry.duration()) {
         config.heartbeat = Some(heartbeat).filter(|heartbeat| !heartbeat.is_zero());
+    }
+    let words = [("keys", Messages::Keys), ("all", Messages::All), ("off", Messages::Off)];
+    if let Some(messages) = table.entry("messages").and_then(|entry| entry.one_of(&words)) {
+        config.messages = messages;
     }
     table.finish();
     config

@@ -78,6 +78,12 @@ fn postgres() -> Value {
                  hold WAL. \"0s\": never.",
                 default(reference("text"), "30s"),
             ),
+            (
+                "messages",
+                "What pg_logical_emit_message may ask for. \"keys\": exact values for delete, \
+                 bump and tags. \"all\": patterns for delete_matching too. \"off\": nothing.",
+                default(words(["keys", "all", "off"]), "keys"),
+            ),
         ],
     )
 }

@@ -43,10 +43,10 @@ fn messages(text: &str) -> Vec<String> {
 /// What differs between two configs; spans and texts as typed left out.
 fn postgres_and_redis(config: &Config) -> String {
     let redis = &config.redis[0];
-    let PostgresConfig { slot, plugin, create_slot, visibility, heartbeat, url: _ } =
+    let PostgresConfig { slot, plugin, create_slot, visibility, heartbeat, messages, url: _ } =
         &config.postgres;
     let RedisSinkConfig { prefix, tag_key, tag_mode, name: _, url: _, tls: _ } = redis;
-    let postgres = (slot, plugin, create_slot, visibility, heartbeat);
+    let postgres = (slot, plugin, create_slot, visibility, heartbeat, messages);
     format!("{postgres:?} {:?}", (prefix, tag_key, tag_mode))
 }
 
@@ -172,6 +172,7 @@ fn the_example_shows_the_defaults_of_the_code() {
         "derive",
         "enabled",
         "heartbeat",
+        "messages",
         "on",
         "plugin",
         "prefix",

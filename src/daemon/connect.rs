@@ -1,6 +1,6 @@
 //! From nothing to a running stream: connection, identity, slot, barrier.
 
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::Settings;
 use crate::postgres::{
@@ -8,7 +8,7 @@ use crate::postgres::{
     ReplicationSession, ReplicationStream, StartFailure, Wal2jsonOptions, Wal2jsonStream,
     connect_client, lacks_numerics,
 };
-use crate::rules::{Nulls, RuleSet, to_wal2json};
+use crate::rules::{MESSAGE_PREFIX, Messages, Nulls, Partitions, RuleSet, to_wal2json};
 
 /// The slot's output plugin.
 const PLUGIN: &str = "wal2json";
@@ -28,6 +28,8 @@ pub(super) struct Connected {
     pub(super) barrier: Barrier,
     /// Which NULLs to believe; `None`: all.
     pub(super) nulls: Option<Nulls>,
+    /// `None`: no rule names a partitioned table.
+    pub(super) partitions: Option<Partitions>,
 }
 
 /// Connects, makes sure of the slot, and starts the stream.
@@ -38,11 +40,21 @@ pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Conn
     let identity = session.identify_system().await?;
     let server = session.server_identity().await?;
     let host = session.host().clone();
-    let nulls = session.certain_nulls(rules.tables()).await?;
-    warn_of_partitions(&mut session, rules).await?;
+    let tables: Vec<_> = rules.tables().collect();
+    let nulls = session.certain_nulls(&tables).await?;
+    let partitions = session.partitions(&tables).await?;
     let options = Wal2jsonOptions {
-        tables: to_wal2json(&rules.tables().cloned().collect::<Vec<_>>()),
-        message_prefixes: vec![HEARTBEAT_PREFIX.to_owned()],
+        // The names of future partitions are unknown, and the list is fixed while it streams.
+        tables: match partitions {
+            Some(_) => String::new(),
+            None => to_wal2json(&tables.into_iter().cloned().collect::<Vec<_>>()),
+        },
+        message_prefixes: match settings.messages {
+            Messages::Off => vec![HEARTBEAT_PREFIX.to_owned()],
+            Messages::Keys | Messages::All => {
+                vec![HEARTBEAT_PREFIX.to_owned(), MESSAGE_PREFIX.to_owned()]
+            }
+        },
         actions: Vec::new(),
     };
     let started = match settings.mode {
@@ -63,25 +75,7 @@ pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Conn
     let heartbeat = settings.heartbeat.filter(|_| settings.mode == Mode::Live);
     let barrier = Barrier::start(settings.connect.clone(), host, server, heartbeat);
     let nulls = (started.numerics == NumericFormat::Numbers).then_some(nulls);
-    Ok(Connected { stream: started.stream, barrier, nulls })
-}
-
-/// A rule on a partitioned table sees nothing of partitions that no rule names.
-async fn warn_of_partitions(
-    session: &mut ReplicationSession,
-    rules: &RuleSet,
-) -> Result<(), PgError> {
-    let tables: Vec<_> = rules.tables().collect();
-    for table in session.unnamed_partitions(&tables).await? {
-        error!(
-            table,
-            hint = "name the partitions, new ones too, as in table = \"public.orders_*\"; \
-                    walpurge check says which",
-            "a rule names a partitioned table, whose changes come under its partitions' names: \
-             they invalidate nothing"
-        );
-    }
-    Ok(())
+    Ok(Connected { stream: started.stream, barrier, nulls, partitions })
 }
 
 async fn ensure_slot(session: &mut ReplicationSession, settings: &Settings) -> Result<(), PgError> {

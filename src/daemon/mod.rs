@@ -12,12 +12,13 @@ use tracing::{error, info, warn};
 
 pub use connect::Mode;
 use connect::{Connected, connect};
-use session::{Ended, Session};
+use reader::Interrupted;
+use session::Session;
 
 use crate::config::Visibility;
 use crate::pipeline::{Dispatcher, LaneSpec, Routes};
 use crate::postgres::{ConnectConfig, PgError, PgErrorKind};
-use crate::rules::{Matcher, RuleSet};
+use crate::rules::{Matcher, Messages, RuleSet};
 
 /// The first wait before connecting again.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
@@ -55,6 +56,8 @@ pub struct Settings {
     pub visibility: Visibility,
     /// The time between heartbeats.
     pub heartbeat: Option<Duration>,
+    /// What messages may ask for.
+    pub messages: Messages,
     /// For real, or not.
     pub mode: Mode,
 }
@@ -98,8 +101,12 @@ impl Daemon {
                 Ok(connected) => {
                     outage.connected();
                     match self.stream(connected, stop.as_mut()).await {
-                        Ended::Stopped => return Ok(()),
-                        Ended::Broken(error) => error,
+                        Ok(()) => return Ok(()),
+                        Err(Interrupted::ByError(error)) => error,
+                        Err(Interrupted::ByNewTable) => {
+                            info!("a new table: starting again with what the catalog says now");
+                            continue;
+                        }
                     }
                 }
                 Err(error) if is_final(&error) => return Err(error),
@@ -119,20 +126,20 @@ impl Daemon {
         &mut self,
         mut connected: Connected,
         stop: std::pin::Pin<&mut impl Future<Output = ()>>,
-    ) -> Ended {
+    ) -> Result<(), Interrupted> {
         let Daemon { settings, matcher, dispatcher } = self;
-        matcher.set_nulls(connected.nulls.take());
+        matcher.set_catalog(connected.nulls.take(), connected.partitions.take());
         let mut session = Session::new(connected, settings, matcher, dispatcher);
-        match session.follow(stop).await {
-            Ok(()) => {
-                session.stop(STOP_PATIENCE).await;
-                Ended::Stopped
-            }
-            Err(error) => {
-                self.dispatcher.plan_mut().disconnect();
-                Ended::Broken(error)
-            }
+        let ended = session.follow(stop).await;
+        match &ended {
+            Ok(()) => session.stop(STOP_PATIENCE).await,
+            Err(Interrupted::ByNewTable) => session.leave().await,
+            Err(Interrupted::ByError(_)) => {}
         }
+        if ended.is_err() {
+            self.dispatcher.plan_mut().disconnect();
+        }
+        ended
     }
 }
 

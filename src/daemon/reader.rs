@@ -15,7 +15,23 @@ use crate::lsn::Lsn;
 use crate::pipeline::{Plan, Urgency};
 use crate::postgres::quote::identifier;
 use crate::postgres::{Notice, PgError, PgErrorKind};
-use crate::rules::{Cause, Emission, Facts, Matcher, RuleId, RuleSet};
+use crate::rules::{Cause, Emission, Facts, MESSAGE_PREFIX, Matcher, Messages, RuleId, RuleSet};
+
+/// Why a stream does not go on.
+#[derive(Debug)]
+pub(super) enum Interrupted {
+    /// It broke, or makes no sense.
+    ByError(PgError),
+    /// It has come to a table that is not known, which may be a new partition: it has to start
+    /// again with what the catalog says now.
+    ByNewTable,
+}
+
+impl From<PgError> for Interrupted {
+    fn from(error: PgError) -> Self {
+        Interrupted::ByError(error)
+    }
+}
 
 /// Turns messages into actions.
 pub(super) struct Reader<'d> {
@@ -23,16 +39,21 @@ pub(super) struct Reader<'d> {
     matcher: &'d mut Matcher,
     rules: Arc<RuleSet>,
     visibility: Visibility,
+    messages: Messages,
     /// Of the transaction that the stream is in.
     open: Option<Facts>,
     warned: Warned,
 }
 
 impl<'d> Reader<'d> {
-    pub(super) fn new(matcher: &'d mut Matcher, visibility: Visibility) -> Self {
+    pub(super) fn new(
+        matcher: &'d mut Matcher,
+        visibility: Visibility,
+        messages: Messages,
+    ) -> Self {
         let rules = Arc::clone(matcher.rules());
         let (decoder, warned) = (wal2json::Decoder::default(), Warned::default());
-        Reader { decoder, matcher, rules, visibility, open: None, warned }
+        Reader { decoder, matcher, rules, visibility, messages, open: None, warned }
     }
 
     /// Whether the stream is in a transaction.
@@ -44,18 +65,21 @@ impl<'d> Reader<'d> {
     /// completes, if it does.
     ///
     /// # Errors
-    /// If the stream makes no sense, so that something might be lost by reading on.
+    /// If something might be lost by reading on.
     pub(super) fn message(
         &mut self,
         start_lsn: Lsn,
         data: &mut [u8],
         plan: &mut Plan,
-    ) -> Result<Option<Lsn>, PgError> {
+    ) -> Result<Option<Lsn>, Interrupted> {
         match self.decoder.decode(data) {
             Ok(Event::Change(change)) => {
                 let Some(facts) = self.open else {
-                    return Err(senseless("a change outside of a transaction"));
+                    return Err(senseless("a change outside of a transaction").into());
                 };
+                if self.matcher.needs_catalog(change.schema, change.table) {
+                    return Err(Interrupted::ByNewTable);
+                }
                 let (rules, warned) = (&self.rules, &mut self.warned);
                 let mut taker = Taker { plan, rules, warned, facts, is_traced: is_traced() };
                 let table = (change.schema, change.table);
@@ -63,19 +87,46 @@ impl<'d> Reader<'d> {
             }
             Ok(Event::Begin(begin)) => {
                 if self.open.is_some() {
-                    return Err(senseless("a transaction within another"));
+                    return Err(senseless("a transaction within another").into());
                 }
                 self.open = Some(begin_in(plan, &begin, self.visibility)?);
             }
             Ok(Event::Commit(commit)) => {
                 if self.open.take().is_none() {
-                    return Err(senseless("the end of no transaction"));
+                    return Err(senseless("the end of no transaction").into());
                 }
                 let end_lsn = commit.end_lsn.unwrap_or(start_lsn);
                 plan.commit(end_lsn);
                 return Ok(Some(end_lsn));
             }
-            Ok(Event::Message(_)) => {}
+            Ok(Event::Message(message)) => {
+                if message.prefix == MESSAGE_PREFIX.as_bytes() {
+                    let (content, transactional) = (message.content, message.transactional);
+                    let (rules, warned) = (&self.rules, &mut self.warned);
+                    if transactional != self.open.is_some() {
+                        return Err(senseless("a message in the wrong place").into());
+                    }
+                    // One that is not part of a transaction is one of its own, and visible.
+                    if !transactional {
+                        plan.begin(None);
+                    }
+                    let facts = self.open.unwrap_or_default();
+                    let mut taker = Taker { plan, rules, warned, facts, is_traced: is_traced() };
+                    let asked =
+                        rules.message(content, self.messages, |emission| taker.push(&emission));
+                    if let Err(error) = asked {
+                        let lsn = start_lsn.to_string();
+                        error!(
+                            lsn,
+                            "a message asks for what cannot be done, and is dropped: {error}"
+                        );
+                    }
+                    if !transactional {
+                        plan.commit(start_lsn);
+                        return Ok(Some(start_lsn));
+                    }
+                }
+            }
             Err(error) => {
                 if self.warned.is_new_notice(&error.to_string()) {
                     let lsn = start_lsn.to_string();
@@ -176,11 +227,14 @@ struct Taker<'a> {
 impl Taker<'_> {
     /// Takes an action that a change of `table` asks for.
     fn take(&mut self, emission: &Emission<'_>, table: (&[u8], &[u8])) {
-        if emission.fallback == Some(Cause::Absent) && self.warned.is_new_rule(emission.rule) {
+        if let Some(rule) = emission.rule
+            && emission.fallback == Some(Cause::Absent)
+            && self.warned.is_new_rule(rule)
+        {
             let part = |name| identifier(&String::from_utf8_lossy(name));
             let table = format!("{}.{}", part(table.0), part(table.1));
             warn!(
-                rule = self.rules.rule(emission.rule).name,
+                rule = emission.rule.map(|rule| self.rules.rule(rule).name.as_str()),
                 hint =
                     format!("ALTER TABLE {table} REPLICA IDENTITY FULL; walpurge check says more"),
                 "a rule needs a value that the log does not carry; its fallback runs each time"
@@ -192,7 +246,7 @@ impl Taker<'_> {
     fn push(&mut self, emission: &Emission<'_>) {
         if self.is_traced {
             debug!(
-                rule = self.rules.rule(emission.rule).name,
+                rule = emission.rule.map(|rule| self.rules.rule(rule).name.as_str()),
                 action = emission.action.verb.key(),
                 value = %String::from_utf8_lossy(emission.action.value),
                 fallback = emission.fallback.map(Cause::name),
@@ -246,7 +300,7 @@ mod tests {
     /// Reads lines as the plugin's messages, and says which one broke the stream.
     fn first_refused(lines: &[&str]) -> Option<usize> {
         let mut matcher = Matcher::new(Arc::new(RuleSet::default()));
-        let mut reader = Reader::new(&mut matcher, Visibility::Wait);
+        let mut reader = Reader::new(&mut matcher, Visibility::Wait, Messages::Keys);
         let mut plan = Plan::new(1, Box::new(|_, _, _| LaneId(0)));
         lines.iter().position(|line| {
             let mut line = line.as_bytes().to_vec();

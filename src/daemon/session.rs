@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::Settings;
 use super::connect::{Connected, Mode};
 use super::flood::Flood;
-use super::reader::Reader;
+use super::reader::{Interrupted, Reader};
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::pipeline::{Dispatcher, Plan};
@@ -24,12 +24,6 @@ const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(1);
 
 /// How long what is in flight may delay the server's shutdown.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
-
-/// How a stream ended.
-pub(super) enum Ended {
-    Stopped,
-    Broken(PgError),
-}
 
 /// A stream, and what its changes go through.
 pub(super) struct Session<'d> {
@@ -63,7 +57,7 @@ impl<'d> Session<'d> {
             stream: connected.stream,
             barrier: connected.barrier,
             dispatcher,
-            reader: Reader::new(matcher, settings.visibility),
+            reader: Reader::new(matcher, settings.visibility, settings.messages),
             status: Status {
                 mode: settings.mode,
                 received_lsn: Lsn::ZERO,
@@ -78,11 +72,11 @@ impl<'d> Session<'d> {
     /// Streams until `stop` completes.
     ///
     /// # Errors
-    /// When the stream breaks.
+    /// When the stream breaks, or has to be started again.
     pub(super) async fn follow(
         &mut self,
         mut stop: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<(), PgError> {
+    ) -> Result<(), Interrupted> {
         let mut clock = interval(STATUS_EVERY);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -96,7 +90,7 @@ impl<'d> Session<'d> {
                 () = self.dispatcher.turn() => {}                            // 2. room
                 answer = self.barrier.hear() => match answer {             // 3. visibility
                     Heard::Snapshot(snapshot) => self.dispatcher.plan_mut().show(snapshot),
-                    Heard::ShuttingDown => return Err(self.let_go().await),
+                    Heard::ShuttingDown => return Err(self.let_go().await.into()),
                 },
                 _ = clock.tick() => self.send_status_if_due(has_room).await?, // 4. feedback
                 read = self.stream.read(), if has_room => {                  // 5. more to do
@@ -118,7 +112,7 @@ impl<'d> Session<'d> {
 
     /// Takes the frames that have arrived, as long as there is room for their actions, and counts
     /// them.
-    fn take_frames(&mut self) -> Result<usize, PgError> {
+    fn take_frames(&mut self) -> Result<usize, Interrupted> {
         let mut count = 0;
         while self.dispatcher.plan().has_room() {
             let Some(frame) = self.stream.next_frame()? else { break };
@@ -139,8 +133,8 @@ impl<'d> Session<'d> {
                 }
                 Frame::Notice(notice) => self.reader.notice(&notice, plan),
                 Frame::Oversized { data_bytes, .. } => self.reader.oversized(data_bytes, plan),
-                Frame::Error(error) => return Err(self.stream.server_failed(error)),
-                Frame::CopyDone | Frame::ReadyForQuery => return Err(self.stream.ended()),
+                Frame::Error(error) => return Err(self.stream.server_failed(error).into()),
+                Frame::CopyDone | Frame::ReadyForQuery => return Err(self.stream.ended().into()),
             }
         }
         Ok(count)
@@ -207,6 +201,14 @@ impl<'d> Session<'d> {
             }
         };
         timeout(patience, work).await.is_ok()
+    }
+
+    /// Ends the stream at once, so that the next one finds the slot free and repeats little.
+    pub(super) async fn leave(mut self) {
+        // What cannot be ended in order ends with the connection.
+        if self.send_status().await.is_ok() {
+            let _ = self.stream.stop().await;
+        }
     }
 
     /// Finishes what was received, confirms it and ends the stream. What the sinks do not take

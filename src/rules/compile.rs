@@ -106,7 +106,8 @@ impl RuleSet {
     pub(super) fn fallback(&self, rule: RuleId, cause: Cause, emit: &mut impl FnMut(Emission<'_>)) {
         for coarse in &self.rule(rule).fallback {
             let action = coarse.action();
-            emit(Emission { rule, sinks: &coarse.sinks, action, fallback: Some(cause) });
+            let (rule, fallback) = (Some(rule), Some(cause));
+            emit(Emission { rule, sinks: &coarse.sinks, action, fallback });
         }
     }
 

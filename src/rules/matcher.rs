@@ -1,10 +1,11 @@
 //! Matching: from a change to the actions that rules ask for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::compile::{RuleId, RuleSet, SinkId};
 use super::fallback::Cause;
+use super::partitions::{Partitions, table_key, write_table_key};
 use super::render::{Coverage, Escape, Facts, Renderer};
 use crate::action::{Action, Verb};
 use crate::change::{CertainNulls, Change, Op};
@@ -12,8 +13,8 @@ use crate::change::{CertainNulls, Change, Op};
 /// One action that a rule asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Emission<'a> {
-    /// The rule.
-    pub rule: RuleId,
+    /// The rule; `None` if a message asks for it.
+    pub rule: Option<RuleId>,
     /// Where the action is to be done.
     pub sinks: &'a [SinkId],
     /// What is to be done.
@@ -29,8 +30,12 @@ const TABLES_MAX: usize = 65_536;
 /// Applies a rule set to changes, and keeps its memory from one to the next.
 pub struct Matcher {
     rules: Arc<RuleSet>,
-    /// By schema, a zero byte (which no name can hold), and table: the rules that name it.
-    tables: HashMap<Box<[u8]>, Box<[RuleId]>, foldhash::fast::RandomState>,
+    /// By [`table_key`].
+    tables: HashMap<Box<[u8]>, TableRules, foldhash::fast::RandomState>,
+    /// `None`: no rule names a partitioned table.
+    partitions: Option<Partitions>,
+    /// The tables for which the catalog was read again.
+    asked: HashSet<Box<[u8]>>,
     /// `None`: NULL is NULL.
     nulls: Option<Nulls>,
     table: Vec<u8>,
@@ -47,9 +52,7 @@ pub struct Nulls {
 impl Nulls {
     /// Believes the NULL of a column.
     pub fn believe(&mut self, schema: &[u8], table: &[u8], column: &[u8]) {
-        let mut key = Vec::new();
-        write_key(schema, table, &mut key);
-        self.tables.entry(key.into()).or_default().insert(column.into());
+        self.tables.entry(table_key(schema, table)).or_default().insert(column.into());
     }
 
     fn of(&self, key: &[u8]) -> &CertainNulls {
@@ -57,13 +60,18 @@ impl Nulls {
     }
 }
 
-/// What tables are told apart by.
-fn write_key(schema: &[u8], table: &[u8], key: &mut Vec<u8>) {
-    key.clear();
-    key.extend_from_slice(schema);
-    key.push(0);
-    key.extend_from_slice(table);
+/// The rules that a table's changes are for.
+#[derive(Debug, Default)]
+struct TableRules {
+    /// Those that name it, or what it is a partition of.
+    exact: Box<[RuleId]>,
+    /// Those that name a partitioned table to which it may have belonged: it is gone, so that
+    /// nobody can tell.
+    coarse: Box<[RuleId]>,
 }
+
+/// How many tables the catalog is read again for at most before it is read for one again.
+const ASKED_MAX: usize = 10_000;
 
 impl Matcher {
     /// A matcher for these rules.
@@ -71,15 +79,34 @@ impl Matcher {
         Matcher {
             rules,
             tables: HashMap::default(),
+            partitions: None,
+            asked: HashSet::new(),
             nulls: None,
             table: Vec::new(),
             buffer: Vec::new(),
         }
     }
 
-    /// Says which NULLs to believe; `None`: all.
-    pub fn set_nulls(&mut self, nulls: Option<Nulls>) {
+    /// Says what the catalog says: which NULLs to believe (`None`: all), and which tables are
+    /// partitions (`None`: no rule names a partitioned table).
+    pub fn set_catalog(&mut self, nulls: Option<Nulls>, partitions: Option<Partitions>) {
         self.nulls = nulls;
+        self.partitions = partitions;
+        self.tables.clear();
+    }
+
+    /// Whether the catalog is to be read again before a change of this table is applied: it may
+    /// be a new partition. Says so once for a table; one that is unknown after that is gone.
+    pub fn needs_catalog(&mut self, schema: &[u8], table: &[u8]) -> bool {
+        let Some(partitions) = &self.partitions else { return false };
+        write_table_key(schema, table, &mut self.table);
+        if partitions.knows(&self.table) || self.asked.contains(self.table.as_slice()) {
+            return false;
+        }
+        if self.asked.len() >= ASKED_MAX {
+            self.asked.clear();
+        }
+        self.asked.insert(self.table.as_slice().into())
     }
 
     /// The rules.
@@ -91,11 +118,12 @@ impl Matcher {
     /// configuration, the exact ones first, then the rule's fallback if they are not all.
     pub fn apply(&mut self, change: &Change<'_>, facts: Facts, mut emit: impl FnMut(Emission<'_>)) {
         self.remember(change.schema, change.table);
-        let Matcher { rules, tables, nulls, table, buffer } = self;
+        let Matcher { rules, tables, nulls, table, buffer, .. } = self;
         let certain = nulls.as_ref().map(|nulls| nulls.of(table));
         let (new, old) = (change.new.believing(certain), change.old.believing(certain));
         let change = &Change { new, old, ..*change };
-        for &id in tables.get(table.as_slice()).into_iter().flatten() {
+        let Some(named) = tables.get(table.as_slice()) else { return };
+        for &id in &named.exact {
             let rule = rules.rule(id);
             if !rule.ops.contains(change.op) {
                 continue;
@@ -116,7 +144,7 @@ impl Matcher {
                 let renderer = Renderer { change, facts, escape };
                 let covered = renderer.render(&step.template, buffer, |value| {
                     let action = Action { verb: step.verb, value };
-                    emit(Emission { rule: id, sinks: &step.sinks, action, fallback: None });
+                    emit(Emission { rule: Some(id), sinks: &step.sinks, action, fallback: None });
                 });
                 if covered == Coverage::Partial {
                     coverage = Coverage::Partial;
@@ -125,6 +153,9 @@ impl Matcher {
             if coverage == Coverage::Partial {
                 rules.fallback(id, Cause::Absent, &mut emit);
             }
+        }
+        for &id in &named.coarse {
+            rules.fallback(id, Cause::Absent, &mut emit);
         }
     }
 
@@ -137,21 +168,39 @@ impl Matcher {
         mut emit: impl FnMut(Emission<'_>),
     ) {
         self.remember(schema, table);
-        for &id in self.tables.get(self.table.as_slice()).into_iter().flatten() {
+        let Some(named) = self.tables.get(self.table.as_slice()) else { return };
+        for &id in named.exact.iter().chain(&named.coarse) {
             self.rules.fallback(id, cause, &mut emit);
         }
     }
 
     /// Makes sure that `self.table` names the table and `self.tables` knows its rules.
     fn remember(&mut self, schema: &[u8], table: &[u8]) {
-        write_key(schema, table, &mut self.table);
+        write_table_key(schema, table, &mut self.table);
         if self.tables.contains_key(self.table.as_slice()) {
             return;
         }
         if self.tables.len() >= TABLES_MAX {
             self.tables.clear();
         }
-        let rules = self.rules.rules_of(schema, table).collect();
-        self.tables.insert(self.table.as_slice().into(), rules);
+        let named = self.rules_of(schema, table);
+        self.tables.insert(self.table.as_slice().into(), named);
+    }
+
+    fn rules_of(&self, schema: &[u8], table: &[u8]) -> TableRules {
+        let mut exact: Vec<RuleId> = self.rules.rules_of(schema, table).collect();
+        let mut coarse = Vec::new();
+        if let Some(partitions) = &self.partitions {
+            let belongs = if partitions.knows(&self.table) { &mut exact } else { &mut coarse };
+            for (schema, table) in partitions.wholes_of(&self.table) {
+                belongs.extend(self.rules.rules_of(schema, table));
+            }
+        }
+        coarse.retain(|id| !exact.contains(id));
+        for rules in [&mut exact, &mut coarse] {
+            rules.sort_unstable();
+            rules.dedup();
+        }
+        TableRules { exact: exact.into(), coarse: coarse.into() }
     }
 }
