@@ -8,14 +8,13 @@ use tokio::time::timeout;
 use super::finding::{Finding, Findings, Group};
 use super::server::{Server, server};
 use super::slot::{Presence, not_tried, room, slot, try_plugin};
-use super::{ANSWER_TIMEOUT, Targets, catalog, tables};
+use super::{ANSWER_TIMEOUT, Targets, catalog, lookups, tables};
 use crate::config::Visibility;
 use crate::postgres::client::simple_query;
 use crate::postgres::{
     ConnectConfig, Encryption, OrdinaryConnection, PgError, PgErrorKind, ReplicationSession,
     connect_any, connect_client, server_identity,
 };
-use crate::rules::RuleSet;
 use crate::snapshot::Snapshot;
 
 /// Looks at the server, the slot, the barrier and the tables.
@@ -47,7 +46,7 @@ pub(super) async fn database(targets: Targets<'_>) -> Vec<Finding> {
     }
     barrier(targets, &client, &mut session, &mut findings).await;
     let mut found = findings.into_list();
-    found.extend(relations(targets.rules, &client).await);
+    found.extend(relations(targets, &client).await);
     found
 }
 
@@ -189,7 +188,8 @@ async fn snapshot(client: &tokio_postgres::Client) -> Result<bool, PgError> {
     Ok(text.is_some_and(|text| text.parse::<Snapshot>().is_ok()))
 }
 
-async fn relations(rules: &RuleSet, client: &tokio_postgres::Client) -> Vec<Finding> {
+async fn relations(targets: Targets<'_>, client: &tokio_postgres::Client) -> Vec<Finding> {
+    let rules = targets.rules;
     // A partition counts with the table that it is a part of.
     let wanted = |relation: &catalog::Relation| {
         relation.parent.is_some() || tables::is_wanted(rules, relation)
@@ -200,7 +200,13 @@ async fn relations(rules: &RuleSet, client: &tokio_postgres::Client) -> Vec<Find
         Ok(relations)
     };
     match bounded("read the catalog", asking).await {
-        Ok(relations) => tables::tables(rules, &relations),
+        Ok(relations) => {
+            let mut findings = Findings::new(Group::Tables);
+            let shapes = lookups::lookups(rules, targets.lookups, &mut findings).await;
+            let mut found = tables::tables(rules, &relations, &shapes);
+            found.extend(findings.into_list());
+            found
+        }
         Err(error) => {
             let mut findings = Findings::new(Group::Tables);
             findings.failed("tables", told(&error), error.hint());

@@ -12,6 +12,7 @@ mod catalog;
 mod database;
 mod file;
 mod finding;
+mod lookups;
 mod server;
 mod show;
 mod sinks;
@@ -41,6 +42,8 @@ pub struct Targets<'a> {
     pub postgres: &'a PostgresConfig,
     /// Its `url`, fetched.
     pub connect: &'a ConnectConfig,
+    /// Where lookups run.
+    pub lookups: &'a ConnectConfig,
     /// The rules.
     pub rules: &'a RuleSet,
     /// The sinks, in the order of the rule set's.

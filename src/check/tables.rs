@@ -7,9 +7,11 @@ use std::collections::{BTreeSet, HashSet};
 use super::catalog::{Column, Kind, Persistence, Relation, ReplicaIdentity};
 use super::file::{count, rule as rule_subject};
 use super::finding::{Finding, Findings, Group};
+use super::lookups::Shapes;
 use crate::change::Op;
 use crate::problem::nearest;
-use crate::rules::{Part, Rule, RuleSet, TablePattern};
+use crate::rules::lookup::Shape;
+use crate::rules::{Part, Rule, RuleId, RuleSet, TablePattern};
 
 /// How many names a hint lists.
 const LISTED_MAX: usize = 8;
@@ -20,11 +22,12 @@ pub(super) fn is_wanted(rules: &RuleSet, relation: &Relation) -> bool {
 }
 
 /// Looks at every rule. The relations are all there are; those that are wanted have columns.
-pub(super) fn tables(rules: &RuleSet, relations: &[Relation]) -> Vec<Finding> {
+pub(super) fn tables(rules: &RuleSet, relations: &[Relation], shapes: &Shapes) -> Vec<Finding> {
     let mut findings = Findings::new(Group::Tables);
-    for rule in rules.rules() {
-        let mut examination =
-            Examination { rule, relations, findings: &mut findings, seen: HashSet::new() };
+    for (at, rule) in rules.rules().iter().enumerate() {
+        let shape = shapes.get(&RuleId(at as u32));
+        let seen = HashSet::new();
+        let mut examination = Examination { rule, shape, relations, findings: &mut findings, seen };
         for pattern in &rule.tables {
             examination.pattern(pattern);
         }
@@ -39,6 +42,8 @@ fn means(pattern: &TablePattern, relation: &Relation) -> bool {
 /// One rule and everything that there is.
 struct Examination<'a> {
     rule: &'a Rule,
+    /// What its lookup gives, if that is known.
+    shape: Option<&'a Shape>,
     relations: &'a [Relation],
     findings: &'a mut Findings,
     /// What an earlier pattern of the rule meant too.
@@ -158,8 +163,12 @@ impl<'a> Examination<'a> {
         let falls_back = self.consequence("each change");
         let counts = "`changed` and `where` take each change for a match".to_owned();
         let mut all_good = true;
-        for (names, consequence) in [(rule.columns(), falls_back), (rule.filter_columns(), counts)]
-        {
+        let mut rendered = rule.columns();
+        if let (Some(lookup), Some(shape)) = (&rule.lookup, self.shape) {
+            let is_result = |name: &&[u8]| shape.columns.iter().any(|c| c.as_bytes() == *name);
+            rendered.extend(lookup.columns().filter(|name| !is_result(name)));
+        }
+        for (names, consequence) in [(rendered, falls_back), (rule.filter_columns(), counts)] {
             for name in names {
                 all_good &= self.column(relation, &String::from_utf8_lossy(name), &consequence);
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::endpoints::{connect_config, redis_sink};
+use super::endpoints::{connect_config, lookup_config, redis_sink};
 use super::{Misconfigured, Outcome, load, style};
 use crate::check::{Finding, Group, Status, Summary, Targets, file, json, live, text};
 use crate::cli::{CheckArgs, Global};
@@ -46,28 +46,41 @@ fn outcome(findings: &[Finding], args: &CheckArgs) -> Outcome {
 
 /// Asks the servers.
 fn look(loaded: &Loaded) -> anyhow::Result<Vec<Finding>> {
-    let (connect, sinks) = endpoints(&loaded.config)?;
+    let (connect, lookups, sinks) = endpoints(&loaded.config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     let postgres = &loaded.config.postgres;
-    let targets = Targets { postgres, connect: &connect, rules: &loaded.rules, sinks: &sinks };
+    let targets = Targets {
+        postgres,
+        connect: &connect,
+        lookups: &lookups,
+        rules: &loaded.rules,
+        sinks: &sinks,
+    };
     let findings = runtime.block_on(live(targets));
     // A lookup of a host's name cannot be interrupted, and nobody needs it any more.
     runtime.shutdown_background();
     Ok(findings)
 }
 
+/// Postgres, where lookups run, and the sinks.
+type Endpoints = (ConnectConfig, ConnectConfig, Vec<Arc<RedisConfig>>);
+
 /// What the configuration points to; everything that is wrong with it, together.
-fn endpoints(config: &Config) -> Result<(ConnectConfig, Vec<Arc<RedisConfig>>), Misconfigured> {
+fn endpoints(config: &Config) -> Result<Endpoints, Misconfigured> {
     let connect = connect_config(&config.postgres);
+    let lookups = lookup_config(&config.postgres);
     let sinks: Vec<_> = config.redis.iter().map(redis_sink).collect();
     let mut problems: Vec<String> =
         connect.as_ref().err().map(ToString::to_string).into_iter().collect();
     problems.extend(sinks.iter().filter_map(|sink| sink.as_ref().err()).map(ToString::to_string));
-    match (connect, sinks.into_iter().collect::<Result<_, _>>()) {
-        (Ok(connect), Ok(sinks)) => Ok((connect, sinks)),
+    if config.postgres.lookup_url.is_some() {
+        problems.extend(lookups.as_ref().err().map(ToString::to_string));
+    }
+    match (connect, lookups, sinks.into_iter().collect::<Result<_, _>>()) {
+        (Ok(connect), Ok(lookups), Ok(sinks)) => Ok((connect, lookups, sinks)),
         _ => Err(Misconfigured::new(problems.join("\nerror: "))),
     }
 }

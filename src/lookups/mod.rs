@@ -18,7 +18,8 @@ use tokio_postgres::error::SqlState;
 use tracing::{debug, error, warn};
 
 pub use pool::{CONNECTIONS_MAX, Connection, Pool, PoolError};
-pub use query::{LOCK_TIMEOUT, QueryError, STATEMENT_TIMEOUT, describe};
+use query::describe;
+pub use query::{LOCK_TIMEOUT, QueryError, STATEMENT_TIMEOUT, try_out};
 
 use crate::action::{Batch, Verb};
 use crate::rules::lookup::{Answer, Found, Input, Shape};

@@ -109,7 +109,7 @@ fn begin() -> String {
 ///
 /// # Errors
 /// If we may not, or the query makes no sense to the server.
-pub async fn describe(
+pub(super) async fn describe(
     connection: &mut Connection,
     statement: &Statement,
 ) -> Result<Shape, QueryError> {
@@ -118,7 +118,7 @@ pub async fn describe(
     let name = format!("walpurge_{:016x}", fastrand::u64(..));
     let work = async {
         let types = format!(
-            "{};\n{};\nSELECT pg_catalog.unnest(parameter_types)::text \
+            "{};\n{}\n;\nSELECT pg_catalog.unnest(parameter_types)::text \
              FROM pg_catalog.pg_prepared_statements WHERE name = '{name}';\nDEALLOCATE {name}",
             begin(),
             statement.prepare(&name)
@@ -143,6 +143,19 @@ pub async fn describe(
     };
     let asked = timeout(ANSWER_TIMEOUT, work).await;
     asked.unwrap_or_else(|_| Err(QueryError::Lost("no answer".to_owned())))
+}
+
+/// Learns the same, and asks for no row at all in the way in which rows are asked for.
+///
+/// # Errors
+/// As for a query of rows.
+pub async fn try_out(
+    connection: &mut Connection,
+    statement: &Statement,
+) -> Result<Shape, QueryError> {
+    let shape = describe(connection, statement).await?;
+    run(connection, statement, &shape, &[], 1, |_| Go::On).await?;
+    Ok(shape)
 }
 
 /// Asks for all of `inputs` in one statement, and calls `take` for each row.

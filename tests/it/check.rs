@@ -1,6 +1,7 @@
 //! `walpurge check`: what it finds on real servers, and whether what it advises mends it.
 
 mod database;
+mod lookups;
 mod sinks;
 mod tables;
 

@@ -35,7 +35,7 @@ fn found(rule: &str, relations: &[Relation]) -> Vec<(Status, String, String)> {
     let text = format!(
         "[postgres]\nurl = \"postgres://h/d\"\n[redis.c]\nurl = \"redis://h\"\n[[rule]]\n{rule}"
     );
-    let findings = tables(&parse("t", &text).unwrap().rules, relations);
+    let findings = tables(&parse("t", &text).unwrap().rules, relations, &Shapes::new());
     findings.into_iter().map(|f| (f.status, f.message, f.hint.unwrap_or_default())).collect()
 }
 
