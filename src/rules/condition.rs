@@ -115,7 +115,7 @@ impl Filter {
             || columns.iter().any(|column| match (change.old.get(column), change.new.get(column)) {
                 // An unknown old value may have been another one; and who knows neither value does
                 // not even know that there is such a column.
-                (Value::Absent, _) => true,
+                (Value::Absent | Value::Unclear, _) | (_, Value::Unclear) => true,
                 // What the new row leaves out did not change.
                 (_, Value::Absent) => false,
                 (old, new) => old != new,
@@ -131,7 +131,7 @@ impl Filter {
                     value => value,
                 };
                 match value {
-                    Value::Absent => true,
+                    Value::Absent | Value::Unclear => true,
                     Value::Null => condition.test.passes(None),
                     Value::Text(text) => condition.test.passes(Some(text)),
                 }

@@ -190,7 +190,8 @@ impl Renderer<'_> {
     /// A column's value in the image that the placeholder picks; `None` is NULL.
     ///
     /// A new value that the stream leaves out is unchanged TOAST, so the old one is the same. An
-    /// old value that it leaves out may have been anything.
+    /// old value that it leaves out may have been anything, and so may what it prints as null
+    /// instead of NaN.
     fn column(&self, name: &[u8], pick: Image, image: Image) -> Result<Option<&[u8]>, Missing> {
         let image = if pick == Image::Both { image } else { pick };
         let value = match (image, self.change.op) {
@@ -204,7 +205,7 @@ impl Renderer<'_> {
         match value {
             Value::Text(text) => Ok(Some(text)),
             Value::Null => Ok(None),
-            Value::Absent => Err(Missing::Absent),
+            Value::Absent | Value::Unclear => Err(Missing::Absent),
         }
     }
 
