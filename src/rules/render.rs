@@ -98,13 +98,17 @@ impl Renderer<'_> {
             Source::Column { name, image: pick, extent: Extent::Elements } => Some((name, *pick)),
             _ => None,
         });
-        let Some((name, pick)) = list else {
+        let list = match list {
+            Some((name, pick)) => self.column(name, pick, image)?,
+            None => None,
+        };
+        // A list that is NULL is one NULL, for which a default may stand in.
+        let Some(list) = list else {
             let start = buffer.len();
             self.segments(template, image, None, buffer)?;
             seen.emit_new(buffer, start, emit);
             return Ok(());
         };
-        let Some(list) = self.column(name, pick, image)? else { return Err(Missing::Null) };
         let mut outcome = Ok(());
         let parsed = elements::for_each(list, |element| {
             let start = buffer.len();
@@ -120,7 +124,7 @@ impl Renderer<'_> {
         parsed.map_err(|_| Missing::Absent).and(outcome)
     }
 
-    /// Appends one rendering; `element` stands in for the list.
+    /// Appends one rendering; `element` stands in for the list, if that is not NULL.
     fn segments(
         &self,
         template: &Template,
