@@ -46,6 +46,17 @@ impl Pattern {
     }
 }
 
+impl Pattern {
+    fn matches(&self, text: &[u8]) -> bool {
+        // A key in Redis is never taken for empty by `**`, which here stands for any text, too.
+        if text.is_empty() {
+            self.text.iter().all(|&byte| byte == b'*')
+        } else {
+            self.glob.matches(text)
+        }
+    }
+}
+
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
@@ -58,7 +69,7 @@ impl Test {
         match self {
             Test::Equals(text) => value == Some(text.as_slice()),
             Test::Null => value.is_none(),
-            Test::Matches(pattern) => value.is_some_and(|value| pattern.glob.matches(value)),
+            Test::Matches(pattern) => value.is_some_and(|value| pattern.matches(value)),
             Test::Any(tests) => tests.iter().any(|test| test.passes(value)),
             Test::Not(test) => !test.passes(value),
         }
