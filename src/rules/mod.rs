@@ -7,6 +7,8 @@ mod add_tables;
 mod compile;
 mod condition;
 mod elements;
+#[cfg(test)]
+mod evaluator_tests;
 mod fallback;
 mod filter;
 mod matcher;
