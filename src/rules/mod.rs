@@ -11,11 +11,14 @@ mod elements;
 mod evaluator_tests;
 mod fallback;
 mod filter;
+#[cfg(test)]
+mod hostile_text_tests;
 mod matcher;
 mod message;
 mod name;
 mod old_values;
 mod partitions;
+mod paths;
 mod render;
 mod spec;
 mod table;
