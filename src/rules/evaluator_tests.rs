@@ -266,7 +266,7 @@ fn template() -> impl Strategy<Value = Vec<Piece>> {
     prop::collection::vec(piece, 0..4).prop_filter_map("two lists", |pieces| {
         let is_list = |piece: &&Piece| matches!(piece, Piece::Column { elements: true, .. });
         (pieces.iter().filter(is_list).count() < 2)
-            .then(|| [vec![Piece::Text("key:")], pieces].concat())
+            .then(|| [vec![Piece::Text("Key:")], pieces].concat())
     })
 }
 

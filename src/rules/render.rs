@@ -1,9 +1,9 @@
 //! Rendering: from a template and a change to values.
 
-use std::borrow::Cow;
 use std::io::Write;
 
 use super::elements;
+use super::filter::Filter;
 use super::template::{Extent, Image, Placeholder, Segment, Source, Template, Variable};
 use crate::change::{Change, Op, Value};
 use crate::glob;
@@ -176,11 +176,27 @@ impl Renderer<'_> {
         if placeholder.filters.is_empty() {
             return self.push(value.ok_or(Missing::Null)?, buffer);
         }
-        let mut value = value.map(Cow::Borrowed);
+        let start = buffer.len();
+        let mut is_null = value.is_none();
+        buffer.extend_from_slice(value.unwrap_or_default());
         for filter in &placeholder.filters {
-            value = filter.apply(value).map_err(|_| Missing::Absent)?;
+            match filter {
+                Filter::Default(text) if is_null => {
+                    buffer.extend_from_slice(text);
+                    is_null = false;
+                }
+                _ if is_null => {}
+                filter => filter.apply(buffer, start).map_err(|_| Missing::Absent)?,
+            }
         }
-        self.push(&value.ok_or(Missing::Null)?, buffer)
+        if is_null {
+            return Err(Missing::Null);
+        }
+        if self.escape == Escape::Glob {
+            let text = buffer.split_off(start);
+            glob::escape(&text, buffer);
+        }
+        Ok(())
     }
 
     fn push(&self, value: &[u8], buffer: &mut Vec<u8>) -> Result<(), Missing> {
