@@ -35,11 +35,14 @@ impl Op {
 
 /// A column's value in one image of a row.
 ///
-/// *Absent* (the image does not say) is not `Null` (the image says NULL).
+/// *Absent* (the image does not say) is not `Null` (the image says NULL), and `Unclear` is neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     /// Not carried: unchanged TOAST, or an old value outside the replica identity.
     Absent,
+    /// Carried as null, which may be NULL, NaN or Infinity. Not known, and, other than unchanged
+    /// TOAST, no sign that the other image holds the same.
+    Unclear,
     /// SQL NULL.
     Null,
     /// The value's text, exactly as Postgres prints it.
@@ -58,7 +61,7 @@ pub struct Field {
 /// The columns of a table whose NULL is NULL.
 ///
 /// Where the plugin prints NaN and Infinity as null, that of a numeric or float column may be any
-/// of these, and so counts as absent.
+/// of these, and so is unclear.
 pub type CertainNulls = HashSet<Box<[u8]>>;
 
 /// One image of a row: the columns that the stream carries of it.
@@ -108,7 +111,7 @@ impl<'a> Row<'a> {
             None => {
                 let name = slice(self.line, &field.name);
                 let is_certain = self.certain.is_none_or(|certain| certain.contains(name));
-                if is_certain { Value::Null } else { Value::Absent }
+                if is_certain { Value::Null } else { Value::Unclear }
             }
             Some(range) => Value::Text(slice(self.line, range)),
         }

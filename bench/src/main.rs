@@ -1,4 +1,5 @@
-//! Benchmarks: the released program between a private Postgres and a private Redis.
+//! Benchmarks: the released program between a private Postgres and a private Redis; `rules` alone
+//! needs no server.
 //!
 //! `bench [SCENARIO]…` runs all scenarios, or those named; environment variables give the sizes
 //! ([`size`]). Results go to standard output and to `target/bench/`, progress to standard error.

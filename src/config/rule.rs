@@ -214,8 +214,7 @@ fn read_sinks(entry: &Entry<'_>, names: &SinkNames) -> Option<Vec<Text>> {
 }
 
 fn read_fallback(table: &mut Table<'_>) -> FallbackSpec {
-    let nothing_written =
-        FallbackSpec::Actions { derive: true, templates: Vec::new(), publish: None };
+    let nothing_written = FallbackSpec::default();
     let Some(entry) = table.entry("fallback") else { return nothing_written };
     if let Some(word) = entry.value.get_ref().as_str() {
         if word == "none" {

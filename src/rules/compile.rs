@@ -6,6 +6,7 @@ use super::condition::Filter;
 use super::fallback::{Cause, Coarse, Derived, derive, varies_plainly};
 use super::lookup::Lookup;
 use super::matcher::Emission;
+use super::paths;
 use super::spec::{FallbackSpec, PublishSpec, RuleSpec, SinkSpec};
 use super::table::TablePattern;
 use super::template::{Segment, Template, TemplateError};
@@ -241,7 +242,11 @@ impl Compiler<'_> {
         let mut steps = Vec::new();
         for (verb, text) in templates {
             let sinks = self.sinks_for(*verb, text);
-            match Template::parse(&text.value) {
+            let mut parsed = Template::parse(&text.value);
+            if let (Verb::PurgePath, Ok(template)) = (verb, &mut parsed) {
+                paths::encode(template);
+            }
+            match parsed {
                 Ok(template) if template.segments.is_empty() => {
                     let problem = Problem::new(text.span.clone(), "an empty template", "empty");
                     self.problems.push(problem.help("write what to invalidate: \"product:{id}\""));

@@ -47,6 +47,17 @@ impl Pattern {
     }
 }
 
+impl Pattern {
+    fn matches(&self, text: &[u8]) -> bool {
+        // A key in Redis is never taken for empty by `**`, which here stands for any text, too.
+        if text.is_empty() {
+            self.text.iter().all(|&byte| byte == b'*')
+        } else {
+            self.glob.matches(text)
+        }
+    }
+}
+
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
@@ -59,7 +70,7 @@ impl Test {
         match self {
             Test::Equals(text) => value == Some(text.as_slice()),
             Test::Null => value.is_none(),
-            Test::Matches(pattern) => value.is_some_and(|value| pattern.glob.matches(value)),
+            Test::Matches(pattern) => value.is_some_and(|value| pattern.matches(value)),
             Test::Any(tests) => tests.iter().any(|test| test.passes(value)),
             Test::Not(test) => !test.passes(value),
         }
@@ -130,7 +141,7 @@ impl Filter {
             match (change.old.get(column), change.new.get(column)) {
                 (Value::Absent, Value::Absent) => unknown,
                 // An unknown old value may have been another one.
-                (Value::Absent, _) => true,
+                (Value::Absent | Value::Unclear, _) | (_, Value::Unclear) => true,
                 // What the new row leaves out did not change.
                 (_, Value::Absent) => false,
                 (old, new) => old != new,
@@ -151,7 +162,7 @@ impl Filter {
                     value => value,
                 };
                 match value {
-                    Value::Absent => true,
+                    Value::Absent | Value::Unclear => true,
                     Value::Null => condition.test.passes(None),
                     Value::Text(text) => condition.test.passes(Some(text)),
                 }

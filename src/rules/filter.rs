@@ -15,9 +15,6 @@ const URL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').
 /// The same, with the slashes between segments kept.
 const PATH: &AsciiSet = &URL.remove(b'/');
 
-/// A filtered value; `None` is NULL.
-pub(super) type Filtered<'v> = Option<Cow<'v, [u8]>>;
-
 /// The value is not of the kind that a filter or `[]` reads: no date, no list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unreadable;
@@ -109,33 +106,63 @@ impl Filter {
         Ok(filter)
     }
 
-    /// The filtered value; `None` is NULL.
+    /// Filters the end of `text`, from `start`, in place: that costs no memory of its own except
+    /// where a filter has to look at its input while it writes.
     ///
     /// # Errors
     /// If the value is not of the kind that the filter reads.
-    pub(super) fn apply<'v>(
-        &self,
-        value: Option<Cow<'v, [u8]>>,
-    ) -> Result<Filtered<'v>, Unreadable> {
-        if let Filter::Default(text) = self {
-            return Ok(value.or_else(|| Some(Cow::Owned(text.clone()))));
+    pub(super) fn apply(&self, text: &mut Vec<u8>, start: usize) -> Result<(), Unreadable> {
+        let value = &text[start..];
+        match self {
+            Filter::Lower if value.is_ascii() => text[start..].make_ascii_lowercase(),
+            Filter::Upper if value.is_ascii() => text[start..].make_ascii_uppercase(),
+            Filter::Lower => {
+                let mapped = map_text(value, str::to_lowercase, <[u8]>::to_ascii_lowercase);
+                replace(text, start, &mapped);
+            }
+            Filter::Upper => {
+                let mapped = map_text(value, str::to_uppercase, <[u8]>::to_ascii_uppercase);
+                replace(text, start, &mapped);
+            }
+            Filter::Trim => {
+                text.truncate(start + value.trim_ascii_end().len());
+                let blank = text.len() - start - text[start..].trim_ascii_start().len();
+                text.drain(start..start + blank);
+            }
+            Filter::UrlEncode => encode(text, start, URL),
+            Filter::Path => encode(text, start, PATH),
+            Filter::Md5 => replace_by_hex(text, start, &Md5::digest(value)),
+            Filter::Sha1 => replace_by_hex(text, start, &Sha1::digest(value)),
+            Filter::Sha256 => replace_by_hex(text, start, &Sha256::digest(value)),
+            Filter::Crc32 => replace(text, start, crc32fast::hash(value).to_string().as_bytes()),
+            Filter::Base64 => replace(text, start, STANDARD.encode(value).as_bytes()),
+            Filter::First(count) => text.truncate(start + first_characters(value, *count).len()),
+            Filter::Date(format) => replace(text, start, &date(value, format).ok_or(Unreadable)?),
+            Filter::Default(_) => {}
         }
-        let Some(value) = value else { return Ok(None) };
-        Ok(Some(Cow::Owned(match self {
-            Filter::Lower => map_text(&value, str::to_lowercase, <[u8]>::to_ascii_lowercase),
-            Filter::Upper => map_text(&value, str::to_uppercase, <[u8]>::to_ascii_uppercase),
-            Filter::Trim => value.trim_ascii().to_vec(),
-            Filter::UrlEncode => percent_encode(&value, URL).to_string().into_bytes(),
-            Filter::Path => percent_encode(&value, PATH).to_string().into_bytes(),
-            Filter::Md5 => hex(&Md5::digest(&value)),
-            Filter::Sha1 => hex(&Sha1::digest(&value)),
-            Filter::Sha256 => hex(&Sha256::digest(&value)),
-            Filter::Crc32 => crc32fast::hash(&value).to_string().into_bytes(),
-            Filter::Base64 => STANDARD.encode(&value).into_bytes(),
-            Filter::First(count) => first_characters(&value, *count).to_vec(),
-            Filter::Date(format) => date(&value, format).ok_or(Unreadable)?,
-            Filter::Default(_) => return Ok(Some(value)),
-        })))
+        Ok(())
+    }
+}
+
+fn replace(text: &mut Vec<u8>, start: usize, by: &[u8]) {
+    text.truncate(start);
+    text.extend_from_slice(by);
+}
+
+fn replace_by_hex(text: &mut Vec<u8>, start: usize, digest: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    text.truncate(start);
+    for byte in digest {
+        text.extend([byte >> 4, byte & 15].map(|half| DIGITS[half as usize]));
+    }
+}
+
+fn encode(text: &mut Vec<u8>, start: usize, kept: &'static AsciiSet) {
+    let encoded = Cow::from(percent_encode(&text[start..], kept));
+    // Most values have nothing to encode.
+    if encoded.as_bytes() != &text[start..] {
+        let encoded = encoded.into_owned();
+        replace(text, start, encoded.as_bytes());
     }
 }
 
@@ -145,14 +172,6 @@ fn map_text(value: &[u8], text: fn(&str) -> String, bytes: fn(&[u8]) -> Vec<u8>)
         Ok(value) => text(value).into_bytes(),
         Err(_) => bytes(value),
     }
-}
-
-fn hex(digest: &[u8]) -> Vec<u8> {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    digest
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15].map(|half| DIGITS[half as usize]))
-        .collect()
 }
 
 /// Cuts between characters, or between bytes where the value is not UTF-8.
@@ -200,15 +219,19 @@ mod tests {
             None => (filter, None),
         };
         let filter = Filter::parse(name, argument).unwrap();
-        let filtered = filter.apply(Some(Cow::Borrowed(value.as_bytes())));
-        let filtered = filtered.map(|text| String::from_utf8(text.unwrap().into_owned()).unwrap());
-        assert_eq!(filtered.as_deref(), expected.as_ref().copied());
+        // What stands before the value stays as it is.
+        let mut text = [b"A b:", value.as_bytes()].concat();
+        let filtered = filter.apply(&mut text, 4).map(|()| String::from_utf8(text).unwrap());
+        let expected = expected.map(|value| format!("A b:{value}"));
+        assert_eq!(filtered, expected);
     }
 
     #[test]
     fn each_filter_does_what_its_name_says() {
         check("lower", "ÄBC", Ok("äbc"));
+        check("lower", "ABC", Ok("abc"));
         check("upper", "äbc", Ok("ÄBC"));
+        check("upper", "abc", Ok("ABC"));
         check("trim", " \ta b\n", Ok("a b"));
         check("urlencode", "a b/ä~*", Ok("a%20b%2F%C3%A4~%2A"));
         check("path", "a b/ä~", Ok("a%20b/%C3%A4~"));
@@ -242,21 +265,15 @@ mod tests {
     }
 
     #[test]
-    fn default_stands_in_for_null_only() {
-        let filter = Filter::parse("default", Some("x")).unwrap();
-        assert_eq!(filter.apply(None), Ok(Some(Cow::Borrowed(&b"x"[..]))));
-        assert_eq!(Filter::Lower.apply(None), Ok(None));
-    }
-
-    #[test]
     fn text_that_is_not_utf8_passes() {
         for (filter, expected) in [
             (Filter::First(1), &b"\xff"[..]),
             (Filter::Lower, b"\xffa"),
             (Filter::UrlEncode, b"%FFA"),
         ] {
-            let filtered = filter.apply(Some(Cow::Borrowed(b"\xffA")));
-            assert_eq!(filtered, Ok(Some(Cow::Borrowed(expected))));
+            let mut text = b"\xffA".to_vec();
+            assert_eq!(filter.apply(&mut text, 0), Ok(()));
+            assert_eq!(text, expected);
         }
     }
 }

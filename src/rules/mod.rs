@@ -8,14 +8,19 @@ mod bulk;
 mod compile;
 mod condition;
 mod elements;
+#[cfg(test)]
+mod evaluator_tests;
 mod fallback;
 mod filter;
+#[cfg(test)]
+mod hostile_text_tests;
 pub mod lookup;
 mod matcher;
 mod message;
 mod name;
 mod old_values;
 mod partitions;
+mod paths;
 mod render;
 mod spec;
 mod table;

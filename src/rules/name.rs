@@ -32,27 +32,11 @@ pub fn rule_names(rules: &[RuleSpec]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::problem::Text;
-    use crate::rules::FallbackSpec;
 
     fn rule(name: Option<&str>, tables: &[&str]) -> RuleSpec {
         let text = |value: &str| Text { value: value.to_owned(), span: 0..0 };
-        RuleSpec {
-            span: 0..0,
-            name: name.map(text),
-            enabled: true,
-            tables: tables.iter().copied().map(text).collect(),
-            on: None,
-            changed: None,
-            conditions: Vec::new(),
-            templates: Vec::new(),
-            publish: None,
-            lookup: None,
-            bulk_above: None,
-            sinks: None,
-            fallback: FallbackSpec::None,
-            fallback_every: None,
-            tests: Vec::new(),
-        }
+        let tables = tables.iter().copied().map(text).collect();
+        RuleSpec { name: name.map(text), tables, ..RuleSpec::default() }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Rendering: from a template and a change to values.
 
-use std::borrow::Cow;
 use std::io::Write;
 
 use super::elements;
+use super::filter::Filter;
 use super::template::{Extent, Image, Placeholder, Segment, Source, Template, Variable};
 use crate::change::{Change, Op, Value};
 use crate::glob;
@@ -99,13 +99,17 @@ impl Renderer<'_> {
             Source::Column { name, image: pick, extent: Extent::Elements } => Some((name, *pick)),
             _ => None,
         });
-        let Some((name, pick)) = list else {
+        let list = match list {
+            Some((name, pick)) => self.column(name, pick, image)?,
+            None => None,
+        };
+        // A list that is NULL is one NULL, for which a default may stand in.
+        let Some(list) = list else {
             let start = buffer.len();
             self.segments(template, image, None, buffer)?;
             seen.emit_new(buffer, start, emit);
             return Ok(());
         };
-        let Some(list) = self.column(name, pick, image)? else { return Err(Missing::Null) };
         let mut outcome = Ok(());
         let parsed = elements::for_each(list, |element| {
             let start = buffer.len();
@@ -121,7 +125,7 @@ impl Renderer<'_> {
         parsed.map_err(|_| Missing::Absent).and(outcome)
     }
 
-    /// Appends one rendering; `element` stands in for the list.
+    /// Appends one rendering; `element` stands in for the list, if that is not NULL.
     fn segments(
         &self,
         template: &Template,
@@ -197,11 +201,27 @@ impl Renderer<'_> {
         if placeholder.filters.is_empty() {
             return Ok(value.map(|value| self.push(value, buffer)).is_some());
         }
-        let mut value = value.map(Cow::Borrowed);
+        let start = buffer.len();
+        let mut is_null = value.is_none();
+        buffer.extend_from_slice(value.unwrap_or_default());
         for filter in &placeholder.filters {
-            value = filter.apply(value).map_err(|_| Missing::Absent)?;
+            match filter {
+                Filter::Default(text) if is_null => {
+                    buffer.extend_from_slice(text);
+                    is_null = false;
+                }
+                _ if is_null => {}
+                filter => filter.apply(buffer, start).map_err(|_| Missing::Absent)?,
+            }
         }
-        Ok(value.map(|value| self.push(&value, buffer)).is_some())
+        if is_null {
+            return Ok(false);
+        }
+        if self.escape == Escape::Glob {
+            let text = buffer.split_off(start);
+            glob::escape(&text, buffer);
+        }
+        Ok(true)
     }
 
     fn push(&self, value: &[u8], buffer: &mut Vec<u8>) {
@@ -214,7 +234,8 @@ impl Renderer<'_> {
     /// A column's value in the image that the placeholder picks; `None` is NULL.
     ///
     /// A new value that the stream leaves out is unchanged TOAST, so the old one is the same. An
-    /// old value that it leaves out may have been anything.
+    /// old value that it leaves out may have been anything, and so may what it prints as null
+    /// instead of NaN.
     fn column(&self, name: &[u8], pick: Image, image: Image) -> Result<Option<&[u8]>, Missing> {
         let image = if pick == Image::Both { image } else { pick };
         let value = match (image, self.change.op) {
@@ -228,7 +249,7 @@ impl Renderer<'_> {
         match value {
             Value::Text(text) => Ok(Some(text)),
             Value::Null => Ok(None),
-            Value::Absent => Err(Missing::Absent),
+            Value::Absent | Value::Unclear => Err(Missing::Absent),
         }
     }
 

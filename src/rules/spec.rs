@@ -43,6 +43,29 @@ pub struct RuleSpec {
     pub tests: Vec<RuleTest>,
 }
 
+/// A rule that does nothing, with every key at its default.
+impl Default for RuleSpec {
+    fn default() -> Self {
+        RuleSpec {
+            span: 0..0,
+            name: None,
+            enabled: true,
+            tables: Vec::new(),
+            on: None,
+            changed: None,
+            conditions: Vec::new(),
+            templates: Vec::new(),
+            publish: None,
+            lookup: None,
+            bulk_above: None,
+            sinks: None,
+            fallback: FallbackSpec::default(),
+            fallback_every: None,
+            tests: Vec::new(),
+        }
+    }
+}
+
 /// `publish = { channel = …, message = … }`.
 #[derive(Clone, Debug)]
 pub struct PublishSpec {
@@ -71,6 +94,12 @@ pub enum FallbackSpec {
 /// The verbs that a rule may name, in the order in which their actions come out.
 pub const RULE_VERBS: [Verb; 6] =
     [Verb::Delete, Verb::DeleteMatching, Verb::Bump, Verb::Tag, Verb::PurgeKey, Verb::PurgePath];
+
+impl Default for FallbackSpec {
+    fn default() -> Self {
+        FallbackSpec::Actions { derive: true, templates: Vec::new(), publish: None }
+    }
+}
 
 /// A configured sink, as far as rules are concerned.
 #[derive(Clone, Debug)]

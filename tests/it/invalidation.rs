@@ -398,6 +398,26 @@ fn fallbacks_that_every_update_asks_for_run_once_in_a_while() {
 }
 
 #[test]
+fn a_number_that_becomes_null_or_nan_counts_as_changed() {
+    let sql = "CREATE TABLE m (id int PRIMARY KEY, n numeric);
+        ALTER TABLE m REPLICA IDENTITY FULL;
+        INSERT INTO m VALUES (1, 5), (2, 5)";
+    let rule = r#"
+[[rule]]
+table = "public.m"
+changed = ["n"]
+delete = ["mmm:{id}"]
+"#;
+    let mut world = World::new(sql, rule);
+    world.start();
+    world.wait_confirmed();
+    world.fill(&["mmm:1", "mmm:2", "mmm:3"]);
+    world.sql("UPDATE m SET n = NULL WHERE id = 1; UPDATE m SET n = 'NaN' WHERE id = 2");
+    world.wait_gone(&["mmm:1", "mmm:2"]);
+    world.assert_cached(&["mmm:3"]);
+}
+
+#[test]
 fn nan_and_infinity_which_print_as_null_are_not_taken_for_it() {
     let sql = "CREATE DOMAIN ratio AS float8;
         CREATE TABLE m (id int PRIMARY KEY, f float8, n numeric, r ratio, t text)";

@@ -4,6 +4,7 @@ mod drain;
 mod huge;
 mod idle;
 mod latency;
+mod rules;
 
 use anyhow::Result;
 
@@ -45,5 +46,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         title: "Nothing to do",
         about: "processor and memory of an idle daemon",
         run: idle::run,
+    },
+    Scenario {
+        name: "rules",
+        title: "Decoding, matching and rendering",
+        about: "one update against few and many rules, without any server",
+        run: rules::run,
     },
 ];

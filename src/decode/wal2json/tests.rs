@@ -13,7 +13,7 @@ fn decoded(line: &str) -> String {
                 let column = |(name, value): (&[u8], Value<'_>)| match value {
                     Value::Text(text) => format!("{}={}", name.escape_ascii(), text.escape_ascii()),
                     Value::Null => format!("{} NULL", name.escape_ascii()),
-                    Value::Absent => unreachable!("a column that is listed is carried"),
+                    Value::Absent | Value::Unclear => unreachable!("a listed NULL is believed"),
                 };
                 row.iter().map(column).collect::<Vec<_>>().join(" ")
             };

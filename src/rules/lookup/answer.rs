@@ -47,7 +47,7 @@ impl Answer {
             let name = push(column);
             for image in [&mut *old, &mut *new] {
                 let value = match values.next() {
-                    None | Some(Value::Absent) => continue,
+                    None | Some(Value::Absent | Value::Unclear) => continue,
                     Some(Value::Null) => None,
                     Some(Value::Text(text)) => Some(push(text)),
                 };

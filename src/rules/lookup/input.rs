@@ -36,7 +36,7 @@ pub(super) fn write_head(change: &Change<'_>, facts: Facts, to: &mut Vec<u8>) {
 
 pub(super) fn write_value(value: Value<'_>, to: &mut Vec<u8>) {
     match value {
-        Value::Absent => to.push(ABSENT),
+        Value::Absent | Value::Unclear => to.push(ABSENT),
         Value::Null => to.push(NULL),
         Value::Text(text) => {
             to.push(TEXT);
@@ -90,7 +90,7 @@ impl<'a> Input<'a> {
     pub fn parameters(&self, count: usize) -> impl Iterator<Item = Option<&'a str>> + use<'a> {
         self.values().take(count).map(|value| match value {
             Value::Text(text) => std::str::from_utf8(text).ok(),
-            Value::Null | Value::Absent => None,
+            Value::Null | Value::Absent | Value::Unclear => None,
         })
     }
 }

@@ -128,8 +128,11 @@ impl Lookup {
             }
         }
         for column in &self.columns {
-            input::write_value(change.old.get(column), buffer);
-            input::write_value(change.new.get(column), buffer);
+            let (old, new) = (change.old.get(column), change.new.get(column));
+            // What is unclear must not be taken for unchanged.
+            let is_clear = ![old, new].contains(&Value::Unclear);
+            input::write_value(if is_clear { old } else { Value::Absent }, buffer);
+            input::write_value(if is_clear { new } else { Value::Absent }, buffer);
         }
         Asked::Lookup(coverage)
     }

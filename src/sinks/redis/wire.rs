@@ -243,6 +243,19 @@ mod tests {
         fn no_bytes_make_it_panic(input in "([*$:+-]?-?[0-9]{0,3}(\r\n)?|[^a]{0,3}){0,20}") {
             let _ = parse(input.as_bytes());
         }
+
+        #[test]
+        fn an_argument_is_one_whatever_it_holds(
+            args in prop::collection::vec(
+                prop::collection::vec(
+                    prop::sample::select(&b"a\r\n$*1-\0\xff \""[..]), 0..9), 1..5),
+        ) {
+            let mut request = Request::default();
+            request.simple(&args.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            let length = request.bytes().len();
+            let expected = Reply::Array(args.into_iter().map(Reply::Bulk).collect());
+            prop_assert_eq!(parse(request.bytes()), Ok(Some((expected, length))));
+        }
     }
 
     #[test]
