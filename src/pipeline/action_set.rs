@@ -26,6 +26,9 @@ const ACTION_BYTES: usize = 48;
 /// set of one action, which allocates nine times.
 const PAGE_BYTES: usize = 1024;
 
+/// How many bytes of values a page has held at most that is kept for reuse.
+const SPARE_PAGE_BYTES_MAX: usize = 128 << 10;
+
 /// Emptied pages that are kept for reuse.
 const SPARE_PAGES_MAX: usize = 4;
 
@@ -148,9 +151,9 @@ impl ActionSet {
         Some(page)
     }
 
-    /// Keeps an emptied page's memory for later, unless a rare giant made that large.
+    /// Keeps an emptied page's memory for later, unless long values made that large.
     pub(super) fn recycle(&mut self, mut page: Page) {
-        if self.spare.len() < SPARE_PAGES_MAX && page.batch.value_bytes() <= 2 * PAGE_BYTES_MAX {
+        if self.spare.len() < SPARE_PAGES_MAX && page.batch.value_bytes() <= SPARE_PAGE_BYTES_MAX {
             page.batch.clear();
             page.owners.clear();
             page.hashes.clear();

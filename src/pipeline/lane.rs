@@ -48,6 +48,31 @@ impl LanePlan {
         }
     }
 
+    /// Adds all of a transaction's actions, which it owns already, and empties their set. Calls
+    /// `mark` with the positions that stand for all of them.
+    pub(super) fn absorb(
+        &mut self,
+        progress: &mut Progress,
+        actions: &mut ActionSet,
+        txn: TxnId,
+        mut mark: impl FnMut(Position),
+    ) {
+        if let LanePlan::Prompt(lane) = self
+            && lane.waiting.is_empty()
+            && !actions.is_empty()
+        {
+            std::mem::swap(&mut lane.waiting, actions);
+            return mark(lane.position());
+        }
+        while let Some(page) = actions.take() {
+            for action in page.batch.iter() {
+                mark(self.put(progress, action, txn));
+                progress.finish(txn);
+            }
+            actions.recycle(page);
+        }
+    }
+
     /// The next batch, if the lane is idle.
     pub(super) fn take(&mut self, now: impl FnOnce() -> Instant) -> Option<Batch> {
         match self {
@@ -120,7 +145,11 @@ pub(super) struct PromptLane {
 impl PromptLane {
     fn put(&mut self, progress: &mut Progress, action: Action<'_>, txn: TxnId) -> Position {
         put(progress, &mut self.waiting, action, txn);
-        // It may stand in an earlier batch; none of them is far away.
+        self.position()
+    }
+
+    /// Behind everything that waits. An action may stand in an earlier batch; none is far away.
+    fn position(&self) -> Position {
         Position { track: 0, number: self.taken + self.waiting.pages() as u64 }
     }
 

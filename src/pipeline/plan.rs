@@ -66,6 +66,9 @@ pub(super) const WAITING_BYTES_MAX: usize = 16 << 20;
 /// From where on what must not stop the reader is asked for in a coarser way.
 const CROWDED_BYTES: usize = WAITING_BYTES_MAX / 2;
 
+/// How many invisible transactions' emptied sets are kept.
+const SPARE_SETS_MAX: usize = 1;
+
 /// A lane, as the plan sees it.
 pub struct PlannedLane {
     /// When its actions run.
@@ -85,6 +88,8 @@ pub struct Plan {
     invisible: Vec<Invisible>,
     /// The memory that they take.
     invisible_bytes: usize,
+    /// Empty sets of earlier transactions, whose memory is used again.
+    spare: Vec<Vec<ActionSet>>,
     afterwards: Afterwards,
     /// What the batch of lookups that is being answered asks for.
     answered: Marks,
@@ -136,6 +141,7 @@ impl Plan {
             stages,
             invisible: Vec::new(),
             invisible_bytes: 0,
+            spare: Vec::new(),
             afterwards: Afterwards::default(),
             answered: Marks::default(),
             open: None,
@@ -183,6 +189,7 @@ impl Plan {
         if is_hidden {
             let Some(hidden) = self.invisible.last_mut() else { return };
             if hidden.actions.is_empty() {
+                hidden.actions = self.spare.pop().unwrap_or_default();
                 hidden.actions.resize_with(self.lanes.len(), ActionSet::default);
                 self.invisible_bytes += size_of_val(hidden.actions.as_slice());
             }
@@ -268,7 +275,7 @@ impl Plan {
     }
 
     fn reveal(&mut self, hidden: Invisible) {
-        let Invisible { txn, actions, group, .. } = hidden;
+        let Invisible { txn, mut actions, group, .. } = hidden;
         let is_open = self.open.as_ref().is_some_and(|open| open.txn == txn);
         let fresh = || Group::new(txn, self.progress.order(txn));
         let mut group = match &mut self.open {
@@ -278,23 +285,22 @@ impl Plan {
             }
             _ => group.unwrap_or_else(fresh),
         };
-        for (lane, mut actions) in actions.into_iter().enumerate() {
+        for (lane, actions) in actions.iter_mut().enumerate() {
             let lane = LaneId(lane);
             if self.stages[lane.0] == Stage::Tell {
                 if !actions.is_empty() {
-                    *group.actions_for(lane, self.lanes.len()) = actions;
+                    *group.actions_for(lane, self.lanes.len()) = std::mem::take(actions);
                 }
                 continue;
             }
-            while let Some(page) = actions.take() {
-                for action in page.batch.iter() {
-                    let position = self.lanes[lane.0].put(&mut self.progress, action, txn);
-                    self.progress.finish(txn);
-                    if self.tells {
-                        group.after.add(Mark { lane, position });
-                    }
+            self.lanes[lane.0].absorb(&mut self.progress, actions, txn, |position| {
+                if self.tells {
+                    group.after.add(Mark { lane, position });
                 }
-            }
+            });
+        }
+        if self.spare.len() < SPARE_SETS_MAX {
+            self.spare.push(actions);
         }
         match &mut self.open {
             Some(open) if is_open => open.group = group,
@@ -381,12 +387,7 @@ impl Plan {
     fn release(&mut self) {
         for group in self.afterwards.take_due(&self.lanes) {
             for (lane, mut actions) in group.actions.into_iter().enumerate() {
-                while let Some(page) = actions.take() {
-                    for action in page.batch.iter() {
-                        self.lanes[lane].put(&mut self.progress, action, group.txn);
-                        self.progress.finish(group.txn);
-                    }
-                }
+                self.lanes[lane].absorb(&mut self.progress, &mut actions, group.txn, |_| {});
             }
         }
     }
