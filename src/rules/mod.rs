@@ -6,6 +6,7 @@
 mod add_tables;
 mod compile;
 mod condition;
+mod ddl;
 mod elements;
 mod fallback;
 mod filter;
@@ -23,6 +24,7 @@ mod test;
 pub use add_tables::to_wal2json;
 pub use compile::{Rule, RuleId, RuleSet, SinkId, Step, compile};
 pub use condition::{Condition, Pattern, Test};
+pub use ddl::{DDL_PREFIX, Ddl, MalformedDdl, TableName};
 pub use fallback::{Cause, Coarse};
 pub use matcher::{Emission, Matcher, Nulls};
 pub use message::{MESSAGE_PREFIX, MessageError, Messages};
