@@ -10,6 +10,7 @@
 
 mod catalog;
 mod database;
+mod ddl;
 mod file;
 mod finding;
 mod server;
