@@ -33,6 +33,9 @@ const VERBS: [Verb; 6] = [
     Verb::TagMatching,
 ];
 
+/// How the keys of a trial start, behind the sink's prefix.
+pub(super) const TRIAL_KEY: &str = "walpurge:check:";
+
 /// What every connection and `check` itself use.
 const COMMON_COMMANDS: [&str; 3] = ["client|setname", "info", "ping"];
 
@@ -161,7 +164,7 @@ async fn try_verb(
     verb: Verb,
     verbs: &[Verb],
 ) -> Result<(), Failure> {
-    let name = format!("walpurge:check:{:016x}", fastrand::u64(..));
+    let name = format!("{TRIAL_KEY}{:016x}", fastrand::u64(..));
     let key = [&config.prefix[..], name.as_bytes()].concat();
     let other = [&key[..], b":renamed"].concat();
     let commands = commands(verb, config.tag_mode);

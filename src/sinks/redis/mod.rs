@@ -14,6 +14,7 @@ mod bump;
 mod check;
 mod config;
 mod connection;
+mod count;
 mod delete;
 mod error;
 mod scan;
@@ -29,6 +30,8 @@ pub use config::{
     COMMAND_TIMEOUT, RedisConfig, RedisConfigError, RedisOptions, RedisTls, TAG_KEY, TagMode,
     Timeouts,
 };
+
+pub use count::{KeyCounts, KeyPattern, count};
 
 use crate::action::{Batch, Verb};
 use crate::sinks::{Failure, Report};

@@ -225,7 +225,7 @@ fn event_triggers_for_ddl_are_a_note_where_they_are_missing() {
     let hint = &findings.one("note", "event triggers").hint;
     assert!(hint.contains("walpurge setup --ddl --print | psql"), "{hint}");
 
-    let setup = |scene: &Scene| scene.walpurge("setup").arg("--ddl").status().unwrap();
+    let setup = |scene: &Scene| scene.walpurge("setup").arg("--ddl").output().unwrap().status;
     scene.edit("//walpurge@", "//postgres@");
     assert!(setup(&scene).success());
     scene.edit("//postgres@", "//walpurge@");
