@@ -1,8 +1,9 @@
 //! `setup`: makes the slot and, on request, the event triggers for DDL.
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 
 use super::endpoints::connect_config;
+use super::run::stop_signal;
 use super::{Misconfigured, Outcome, block_on, load, logs, print};
 use crate::cli::{Global, SetupArgs};
 use crate::config::PostgresConfig;
@@ -81,27 +82,33 @@ async fn make(config: &PostgresConfig, connect: &ConnectConfig, ddl: bool) -> an
     ))
 }
 
-/// Makes the slot, or gives it up on Ctrl-C: the server alone would go on waiting, and make one
-/// that holds WAL for nobody.
+/// Makes the slot, or gives it up on Ctrl-C and SIGTERM: the server alone would go on waiting, and
+/// make one that holds WAL for nobody.
 async fn create_slot(
     session: &mut ReplicationSession,
     asking: &OrdinaryConnection,
     slot: &str,
     plugin: &str,
 ) -> anyhow::Result<Lsn> {
+    let stop = stop_signal()?;
     let cancel = format!("SELECT pg_catalog.pg_cancel_backend({})", session.process_id());
     let creation =
         session.create_slot_reporting(slot, plugin, Persistence::Permanent, &asking.client);
     let mut creation = std::pin::pin!(creation);
     let created = tokio::select! {
         created = &mut creation => created,
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted.context("cannot watch for SIGINT")?;
+        () = stop => {
             simple_query(&asking.client, &cancel).await.map_err(Misconfigured::or_failure)?;
             match tokio::time::timeout(CANCEL_TIMEOUT, creation).await {
                 // It was made all the same.
                 Ok(Ok(created)) => Ok(created),
-                _ => return Err(anyhow!("interrupted; slot {slot} is not made")),
+                Ok(Err(_)) => return Err(anyhow!("interrupted; slot {slot} is not made")),
+                Err(_) => {
+                    return Err(anyhow!(
+                        "interrupted; the server may still make slot {slot}\n\
+                         hint: walpurge teardown drops it"
+                    ));
+                }
             }
         }
     };
