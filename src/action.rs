@@ -25,6 +25,11 @@ pub enum Verb {
     PurgeKey,
     /// CDN: purge one path.
     PurgePath,
+    /// Redis: publish a message. The value is its channel, a zero byte, and its text.
+    Publish,
+    /// Not done to a sink: ask the database which actions a rule has. The value is what the rule
+    /// needs to know of the change.
+    Lookup,
 }
 
 impl Verb {
@@ -38,6 +43,8 @@ impl Verb {
             Verb::Tag | Verb::TagMatching => "tags",
             Verb::PurgeKey => "purge_keys",
             Verb::PurgePath => "purge_paths",
+            Verb::Publish => "publish",
+            Verb::Lookup => "lookup",
         }
     }
 }
@@ -53,7 +60,7 @@ impl SinkKind {
     /// Whether a sink of this kind can do `verb`.
     pub fn supports(self, verb: Verb) -> bool {
         match self {
-            SinkKind::Redis => !matches!(verb, Verb::PurgeKey | Verb::PurgePath),
+            SinkKind::Redis => !matches!(verb, Verb::PurgeKey | Verb::PurgePath | Verb::Lookup),
         }
     }
 }
@@ -68,6 +75,24 @@ pub struct Action<'a> {
     pub verb: Verb,
     /// What to do it to.
     pub value: &'a [u8],
+}
+
+impl<'a> Action<'a> {
+    /// What a person calls the value: without the channel of a message.
+    pub fn shown(&self) -> &'a [u8] {
+        match self.verb {
+            Verb::Publish => self.message().1,
+            _ => self.value,
+        }
+    }
+
+    /// The channel and the text of a [`Verb::Publish`].
+    pub fn message(&self) -> (&'a [u8], &'a [u8]) {
+        match self.value.iter().position(|&byte| byte == 0) {
+            Some(end) => (&self.value[..end], &self.value[end + 1..]),
+            None => (&[], self.value),
+        }
+    }
 }
 
 /// Actions that a sink gets together, in one buffer.
@@ -113,6 +138,12 @@ impl Batch {
     /// The actions in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = Action<'_>> {
         (0..self.len()).map(|index| self.get(index))
+    }
+
+    /// Drops every action but the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.entries.truncate(len);
+        self.bytes.truncate(self.entries.last().map_or(0, |&(_, end)| end as usize));
     }
 
     /// Empties the batch and keeps its memory for the next one.

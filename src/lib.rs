@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod decode;
 pub mod failpoint;
 pub mod glob;
+pub mod lookups;
 pub mod lsn;
 pub mod pipeline;
 pub mod postgres;

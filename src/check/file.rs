@@ -80,7 +80,7 @@ pub(super) fn rule(name: &str) -> String {
 
 /// A coarse action as the configuration would ask for it.
 fn said(coarse: &Coarse) -> String {
-    let value = String::from_utf8_lossy(&coarse.value);
+    let value = String::from_utf8_lossy(coarse.action().shown());
     let key = coarse.verb.key();
     match coarse.verb {
         Verb::BumpMatching | Verb::TagMatching => format!("{key} of all that match {value}"),

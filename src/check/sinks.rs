@@ -9,16 +9,18 @@ use super::finding::{Finding, Findings, Group};
 use crate::action::Verb;
 use crate::rules::{RuleSet, SinkId};
 use crate::sinks::Failure;
-use crate::sinks::redis::{CheckLine, KeyCounts, KeyPattern, RedisConfig, check, count, least_acl};
+use crate::sinks::redis::{
+    CheckLine, Duties, KeyCounts, KeyPattern, RedisConfig, check, count, least_acl,
+};
 
 /// Tries every sink, all at the same time; each of its commands is under a timeout of its own.
 pub(super) async fn sinks(rules: &RuleSet, sinks: &[Arc<RedisConfig>]) -> Vec<Finding> {
     let mut tasks = JoinSet::new();
     for (at, sink) in sinks.iter().enumerate() {
         let id = SinkId(at as u32);
-        let (verbs, patterns) = (verbs(rules, id), patterns(rules, id, sink));
+        let (duties, patterns) = (duties(rules, id), patterns(rules, id, sink));
         let sink = Arc::clone(sink);
-        tasks.spawn(async move { (at, redis(&sink, &verbs, patterns).await) });
+        tasks.spawn(async move { (at, redis(&sink, &duties, patterns).await) });
     }
     let mut found = tasks.join_all().await;
     found.sort_by_key(|(at, _)| *at);
@@ -26,17 +28,26 @@ pub(super) async fn sinks(rules: &RuleSet, sinks: &[Arc<RedisConfig>]) -> Vec<Fi
 }
 
 /// What rules and their fallbacks send to a sink.
-fn verbs(rules: &RuleSet, sink: SinkId) -> Vec<Verb> {
-    let mut verbs = Vec::new();
+fn duties(rules: &RuleSet, sink: SinkId) -> Duties {
+    let mut duties = Duties::default();
     for rule in rules.rules() {
-        let steps = rule.steps.iter().map(|step| (step.verb, &step.sinks));
-        let coarse = rule.fallback.iter().map(|coarse| (coarse.verb, &coarse.sinks));
-        let sent = steps.chain(coarse).filter(|(_, sinks)| sinks.contains(&sink));
-        verbs.extend(sent.map(|(verb, _)| verb));
+        let steps = rule.steps.iter().filter(|step| step.sinks.contains(&sink));
+        for step in steps {
+            duties.verbs.push(step.verb);
+            duties.channels.extend(step.channel().map(<[u8]>::to_vec));
+        }
+        for coarse in rule.fallback.iter().filter(|coarse| coarse.sinks.contains(&sink)) {
+            duties.verbs.push(coarse.verb);
+            if coarse.verb == Verb::Publish {
+                duties.channels.push(coarse.action().message().0.to_vec());
+            }
+        }
     }
-    verbs.sort_unstable();
-    verbs.dedup();
-    verbs
+    duties.verbs.sort_unstable();
+    duties.verbs.dedup();
+    duties.channels.sort_unstable();
+    duties.channels.dedup();
+    duties
 }
 
 /// What fallbacks look for in a sink's keys, each with its rule's name.
@@ -53,13 +64,13 @@ fn patterns(rules: &RuleSet, sink: SinkId, config: &RedisConfig) -> Vec<(String,
 
 async fn redis(
     config: &RedisConfig,
-    verbs: &[Verb],
+    duties: &Duties,
     patterns: Vec<(String, KeyPattern)>,
 ) -> Vec<Finding> {
     let mut findings = Findings::new(Group::Sinks);
     let name = config.name();
     let mut is_reached = true;
-    for CheckLine { ok, what, hint } in check(config, verbs).await {
+    for CheckLine { ok, what, hint } in check(config, duties).await {
         match ok {
             // The first line is about the server, and the others are bare names of verbs.
             true if what.contains(':') => findings.ok(name, what),
@@ -72,19 +83,19 @@ async fn redis(
             }
         }
     }
-    match verbs.is_empty() {
+    match duties.verbs.is_empty() {
         true => findings.warning(
             name,
             "no rule sends anything here",
             format!("name it in a rule's `sinks`, or remove [redis.{name}]"),
         ),
         false => {
-            let acl = least_acl(verbs, config);
+            let acl = least_acl(duties, config);
             findings.ok(name, format!("the least rights that suffice: {acl}"));
         }
     }
     if is_reached && !patterns.is_empty() {
-        counts(config, verbs, patterns, &mut findings).await;
+        counts(config, duties, patterns, &mut findings).await;
     }
     findings.into_list()
 }
@@ -92,12 +103,12 @@ async fn redis(
 /// How many keys each fallback would reach now. No key is named.
 async fn counts(
     config: &RedisConfig,
-    verbs: &[Verb],
+    duties: &Duties,
     patterns: Vec<(String, KeyPattern)>,
     findings: &mut Findings,
 ) {
     let (names, patterns): (Vec<String>, Vec<KeyPattern>) = patterns.into_iter().unzip();
-    let counts = match count(config, &patterns, verbs).await {
+    let counts = match count(config, &patterns, duties).await {
         Ok(counts) => counts,
         Err(failure) => {
             let message = format!("the keys of the fallbacks cannot be counted: {failure}");
@@ -175,11 +186,11 @@ mod tests {
             [[rule]]\ntable = \"public.t\"\ndelete = [\"key:{id}\", \"all\"]\nsinks = [\"a\", \"b\"]\n\
             [[rule]]\ntable = \"public.t\"\ntags = [\"tag:{id}\"]\nsinks = [\"b\"]\n";
         let rules = parse("t", text).unwrap().rules;
-        assert_eq!(verbs(&rules, SinkId(0)), [Verb::Delete, Verb::DeleteMatching]);
+        assert_eq!(duties(&rules, SinkId(0)).verbs, [Verb::Delete, Verb::DeleteMatching]);
         assert_eq!(
-            verbs(&rules, SinkId(1)),
+            duties(&rules, SinkId(1)).verbs,
             [Verb::Delete, Verb::DeleteMatching, Verb::Tag, Verb::TagMatching]
         );
-        assert_eq!(verbs(&rules, SinkId(2)), []);
+        assert_eq!(duties(&rules, SinkId(2)).verbs, []);
     }
 }

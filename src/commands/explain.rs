@@ -9,10 +9,11 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::{Outcome, load};
+use crate::action::Verb;
 use crate::cli::{ExplainArgs, Global};
 use crate::decode::{Event, wal2json};
 use crate::rules::{
-    Cause, DDL_PREFIX, Ddl, Emission, Facts, MESSAGE_PREFIX, Matcher, Messages, RuleSet,
+    Bulk, Cause, DDL_PREFIX, Ddl, Emission, Facts, MESSAGE_PREFIX, Matcher, Messages, RuleSet,
 };
 
 /// One line of output. Others build on its keys and their order.
@@ -23,9 +24,13 @@ struct Line<'a> {
     rule: Option<&'a str>,
     table: Option<&'a str>,
     op: &'a str,
-    sink: &'a str,
+    /// `None` for a lookup.
+    sink: Option<&'a str>,
     action: &'a str,
     value: &'a str,
+    /// Of a message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fallback: Option<&'a str>,
 }
@@ -37,6 +42,7 @@ pub(super) fn explain(global: &Global, args: &ExplainArgs) -> anyhow::Result<Out
         decoder: wal2json::Decoder::default(),
         messages: loaded.config.postgres.messages,
         facts: Facts::default(),
+        bulk: Bulk::default(),
         out: BufWriter::new(io::stdout().lock()),
     };
     let result = match args.file.as_deref().filter(|file| *file != Path::new("-")) {
@@ -58,6 +64,7 @@ struct Explainer<W: Write> {
     messages: Messages,
     /// Of the transaction that began last.
     facts: Facts,
+    bulk: Bulk,
     out: BufWriter<W>,
 }
 
@@ -81,7 +88,10 @@ impl<W: Write> Explainer<W> {
             Event::Begin(begin) => {
                 self.facts = Facts { xid: begin.xid, commit_lsn: begin.commit_lsn };
             }
-            Event::Commit(_) => self.facts = Facts::default(),
+            Event::Commit(_) => {
+                self.facts = Facts::default();
+                self.bulk.reset();
+            }
             Event::Message(message) if message.prefix == MESSAGE_PREFIX.as_bytes() => {
                 let rules = Arc::clone(self.matcher.rules());
                 // One that is not part of a transaction is one of its own, at its position.
@@ -114,8 +124,11 @@ impl<W: Write> Explainer<W> {
                 let schema = String::from_utf8_lossy(change.schema);
                 let table = format!("{schema}.{}", String::from_utf8_lossy(change.table));
                 let mut lines = Lines::new(&rules, self.facts, &mut self.out);
+                let bulk = &mut self.bulk;
                 self.matcher.apply(&change, self.facts, |emission| {
-                    lines.write(change.op.name(), Some(&table), &emission);
+                    bulk.asked(&rules, &emission, false, |emission| {
+                        lines.write(change.op.name(), Some(&table), emission);
+                    });
                 });
                 lines.end()?;
             }
@@ -139,21 +152,41 @@ impl<'a, W: Write> Lines<'a, W> {
 
     /// Writes a line for each of the emission's sinks, unless writing has failed before.
     fn write(&mut self, op: &str, table: Option<&str>, emission: &Emission<'_>) {
+        if emission.action.verb == Verb::Lookup {
+            let query = emission.rule.and_then(|rule| self.rules.rule(rule).lookup.as_ref());
+            let query = query.map(|lookup| lookup.shown(emission.action.value));
+            return self.line(op, table, emission, None, &query.unwrap_or_default());
+        }
+        let value = String::from_utf8_lossy(emission.action.shown());
         for &sink in emission.sinks {
-            let line = Line {
-                commit_lsn: self.facts.commit_lsn.map(|lsn| lsn.to_string()),
-                xid: self.facts.xid,
-                rule: emission.rule.map(|rule| self.rules.rule(rule).name.as_str()),
-                table,
-                op,
-                sink: &self.rules.sink(sink).name,
-                action: emission.action.verb.key(),
-                value: &String::from_utf8_lossy(emission.action.value),
-                fallback: emission.fallback.map(|cause| cause.name()),
-            };
-            if self.written.is_ok() {
-                self.written = write_line(self.out, &line);
-            }
+            self.line(op, table, emission, Some(&self.rules.sink(sink).name), &value);
+        }
+    }
+
+    fn line(
+        &mut self,
+        op: &str,
+        table: Option<&str>,
+        emission: &Emission<'_>,
+        sink: Option<&str>,
+        value: &str,
+    ) {
+        let channel = (emission.action.verb == Verb::Publish)
+            .then(|| String::from_utf8_lossy(emission.action.message().0));
+        let line = Line {
+            commit_lsn: self.facts.commit_lsn.map(|lsn| lsn.to_string()),
+            xid: self.facts.xid,
+            rule: emission.rule.map(|rule| self.rules.rule(rule).name.as_str()),
+            table,
+            op,
+            sink,
+            action: emission.action.verb.key(),
+            value,
+            channel: channel.as_deref(),
+            fallback: emission.fallback.map(|cause| cause.name()),
+        };
+        if self.written.is_ok() {
+            self.written = write_line(self.out, &line);
         }
     }
 

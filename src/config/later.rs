@@ -9,20 +9,13 @@ use super::table::Table;
 pub(super) const ROOT: &[&str] = &["admin", "cloudfront", "fastly", "http"];
 
 /// `[postgres]`.
-pub(super) const POSTGRES: &[&str] = &["lookup_url", "on_gap", "publication", "replay", "replicas"];
+pub(super) const POSTGRES: &[&str] = &["on_gap", "publication", "replay", "replicas"];
 
 /// `[redis.NAME]`.
 pub(super) const REDIS: &[&str] = &["cluster", "mode", "sentinel"];
 
 /// `[[rule]]`.
-pub(super) const RULE: &[&str] =
-    &["bulk_above", "fallback_every", "lookup", "publish", "redelete_after"];
-
-/// `[rule.fallback]`.
-pub(super) const FALLBACK: &[&str] = &["publish"];
-
-/// Keys of a rule, or of its fallback, that ask for actions.
-pub(super) const VERBS: &[&str] = &["publish"];
+pub(super) const RULE: &[&str] = &["redelete_after"];
 
 /// Kinds of sinks: `[KIND.NAME]`.
 const SINK_KINDS: &[&str] = &["cloudfront", "fastly", "http"];

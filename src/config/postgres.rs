@@ -12,6 +12,8 @@ use crate::rules::Messages;
 pub struct PostgresConfig {
     /// `url`: a URL or libpq's `key=value` words.
     pub url: Secret,
+    /// `lookup_url`: where lookups run; `None`: at `url`.
+    pub lookup_url: Option<Secret>,
     /// `slot`: a valid name for a replication slot.
     pub slot: String,
     /// `plugin`.
@@ -61,6 +63,7 @@ const URL_EXAMPLE: &str = "url = \"postgres://walpurge@localhost/shop\"";
 pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig {
     let mut config = PostgresConfig {
         url: Secret::literal("postgres.url", ""),
+        lookup_url: None,
         slot: "walpurge".to_owned(),
         plugin: Plugin::Wal2json,
         create_slot: true,
@@ -83,6 +86,12 @@ pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig
             }
         }
         None => table.missing("`postgres.url` is missing", URL_EXAMPLE),
+    }
+    if let Some(entry) = table.entry("lookup_url")
+        && let Some(url) = entry.secret()
+    {
+        check_url(&entry, &url);
+        config.lookup_url = Some(url);
     }
     if let Some(slot) = table.entry("slot").and_then(|entry| read_slot(&entry)) {
         config.slot = slot;
@@ -112,10 +121,10 @@ pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig
 fn check_url(entry: &Entry<'_>, url: &Secret) {
     let Some(url) = url.in_file() else { return };
     let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
-    let is_words = !url.contains("://") && url.contains('=');
+    let is_words = url.split("://").next().is_some_and(|start| start.contains('='));
     if !is_url && !is_words {
         entry.problem_with_help(
-            "`postgres.url` is not a Postgres URL",
+            format!("`{}` is not a Postgres URL", entry.path),
             "not a Postgres URL",
             "write postgres://USER@HOST:PORT/DATABASE or \"host=… user=… dbname=…\"",
         );

@@ -9,11 +9,16 @@ use super::table::{Table, list};
 use crate::action::Verb;
 use crate::change::Op;
 use crate::problem::{Problem, Text, nearest};
-use crate::rules::{FallbackSpec, RULE_VERBS, RuleSpec};
+use crate::rules::{FallbackSpec, PublishSpec, RULE_VERBS, RuleSpec};
 
 const EXAMPLE: &str = "[[rule]]\ntable = \"public.products\"\ndelete = [\"product:{id}\"]";
 const TABLE_EXAMPLE: &str = "table = \"public.products\"";
+const PUBLISH_EXAMPLE: &str =
+    "publish = { channel = \"invalidations\", message = \"product:{id}\" }";
 const VERB_EXAMPLE: &str = "delete = [\"product:{id}\"]";
+
+/// What is counted of a transaction takes 8 to 16 bytes for each value.
+const BULK_ABOVE_MAX: u64 = 1_000_000;
 
 /// Reads every `[[rule]]` of the document.
 pub(super) fn read(root: &mut Table<'_>, sinks: &SinkNames) -> Vec<RuleSpec> {
@@ -40,13 +45,15 @@ fn read_rule(mut table: Table<'_>, sinks: &SinkNames) -> RuleSpec {
     let changed = table.entry("changed").and_then(|entry| read_changed(&entry));
     let conditions = table.entry("where").map(|entry| filter::read(&entry)).unwrap_or_default();
     let templates = read_templates(&mut table);
-    // An unsupported verb is reported as such; a mistyped one as unknown, with this beside it.
-    let has_verb = |key: &str| table.has(key);
-    if !RULE_VERBS.iter().any(|verb| has_verb(verb.key()))
-        && !later::VERBS.iter().any(|k| has_verb(k))
-    {
+    let lookup = table.entry("lookup").and_then(|entry| entry.text());
+    let bulk_above = table.entry("bulk_above").and_then(|entry| read_bulk_above(&entry));
+    let fallback_every = table.entry("fallback_every").and_then(|entry| entry.duration());
+    // A mistyped verb is reported as unknown, with this beside it.
+    let mut verbs = RULE_VERBS.iter().chain([&Verb::Publish]);
+    if !verbs.any(|verb| table.has(verb.key())) {
         table.missing("the rule does nothing: it has no verb", VERB_EXAMPLE);
     }
+    let publish = table.entry("publish").and_then(|entry| read_publish(&entry));
     let sinks = table.entry("sinks").and_then(|entry| read_sinks(&entry, sinks));
     let fallback = read_fallback(&mut table);
     let tests = table.entry("test").map(|entry| rule_test::read(&entry, &tables));
@@ -61,8 +68,12 @@ fn read_rule(mut table: Table<'_>, sinks: &SinkNames) -> RuleSpec {
         changed,
         conditions,
         templates,
+        publish,
+        lookup,
+        bulk_above,
         sinks,
         fallback,
+        fallback_every,
         tests: tests.unwrap_or_default(),
     }
 }
@@ -134,6 +145,50 @@ fn read_templates(table: &mut Table<'_>) -> Vec<(Verb, Text)> {
     templates
 }
 
+/// A message's channel must stand in a log and in front of a zero byte.
+fn read_publish(entry: &Entry<'_>) -> Option<PublishSpec> {
+    if !entry.value.get_ref().is_table() {
+        entry.wrong_type("a channel and a message", PUBLISH_EXAMPLE);
+        return None;
+    }
+    let mut table = entry.table(&[])?;
+    let mut required = |key: &'static str| {
+        let text = table.entry(key).map(|entry| entry.text());
+        if text.is_none() {
+            let message = format!("`{}.{key}` is missing", entry.path);
+            table.missing(message, PUBLISH_EXAMPLE);
+        }
+        text.flatten()
+    };
+    let (channel, message) = (required("channel"), required("message"));
+    table.finish();
+    let channel = channel?;
+    if channel.value.is_empty() || channel.value.chars().any(char::is_control) {
+        let message = format!("`{}.channel` must be readable", entry.path);
+        let problem =
+            Problem::new(channel.span.clone(), message, "empty, or with control characters");
+        entry.reader.report(problem.help(PUBLISH_EXAMPLE));
+        return None;
+    }
+    if channel.value.contains(['{', '}']) {
+        let message = "a channel does not vary";
+        let problem = Problem::new(channel.span.clone(), message, "a brace");
+        entry.reader.report(problem.help("put what varies into the message"));
+        return None;
+    }
+    Some(PublishSpec { channel, message: message? })
+}
+
+fn read_bulk_above(entry: &Entry<'_>) -> Option<u64> {
+    let number = entry.value.get_ref().as_integer().and_then(|text| text.as_str().parse().ok());
+    let number = number.filter(|number| (1..=BULK_ABOVE_MAX).contains(number));
+    if number.is_none() {
+        let wanted = format!("a whole number from 1 to {BULK_ABOVE_MAX}");
+        entry.wrong_type(&wanted, "write bulk_above = 10000");
+    }
+    number
+}
+
 fn read_sinks(entry: &Entry<'_>, names: &SinkNames) -> Option<Vec<Text>> {
     let texts = entry.texts()?;
     if entry.items().is_some_and(|items| items.is_empty()) {
@@ -159,7 +214,8 @@ fn read_sinks(entry: &Entry<'_>, names: &SinkNames) -> Option<Vec<Text>> {
 }
 
 fn read_fallback(table: &mut Table<'_>) -> FallbackSpec {
-    let nothing_written = FallbackSpec::Actions { derive: true, templates: Vec::new() };
+    let nothing_written =
+        FallbackSpec::Actions { derive: true, templates: Vec::new(), publish: None };
     let Some(entry) = table.entry("fallback") else { return nothing_written };
     if let Some(word) = entry.value.get_ref().as_str() {
         if word == "none" {
@@ -176,11 +232,12 @@ fn read_fallback(table: &mut Table<'_>) -> FallbackSpec {
         entry.wrong_type("\"none\" or a section", "write [rule.fallback]");
         return nothing_written;
     }
-    let Some(mut fallback) = entry.table(later::FALLBACK) else { return nothing_written };
+    let Some(mut fallback) = entry.table(&[]) else { return nothing_written };
     let derive = fallback.entry("derive").and_then(|entry| entry.boolean()).unwrap_or(true);
     let templates = read_templates(&mut fallback);
+    let publish = fallback.entry("publish").and_then(|entry| read_publish(&entry));
     fallback.finish();
-    FallbackSpec::Actions { derive, templates }
+    FallbackSpec::Actions { derive, templates, publish }
 }
 
 /// Reports strings that stand in a list more than once.

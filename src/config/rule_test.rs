@@ -3,9 +3,9 @@
 use toml::de::DeValue;
 
 use super::entry::Entry;
-use super::later;
 use super::rule::read_name;
 use super::table::{Table, list};
+use crate::action::Verb;
 use crate::change::Op;
 use crate::problem::{Problem, Text, nearest};
 use crate::rules::{Outcome, Part, RULE_VERBS, RuleTest, TablePattern, TestRow};
@@ -42,6 +42,7 @@ fn read_test(mut table: Table<'_>, tables: &[Text]) -> (Option<Text>, Option<Rul
     let target = read_table(&mut table, tables);
     let old = read_row(&mut table, "old", op, &[Op::Update, Op::Delete]);
     let new = read_row(&mut table, "new", op, &[Op::Insert, Op::Update]);
+    let lookup = table.entry("lookup").map(|entry| read_rows(&entry)).unwrap_or_default();
     let expect = table.entry("expect").map(|entry| read_expect(&entry));
     let fallback = table.entry("expect_fallback").and_then(|entry| entry.boolean());
     let expect_fallback = fallback.unwrap_or(false);
@@ -58,6 +59,7 @@ fn read_test(mut table: Table<'_>, tables: &[Text]) -> (Option<Text>, Option<Rul
         table,
         old,
         new,
+        lookup,
         expect: expect.unwrap_or_default(),
         expect_fallback,
     });
@@ -140,10 +142,22 @@ fn read_row(table: &mut Table<'_>, key: &'static str, op: Option<Op>, having: &[
         entry.wrong_type("a table of columns", &help);
         return TestRow::new();
     }
-    let columns = entry.table(&[]).map(|columns| columns.entries()).unwrap_or_default();
+    entry.table(&[]).map(|columns| read_columns(&columns)).unwrap_or_default()
+}
+
+/// The rows that a lookup gives.
+fn read_rows(entry: &Entry<'_>) -> Vec<TestRow> {
+    if entry.items().is_none() {
+        entry.wrong_type("a list of rows", "write lookup = [{ post_id = 7 }]");
+        return Vec::new();
+    }
+    entry.tables(&[]).iter().map(read_columns).collect()
+}
+
+fn read_columns(row: &Table<'_>) -> TestRow {
     let column =
         |(name, entry): &(&str, Entry<'_>)| Some((name.as_bytes().to_vec(), read_value(entry)?));
-    columns.iter().filter_map(column).collect()
+    row.entries().iter().filter_map(column).collect()
 }
 
 /// "an insert", "a delete".
@@ -200,13 +214,9 @@ fn read_outcome(entry: &Entry<'_>, text: &Text) -> Option<Outcome> {
         entry.reader.report(problem.within(0..key.len()).help(help));
         None
     };
-    if later::VERBS.contains(&key) {
-        let message = format!("`{key}` is not supported by this version");
-        return report(message, "not supported yet", "leave it out".to_owned());
-    }
-    let Some(verb) = RULE_VERBS.into_iter().find(|verb| verb.key() == key) else {
-        let known = RULE_VERBS.map(|verb| verb.key());
-        let help = match nearest(key, known) {
+    let known: Vec<&'static str> = verbs().map(Verb::key).collect();
+    let Some(key) = known.iter().copied().find(|known| *known == key) else {
+        let help = match nearest(key, known.iter().copied()) {
             Some(known) => format!("did you mean `{known}`? {EXPECT_HELP}"),
             None => format!("{EXPECT_HELP}; verbs: {}", list(&known)),
         };
@@ -217,5 +227,9 @@ fn read_outcome(entry: &Entry<'_>, text: &Text) -> Option<Outcome> {
         let message = format!("`{}` says nothing behind `{key}`", entry.path);
         return report(message, "no value", EXPECT_HELP.to_owned());
     }
-    Some(Outcome::new(verb, value.as_bytes()))
+    Some(Outcome { key, value: value.as_bytes().to_vec() })
+}
+
+fn verbs() -> impl Iterator<Item = Verb> {
+    RULE_VERBS.into_iter().chain([Verb::Publish])
 }

@@ -54,6 +54,12 @@ fn postgres() -> Value {
                 reference("text"),
             ),
             (
+                "lookup_url",
+                "Where lookups run; it may lead to a pooler. The role needs SELECT on their \
+                 tables. Default: url.",
+                reference("text"),
+            ),
+            (
                 "slot",
                 "The replication slot. It keeps WAL in Postgres until everything in it has been \
                  acted on.",
@@ -162,6 +168,22 @@ fn rule() -> Value {
     keys.extend(verbs());
     keys.extend([
         (
+            "lookup",
+            "A query whose rows the templates are rendered for; its placeholders are bound.",
+            reference("text"),
+        ),
+        (
+            "bulk_above",
+            "How many distinct values one transaction may ask for before the fallback takes their \
+             place. Default: 10000 for lookups and purges, else none.",
+            json!({ "type": "integer", "minimum": 1, "maximum": 1_000_000 }),
+        ),
+        (
+            "fallback_every",
+            "The least time between two fallbacks of the rule that changes ask for.",
+            default(reference("text"), "10s"),
+        ),
+        (
             "sinks",
             "The sinks to act on. Default: every sink that can express the action.",
             reference("texts"),
@@ -217,6 +239,11 @@ fn test() -> Value {
                 reference("row"),
             ),
             (
+                "lookup",
+                "The rows that the rule's lookup gives.",
+                json!({ "type": "array", "items": reference("row") }),
+            ),
+            (
                 "expect",
                 "Every action that comes out, in any order: a verb, a space, and the value, as in \
                  \"delete product:7\".",
@@ -236,7 +263,18 @@ fn test() -> Value {
 /// What a rule and its fallback may ask for, out of what a sink of this version can do.
 fn verbs() -> Vec<Key> {
     let able = RULE_VERBS.into_iter().filter(|&verb| SinkKind::Redis.supports(verb));
-    able.map(|verb| (verb.key(), about(verb), reference("texts"))).collect()
+    let mut verbs: Vec<Key> =
+        able.map(|verb| (verb.key(), about(verb), reference("texts"))).collect();
+    let text = || reference("text");
+    let publish = section(
+        &["channel", "message"],
+        vec![
+            ("channel", "The channel, without placeholders.", text()),
+            ("message", "The message; it may have placeholders.", text()),
+        ],
+    );
+    verbs.push((Verb::Publish.key(), about(Verb::Publish), publish));
+    verbs
 }
 
 fn about(verb: Verb) -> &'static str {
@@ -250,6 +288,10 @@ fn about(verb: Verb) -> &'static str {
         Verb::Tag | Verb::TagMatching => "Tags to invalidate.",
         Verb::PurgeKey => "Surrogate keys to purge.",
         Verb::PurgePath => "Paths to purge.",
+        Verb::Publish => {
+            "A message to publish once everything else is done, for caches in processes."
+        }
+        Verb::Lookup => "A query.",
     }
 }
 

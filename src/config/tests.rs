@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use super::*;
 use crate::action::Verb;
 use crate::change::Op;
-use crate::rules::{FallbackSpec, rule_names};
+use crate::rules::{FALLBACK_EVERY, FallbackSpec, rule_names};
 use crate::sinks::redis::TagMode;
 
 const MINIMAL: &str = r#"
@@ -43,8 +43,16 @@ fn messages(text: &str) -> Vec<String> {
 /// What differs between two configs; spans and texts as typed left out.
 fn postgres_and_redis(config: &Config) -> String {
     let redis = &config.redis[0];
-    let PostgresConfig { slot, plugin, create_slot, visibility, heartbeat, messages, url: _ } =
-        &config.postgres;
+    let PostgresConfig {
+        slot,
+        plugin,
+        create_slot,
+        visibility,
+        heartbeat,
+        messages,
+        url: _,
+        lookup_url: _,
+    } = &config.postgres;
     let RedisSinkConfig { prefix, tag_key, tag_mode, name: _, url: _, tls: _ } = redis;
     let postgres = (slot, plugin, create_slot, visibility, heartbeat, messages);
     format!("{postgres:?} {:?}", (prefix, tag_key, tag_mode))
@@ -65,8 +73,10 @@ fn what_is_not_given_has_its_default() {
     assert_eq!((redis.tag_key.as_str(), redis.tag_mode), ("tags:{tag}", TagMode::Members));
     let rule = &config.rules[0];
     assert!(rule.enabled && rule.name.is_none() && rule.on.is_none() && rule.sinks.is_none());
-    assert!(matches!(&rule.fallback, FallbackSpec::Actions { derive: true, templates }
-        if templates.is_empty()));
+    assert!(
+        matches!(&rule.fallback, FallbackSpec::Actions { derive: true, templates, publish: None }
+        if templates.is_empty())
+    );
 }
 
 #[test]
@@ -122,7 +132,7 @@ fn everything_that_is_given_is_meant() {
     let templates: Vec<_> =
         rule.templates.iter().map(|(verb, text)| (*verb, text.value.as_str())).collect();
     assert_eq!(templates, [(Verb::Delete, "k1"), (Verb::Delete, "k2"), (Verb::Tag, "t")]);
-    assert!(matches!(&rule.fallback, FallbackSpec::Actions { derive: false, templates }
+    assert!(matches!(&rule.fallback, FallbackSpec::Actions { derive: false, templates, .. }
         if templates[0].0 == Verb::Bump && templates[0].1.value == "c"));
     assert!(matches!(config.rules[1].fallback, FallbackSpec::None));
 }
@@ -130,7 +140,8 @@ fn everything_that_is_given_is_meant() {
 #[test]
 fn the_example_is_right() {
     let config = good(EXAMPLE);
-    let names = ["product", "public.categories", "public.orders", "audit.log_*"].map(str::to_owned);
+    let names = ["product", "public.users", "public.categories", "public.orders", "audit.log_*"]
+        .map(str::to_owned);
     assert_eq!(rule_names(&config.rules), names);
 }
 
@@ -164,6 +175,7 @@ fn the_example_shows_the_defaults_of_the_code() {
     assert_eq!(postgres_and_redis(&written), postgres_and_redis(&good(MINIMAL)));
     let rule = &written.rules[0];
     assert!(rule.enabled);
+    assert_eq!(rule.fallback_every, Some(FALLBACK_EVERY));
     assert_eq!(rule.on.as_deref(), Some(&Op::ALL[..]));
     assert!(matches!(rule.fallback, FallbackSpec::Actions { derive: true, .. }));
     keys.sort_unstable();
@@ -171,6 +183,7 @@ fn the_example_shows_the_defaults_of_the_code() {
         "create_slot",
         "derive",
         "enabled",
+        "fallback_every",
         "heartbeat",
         "messages",
         "on",

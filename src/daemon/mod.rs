@@ -78,7 +78,7 @@ impl Daemon {
         lanes: Vec<LaneSpec>,
         routes: Routes,
     ) -> Self {
-        let dispatcher = Dispatcher::new(lanes, routes);
+        let dispatcher = Dispatcher::new(lanes, routes, Arc::clone(&rules));
         Daemon { settings, matcher: Matcher::new(rules), dispatcher }
     }
 

@@ -6,17 +6,18 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
+use crate::action::Verb;
 use crate::config::Visibility;
 use crate::decode::{Boundary, Event, dropped_change, wal2json};
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
-use crate::pipeline::{Plan, Urgency};
+use crate::pipeline::{Hidden, Plan, Urgency, trace};
 use crate::postgres::quote::identifier;
 use crate::postgres::{Notice, PgError, PgErrorKind};
 use crate::rules::{
-    Cause, DDL_PREFIX, Ddl, Emission, Facts, MESSAGE_PREFIX, MalformedDdl, Matcher, Messages,
+    Bulk, Cause, DDL_PREFIX, Ddl, Emission, Facts, MESSAGE_PREFIX, MalformedDdl, Matcher, Messages,
     RuleId, RuleSet,
 };
 
@@ -43,8 +44,11 @@ pub(super) struct Reader<'d> {
     rules: Arc<RuleSet>,
     visibility: Visibility,
     messages: Messages,
+    /// What of a transaction waits until it is visible.
+    hidden: Option<Hidden>,
     /// Of the transaction that the stream is in.
     open: Option<Facts>,
+    bulk: Bulk,
     warned: Warned,
 }
 
@@ -56,7 +60,15 @@ impl<'d> Reader<'d> {
     ) -> Self {
         let rules = Arc::clone(matcher.rules());
         let (decoder, warned) = (wal2json::Decoder::default(), Warned::default());
-        Reader { decoder, matcher, rules, visibility, messages, open: None, warned }
+        let looks_up = rules.rules().iter().any(|rule| rule.lookup.is_some());
+        let hidden = match visibility {
+            _ if Failpoint::ActEarly.is_set() => None,
+            Visibility::Wait => Some(Hidden::All),
+            Visibility::Skip if looks_up => Some(Hidden::Lookups),
+            Visibility::Skip => None,
+        };
+        let bulk = Bulk::default();
+        Reader { decoder, matcher, rules, visibility, messages, hidden, open: None, bulk, warned }
     }
 
     /// Whether the stream is in a transaction.
@@ -83,8 +95,8 @@ impl<'d> Reader<'d> {
                 if self.matcher.needs_catalog(change.schema, change.table) {
                     return Err(Interrupted::ByNewCatalog);
                 }
-                let (rules, warned) = (&self.rules, &mut self.warned);
-                let mut taker = Taker { plan, rules, warned, facts, is_traced: is_traced() };
+                let (rules, bulk, warned) = (&self.rules, &mut self.bulk, &mut self.warned);
+                let mut taker = Taker { plan, rules, bulk, warned, facts, is_traced: is_traced() };
                 let table = (change.schema, change.table);
                 self.matcher.apply(&change, facts, |emission| taker.take(&emission, table));
             }
@@ -92,13 +104,22 @@ impl<'d> Reader<'d> {
                 if self.open.is_some() {
                     return Err(senseless("a transaction within another").into());
                 }
-                self.open = Some(begin_in(plan, &begin, self.visibility)?);
+                self.open = Some(begin_in(plan, &begin, self.hidden)?);
             }
             Ok(Event::Commit(commit)) => {
                 if self.open.take().is_none() {
                     return Err(senseless("the end of no transaction").into());
                 }
                 let end_lsn = commit.end_lsn.unwrap_or(start_lsn);
+                if self.visibility == Visibility::Skip {
+                    // What ran before may have come before the transaction was visible.
+                    for rule in self.bulk.collapsed() {
+                        self.rules.fallback(rule, Cause::Bulk, &mut |coarse| {
+                            plan.push(coarse.sinks, coarse.action, Urgency::Prompt);
+                        });
+                    }
+                }
+                self.bulk.reset();
                 plan.commit(end_lsn);
                 return Ok(Some(end_lsn));
             }
@@ -109,7 +130,7 @@ impl<'d> Reader<'d> {
             Ok(Event::Message(message)) => {
                 if message.prefix == MESSAGE_PREFIX.as_bytes() {
                     let (content, transactional) = (message.content, message.transactional);
-                    let (rules, warned) = (&self.rules, &mut self.warned);
+                    let (rules, bulk, warned) = (&self.rules, &mut self.bulk, &mut self.warned);
                     if transactional != self.open.is_some() {
                         return Err(senseless("a message in the wrong place").into());
                     }
@@ -118,7 +139,8 @@ impl<'d> Reader<'d> {
                         plan.begin(None);
                     }
                     let facts = self.open.unwrap_or_default();
-                    let mut taker = Taker { plan, rules, warned, facts, is_traced: is_traced() };
+                    let mut taker =
+                        Taker { plan, rules, bulk, warned, facts, is_traced: is_traced() };
                     let asked =
                         rules.message(content, self.messages, |emission| taker.push(&emission));
                     if let Err(error) = asked {
@@ -229,8 +251,8 @@ impl<'d> Reader<'d> {
             plan.begin(None);
         }
         let facts = self.open.unwrap_or_default();
-        let (rules, warned) = (&self.rules, &mut self.warned);
-        let mut taker = Taker { plan, rules, warned, facts, is_traced: is_traced() };
+        let (rules, bulk, warned) = (&self.rules, &mut self.bulk, &mut self.warned);
+        let mut taker = Taker { plan, rules, bulk, warned, facts, is_traced: is_traced() };
         ask(self.matcher, &mut taker);
         if self.open.is_none() {
             // It has no position of its own; it is confirmed with what comes before it.
@@ -242,14 +264,13 @@ impl<'d> Reader<'d> {
 fn begin_in(
     plan: &mut Plan,
     begin: &Boundary<'_>,
-    visibility: Visibility,
+    hidden: Option<Hidden>,
 ) -> Result<Facts, PgError> {
-    let waits = visibility == Visibility::Wait && !Failpoint::ActEarly.is_set();
-    if waits && begin.xid.is_none() {
+    if hidden.is_some() && begin.xid.is_none() {
         // Nobody could tell whether it is visible.
         return Err(senseless("a transaction without its ID"));
     }
-    plan.begin(begin.xid.filter(|_| waits));
+    plan.begin(begin.xid.zip(hidden));
     Ok(Facts { xid: begin.xid, commit_lsn: begin.commit_lsn })
 }
 
@@ -266,6 +287,7 @@ fn is_traced() -> bool {
 struct Taker<'a> {
     plan: &'a mut Plan,
     rules: &'a RuleSet,
+    bulk: &'a mut Bulk,
     warned: &'a mut Warned,
     facts: Facts,
     is_traced: bool,
@@ -291,23 +313,19 @@ impl Taker<'_> {
     }
 
     fn push(&mut self, emission: &Emission<'_>) {
-        if self.is_traced {
-            debug!(
-                rule = emission.rule.map(|rule| self.rules.rule(rule).name.as_str()),
-                action = emission.action.verb.key(),
-                value = %String::from_utf8_lossy(emission.action.value),
-                fallback = emission.fallback.map(Cause::name),
-                xid = self.facts.xid,
-                commit_lsn = self.facts.commit_lsn.map(|lsn| lsn.to_string()),
-                "invalidate"
-            );
-        }
-        // Every update of a table may ask for the same scan.
-        let urgency = match emission.fallback {
-            Some(Cause::Absent) => Urgency::Paced,
-            _ => Urgency::Prompt,
-        };
-        self.plan.push(emission.sinks, emission.action, urgency);
+        let Taker { plan, rules, bulk, facts, is_traced, .. } = self;
+        // Neither of them is to stop the reader.
+        let waits_long = matches!(emission.action.verb, Verb::Publish | Verb::Lookup);
+        let is_crowded = waits_long && emission.rule.is_some_and(|rule| plan.is_crowded(rule));
+        bulk.asked(rules, emission, is_crowded, |emission| {
+            if *is_traced {
+                trace(rules, emission, *facts);
+            }
+            match (emission.action.verb, emission.rule) {
+                (Verb::Lookup, Some(rule)) => plan.look_up(rule, emission.action),
+                _ => plan.push(emission.sinks, emission.action, Urgency::of(emission)),
+            }
+        });
     }
 }
 
@@ -338,7 +356,9 @@ impl Warned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::LaneId;
+    use std::collections::HashMap;
+
+    use crate::pipeline::{LaneId, PlannedLane, Routes, Stage};
 
     const BEGIN: &str = r#"{"action":"B","xid":7,"lsn":"0/1","nextlsn":"0/2"}"#;
     const COMMIT: &str = r#"{"action":"C","xid":7,"lsn":"0/1","nextlsn":"0/2"}"#;
@@ -348,7 +368,9 @@ mod tests {
     fn first_refused(lines: &[&str]) -> Option<usize> {
         let mut matcher = Matcher::new(Arc::new(RuleSet::default()));
         let mut reader = Reader::new(&mut matcher, Visibility::Wait, Messages::Keys);
-        let mut plan = Plan::new(1, Box::new(|_, _, _| LaneId(0)));
+        let lane = PlannedLane { stage: Stage::Remove, pace: None };
+        let routes = Routes { actions: Box::new(|_, _, _| LaneId(0)), lookups: HashMap::new() };
+        let mut plan = Plan::new(vec![lane], routes);
         lines.iter().position(|line| {
             let mut line = line.as_bytes().to_vec();
             reader.message(Lsn(1), &mut line, &mut plan).is_err()

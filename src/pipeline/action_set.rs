@@ -77,6 +77,11 @@ impl ActionSet {
         self.pages.is_empty()
     }
 
+    /// How many batches they make.
+    pub(super) fn pages(&self) -> usize {
+        self.pages.len()
+    }
+
     /// How many actions wait.
     pub(super) fn len(&self) -> usize {
         self.places.len()

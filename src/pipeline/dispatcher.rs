@@ -3,22 +3,35 @@
 //! It gives every idle lane what waits for it, and tells the plan what is finished. One task owns
 //! it; batches travel to the lanes' drivers and back, so nothing is shared and nothing is locked.
 
-use std::time::{Duration, Instant};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::driver::{Driver, Outcome};
-use super::plan::{LaneId, Plan, Routes};
+use super::lane::Stage;
+use super::paced::Pace;
+use super::plan::{LaneId, Plan, PlannedLane, Routes, Urgency};
+use super::trace::trace;
 use crate::action::Batch;
+use crate::rules::lookup::Found;
+use crate::rules::{Bulk, Facts, RuleSet};
 use crate::sinks::Lane;
+
+/// How many transactions' lookups are counted at most. Beyond, counting begins anew.
+const BULKS_MAX: usize = 10_000;
 
 /// A plan with lanes.
 pub struct Dispatcher {
     plan: Plan,
+    rules: Arc<RuleSet>,
     lanes: Vec<LaneHandle>,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
     done: Done,
+    /// What each transaction's lookups have asked for, by its place in the stream.
+    bulks: HashMap<u64, Bulk>,
     /// Aborted when the dispatcher is dropped.
     _drivers: JoinSet<()>,
 }
@@ -29,25 +42,18 @@ pub struct LaneSpec {
     pub sink: String,
     /// What sends its batches.
     pub lane: Lane,
-    /// The least time between the starts of two batches.
-    pub pace: Option<Duration>,
+    /// When its actions run.
+    pub stage: Stage,
+    /// How often; `None`: as soon as it is idle.
+    pub pace: Option<Pace>,
 }
 
 struct LaneHandle {
-    batches: mpsc::Sender<Batch>,
+    batches: mpsc::Sender<(Batch, usize)>,
     health: Health,
-    pace: Option<Duration>,
-    started: Option<Instant>,
-}
-
-impl LaneHandle {
-    /// Whether a batch may start now, as far as the lane's pace goes.
-    fn is_due(&self) -> bool {
-        match (self.pace, self.started) {
-            (Some(pace), Some(started)) => started.elapsed() >= pace,
-            _ => true,
-        }
-    }
+    stage: Stage,
+    /// A batch of which a part is done, and where to go on.
+    rest: Option<(Batch, usize)>,
 }
 
 /// How a lane's last attempt went.
@@ -73,18 +79,26 @@ pub struct Done {
 impl Dispatcher {
     /// Starts a driver for each of `lanes`, to which `routes` must lead. Must be called within a
     /// runtime.
-    pub fn new(lanes: Vec<LaneSpec>, routes: Routes) -> Self {
-        let plan = Plan::new(lanes.len(), routes);
+    pub fn new(lanes: Vec<LaneSpec>, routes: Routes, rules: Arc<RuleSet>) -> Self {
         let (sender, outcomes) = mpsc::unbounded_channel();
         let mut drivers = JoinSet::new();
-        let start = |(at, LaneSpec { sink, lane, pace }): (usize, LaneSpec)| {
+        let (mut handles, mut planned) = (Vec::new(), Vec::new());
+        for (at, LaneSpec { sink, lane, stage, pace }) in lanes.into_iter().enumerate() {
             let (batches, receiver) = mpsc::channel(1);
             let (id, outcomes) = (LaneId(at), sender.clone());
             drivers.spawn(Driver { id, sink, lane, batches: receiver, outcomes }.run());
-            LaneHandle { batches, health: Health::Working, pace, started: None }
-        };
-        let lanes = lanes.into_iter().enumerate().map(start).collect();
-        Dispatcher { plan, lanes, outcomes, done: Done::default(), _drivers: drivers }
+            handles.push(LaneHandle { batches, health: Health::Working, stage, rest: None });
+            planned.push(PlannedLane { stage, pace });
+        }
+        Dispatcher {
+            plan: Plan::new(planned, routes),
+            rules,
+            lanes: handles,
+            outcomes,
+            done: Done::default(),
+            bulks: HashMap::new(),
+            _drivers: drivers,
+        }
     }
 
     /// What is planned.
@@ -106,13 +120,16 @@ impl Dispatcher {
     /// this is to be called now and then even if nothing happens.
     pub fn dispatch(&mut self) {
         for (at, lane) in self.lanes.iter_mut().enumerate() {
-            if !lane.is_due() {
+            if lane.stage == Stage::Lookup && !self.plan.has_room_for_answers() {
                 continue;
             }
-            if let Some(batch) = self.plan.take(LaneId(at)) {
-                lane.started = lane.pace.map(|_| Instant::now());
+            let next = lane
+                .rest
+                .take()
+                .or_else(|| self.plan.take(LaneId(at), Instant::now).map(|batch| (batch, 0)));
+            if let Some(next) = next {
                 // An idle lane's channel is empty, and its driver ends only with the dispatcher.
-                let sent = lane.batches.try_send(batch);
+                let sent = lane.batches.try_send(next);
                 debug_assert!(sent.is_ok(), "an idle lane takes a batch");
             }
         }
@@ -139,19 +156,54 @@ impl Dispatcher {
         match outcome {
             Outcome::Done(lane, batch, report) => {
                 self.lanes[lane.0].health = Health::Working;
-                self.done.actions += batch.len() as u64;
                 self.done.requested += report.requested;
                 self.done.removed += report.removed;
                 self.done.rejected += report.rejected.len() as u64;
+                if !report.found.is_empty() {
+                    self.answer(lane, &report.found);
+                }
+                if let Some(rest) = report.rest {
+                    self.lanes[lane.0].rest = Some((batch, rest));
+                    return;
+                }
+                self.done.actions += batch.len() as u64;
                 self.plan.done(lane, batch);
+                if !self.bulks.is_empty() {
+                    self.forget_bulks();
+                }
             }
             Outcome::Failing(lane) => self.lanes[lane.0].health = Health::Failing,
         }
     }
 
+    /// Hands on what lookups ask for, for the transactions that asked for them.
+    fn answer(&mut self, lane: LaneId, found: &Found) {
+        let Dispatcher { plan, rules, bulks, .. } = self;
+        found.emissions(rules, |lookup, emission| {
+            let Some(order) = plan.asker(lane, lookup) else { return };
+            let bulk = bulks.entry(order).or_default();
+            bulk.found(rules, &emission, |emission| {
+                if tracing::enabled!(tracing::Level::DEBUG) {
+                    trace(rules, emission, Facts::default());
+                }
+                let urgency = Urgency::of(emission);
+                plan.answer(lane, lookup, emission.sinks, emission.action, urgency);
+            });
+        });
+    }
+
+    /// Forgets what was counted of transactions that are finished.
+    fn forget_bulks(&mut self) {
+        let oldest = self.plan.oldest();
+        self.bulks.retain(|&order, _| oldest.is_some_and(|oldest| order >= oldest));
+        if self.bulks.len() > BULKS_MAX {
+            self.bulks.clear();
+        }
+    }
+
     /// Lets every lane work as fast as it can, for the end.
     pub fn hurry(&mut self) {
-        self.lanes.iter_mut().for_each(|lane| lane.pace = None);
+        self.plan.hurry();
     }
 
     /// Whether every lane that still has something to do is failing: waiting longer is of no use.
@@ -175,8 +227,10 @@ mod tests {
     #[tokio::test]
     async fn what_the_stream_left_behind_goes_out_when_it_is_gone() {
         let lane = Lane::DryRun(DryRunLane::new("cache"));
-        let lane = LaneSpec { sink: "cache".into(), lane, pace: None };
-        let mut dispatcher = Dispatcher::new(vec![lane], Box::new(|_, _, _| LaneId(0)));
+        let stage = Stage::Remove;
+        let lane = LaneSpec { sink: "cache".into(), lane, stage, pace: None };
+        let routes = Routes { actions: Box::new(|_, _, _| LaneId(0)), lookups: HashMap::new() };
+        let mut dispatcher = Dispatcher::new(vec![lane], routes, Arc::default());
         let plan = dispatcher.plan_mut();
         plan.begin(None);
         plan.push(&[SinkId(0)], Action { verb: Verb::Delete, value: b"k" }, Urgency::Prompt);

@@ -27,7 +27,7 @@ const REMINDER: Duration = Duration::from_secs(30);
 /// What a lane has to say.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// Every action of the batch is finished.
+    /// The batch is finished, or as much of it as the report says.
     Done(LaneId, Batch, Report),
     /// The batch failed, and is tried again.
     Failing(LaneId),
@@ -39,15 +39,16 @@ pub(super) struct Driver {
     /// The sink's name.
     pub(super) sink: String,
     pub(super) lane: Lane,
-    pub(super) batches: mpsc::Receiver<Batch>,
+    /// Each with the place from which on it is to be done.
+    pub(super) batches: mpsc::Receiver<(Batch, usize)>,
     pub(super) outcomes: mpsc::UnboundedSender<Outcome>,
 }
 
 impl Driver {
     /// Works until the other end of `batches` is dropped.
     pub(super) async fn run(mut self) {
-        while let Some(batch) = self.batches.recv().await {
-            let report = self.send(&batch).await;
+        while let Some((batch, from)) = self.batches.recv().await {
+            let report = self.send(&batch, from).await;
             for rejected in &report.rejected {
                 let verb = batch.get(rejected.index).verb.key();
                 let (sink, reason) = (&self.sink, &rejected.reason);
@@ -59,10 +60,10 @@ impl Driver {
         }
     }
 
-    async fn send(&mut self, batch: &Batch) -> Report {
+    async fn send(&mut self, batch: &Batch, from: usize) -> Report {
         let mut outage: Option<Outage> = None;
         loop {
-            match self.lane.send(batch).await {
+            match self.lane.send(batch, from).await {
                 Ok(report) => {
                     if let Some(outage) = outage {
                         let (sink, attempts) = (&self.sink, outage.attempts);

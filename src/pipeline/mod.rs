@@ -1,11 +1,18 @@
 //! From actions to sinks, and from their outcomes to the LSN that may be confirmed.
 
 mod action_set;
+mod afterwards;
 mod dispatcher;
 mod driver;
+mod lane;
+mod paced;
 mod plan;
 mod progress;
+mod trace;
 
 pub use dispatcher::{Dispatcher, Done, LaneSpec};
-pub use plan::{LaneId, Plan, Routes, Urgency};
+pub use lane::Stage;
+pub use paced::Pace;
+pub use plan::{Hidden, LaneId, Plan, PlannedLane, Routes, Urgency};
 pub use progress::{Progress, TxnId};
+pub use trace::trace;

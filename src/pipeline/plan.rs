@@ -1,23 +1,34 @@
-//! What is to be done next: actions wait for their transaction to be visible, then for their lane,
-//! and are merged while they wait.
+//! What is to be done next: actions wait for their transaction to be visible, some for the rest of
+//! it to be done, then for their lane, and are merged while they wait.
 //!
 //! Pure: no I/O, no clock. The stream calls [`begin`](Plan::begin), [`push`](Plan::push) and
 //! [`commit`](Plan::commit); the barrier calls [`show`](Plan::show); a lane's driver calls
 //! [`take`](Plan::take) and [`done`](Plan::done). What may be confirmed follows from all of them.
 
-use super::action_set::{ActionSet, Page, Put};
+use std::collections::HashMap;
+use std::time::Instant;
+
+use super::action_set::ActionSet;
+use super::afterwards::{Afterwards, Group, Mark, Marks};
+use super::lane::{LanePlan, PromptLane, Stage, put};
+use super::paced::{Pace, PacedLane};
 use super::progress::{Progress, TxnId};
 use crate::action::{Action, Batch, Verb};
 use crate::lsn::Lsn;
-use crate::rules::SinkId;
+use crate::rules::{Cause, Emission, RuleId, SinkId};
 use crate::snapshot::Snapshot;
 
-/// What can be busy on its own: one class of work of one sink.
+/// What can be busy on its own: one class of work of one sink, or one rule's lookups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LaneId(pub usize);
 
-/// Which lane of which sink takes which verb.
-pub type Routes = Box<dyn Fn(SinkId, Verb, Urgency) -> LaneId + Send>;
+/// Which lane takes what.
+pub struct Routes {
+    /// A sink's verbs.
+    pub actions: Box<dyn Fn(SinkId, Verb, Urgency) -> LaneId + Send>,
+    /// A rule's lookups.
+    pub lookups: HashMap<RuleId, LaneId>,
+}
 
 /// Whether an action may be held back, so that many of them become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,128 +39,206 @@ pub enum Urgency {
     Paced,
 }
 
-/// How much memory one lane's waiting actions, or the actions of invisible transactions, may take
-/// before the reader stops. With one lane at its bound the daemon stays within 64 MiB.
+impl Urgency {
+    /// Every update of a table may ask for the same scan.
+    pub fn of(emission: &Emission<'_>) -> Self {
+        match emission.fallback {
+            Some(Cause::Absent) => Urgency::Paced,
+            _ => Urgency::Prompt,
+        }
+    }
+}
+
+/// What of a transaction waits until other sessions can see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hidden {
+    /// Everything.
+    All,
+    /// Only its lookups, which would not see its rows.
+    Lookups,
+}
+
+/// How much memory one lane's waiting actions, or the actions of invisible transactions, or those
+/// that run afterwards, may take before the reader stops. With one of them at its bound the daemon
+/// stays within 64 MiB.
 pub(super) const WAITING_BYTES_MAX: usize = 16 << 20;
+
+/// From where on what must not stop the reader is asked for in a coarser way.
+const CROWDED_BYTES: usize = WAITING_BYTES_MAX / 2;
+
+/// A lane, as the plan sees it.
+pub struct PlannedLane {
+    /// When its actions run.
+    pub stage: Stage,
+    /// How often; `None`: as soon as it is idle.
+    pub pace: Option<Pace>,
+}
 
 /// Everything that is to be done, in flight or waiting.
 pub struct Plan {
     routes: Routes,
     lanes: Vec<LanePlan>,
+    stages: Vec<Stage>,
+    /// Whether any lane is of [`Stage::Tell`]: else nobody asks what comes before what.
+    tells: bool,
     /// Transactions whose actions may not run yet, in stream order.
     invisible: Vec<Invisible>,
     /// The memory that they take.
     invisible_bytes: usize,
+    afterwards: Afterwards,
+    /// What the batch of lookups that is being answered asks for.
+    answered: Marks,
     open: Option<Open>,
     snapshot: Option<Snapshot>,
     progress: Progress,
 }
 
-#[derive(Default)]
-struct LanePlan {
-    waiting: ActionSet,
-    /// The owners of the actions that the sink has, and the memory of their page.
-    in_flight: Option<Page>,
-}
-
 /// The transaction that the stream is in.
-#[derive(Clone, Copy)]
 struct Open {
     txn: TxnId,
-    visibility: Visibility,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Visibility {
-    Visible,
-    /// Its actions are the last of `Plan::invisible`.
-    Invisible,
+    /// What of it goes to the last of `Plan::invisible`.
+    hidden: Option<Hidden>,
+    /// What of it runs afterwards, and after what.
+    group: Group,
 }
 
 /// A committed transaction that other sessions cannot see yet.
 struct Invisible {
     txn: TxnId,
     xid: u32,
-    /// Its actions, for each lane.
+    /// Its hidden actions, for each lane.
     actions: Vec<ActionSet>,
+    /// What of it runs afterwards, once it is complete.
+    group: Option<Group>,
 }
 
 impl Invisible {
     /// The memory that its actions take.
     fn bytes(&self) -> usize {
         let sets: usize = self.actions.iter().map(ActionSet::bytes).sum();
-        size_of_val(self.actions.as_slice()) + sets
+        let group = self.group.as_ref().map_or(0, Group::bytes);
+        size_of_val(self.actions.as_slice()) + sets + group
     }
 }
 
 impl Plan {
-    /// A plan for `lanes` lanes.
-    pub fn new(lanes: usize, routes: Routes) -> Self {
+    /// A plan for `lanes`, to which `routes` lead.
+    pub fn new(lanes: Vec<PlannedLane>, routes: Routes) -> Self {
+        let stages: Vec<Stage> = lanes.iter().map(|lane| lane.stage).collect();
+        let lane = |lane: PlannedLane| match lane.pace {
+            Some(pace) => LanePlan::Paced(PacedLane::new(pace)),
+            None => LanePlan::Prompt(PromptLane::default()),
+        };
         Plan {
             routes,
-            lanes: std::iter::repeat_with(LanePlan::default).take(lanes).collect(),
+            lanes: lanes.into_iter().map(lane).collect(),
+            tells: stages.contains(&Stage::Tell),
+            stages,
             invisible: Vec::new(),
             invisible_bytes: 0,
+            afterwards: Afterwards::default(),
+            answered: Marks::default(),
             open: None,
             snapshot: None,
             progress: Progress::default(),
         }
     }
 
-    /// A transaction begins. `xid` is `None` where there is nothing to wait for.
-    pub fn begin(&mut self, xid: Option<u32>) {
+    /// A transaction begins. `hidden` is its ID and what of it waits to be visible; `None` where
+    /// there is nothing to wait for.
+    pub fn begin(&mut self, hidden: Option<(u32, Hidden)>) {
         let txn = self.progress.begin();
-        let hidden = xid.filter(|&xid| !self.snapshot.as_ref().is_some_and(|s| s.shows(xid)));
-        let visibility = match hidden {
-            None => Visibility::Visible,
-            Some(xid) => {
-                self.invisible.push(Invisible { txn, xid, actions: Vec::new() });
-                Visibility::Invisible
-            }
-        };
-        self.open = Some(Open { txn, visibility });
+        let hidden =
+            hidden.filter(|&(xid, _)| !self.snapshot.as_ref().is_some_and(|s| s.shows(xid)));
+        if let Some((xid, _)) = hidden {
+            self.invisible.push(Invisible { txn, xid, actions: Vec::new(), group: None });
+        }
+        let group = Group::new(txn, self.progress.order(txn));
+        self.open = Some(Open { txn, hidden: hidden.map(|(_, what)| what), group });
     }
 
     /// The open transaction asks for an action at some sinks. Without an open transaction nothing
     /// happens.
     pub fn push(&mut self, sinks: &[SinkId], action: Action<'_>, urgency: Urgency) {
-        let Some(Open { txn, visibility }) = self.open else { return };
         for &sink in sinks {
-            let lane = (self.routes)(sink, action.verb, urgency);
-            match visibility {
-                Visibility::Visible => {
-                    put(&mut self.progress, &mut self.lanes[lane.0].waiting, action, txn);
-                }
-                Visibility::Invisible => {
-                    let Some(hidden) = self.invisible.last_mut() else { return };
-                    if hidden.actions.is_empty() {
-                        hidden.actions.resize_with(self.lanes.len(), ActionSet::default);
-                        self.invisible_bytes += size_of_val(hidden.actions.as_slice());
-                    }
-                    let set = &mut hidden.actions[lane.0];
-                    let before = set.bytes();
-                    put(&mut self.progress, set, action, txn);
-                    self.invisible_bytes += set.bytes() - before;
-                }
+            let lane = (self.routes.actions)(sink, action.verb, urgency);
+            self.push_to(lane, action);
+        }
+    }
+
+    /// The open transaction asks for a rule's lookup.
+    pub fn look_up(&mut self, rule: RuleId, lookup: Action<'_>) {
+        if let Some(&lane) = self.routes.lookups.get(&rule) {
+            self.push_to(lane, lookup);
+        }
+    }
+
+    fn push_to(&mut self, lane: LaneId, action: Action<'_>) {
+        let Some(open) = &mut self.open else { return };
+        let is_hidden = match open.hidden {
+            None => false,
+            Some(Hidden::All) => true,
+            Some(Hidden::Lookups) => self.stages[lane.0] == Stage::Lookup,
+        };
+        if is_hidden {
+            let Some(hidden) = self.invisible.last_mut() else { return };
+            if hidden.actions.is_empty() {
+                hidden.actions.resize_with(self.lanes.len(), ActionSet::default);
+                self.invisible_bytes += size_of_val(hidden.actions.as_slice());
+            }
+            let set = &mut hidden.actions[lane.0];
+            let before = set.bytes();
+            put(&mut self.progress, set, action, open.txn);
+            self.invisible_bytes += set.bytes() - before;
+        } else if self.stages[lane.0] == Stage::Tell {
+            let set = open.group.actions_for(lane, self.lanes.len());
+            put(&mut self.progress, set, action, open.txn);
+            if open.group.bytes() >= CROWDED_BYTES {
+                self.cut();
+            }
+        } else {
+            let position = self.lanes[lane.0].put(&mut self.progress, action, open.txn);
+            if self.tells {
+                open.group.after.add(Mark { lane, position });
             }
         }
+    }
+
+    /// What is to be told of the open transaction goes out in parts: there is too much of it.
+    fn cut(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        let mut rest = Group::new(open.txn, open.group.order);
+        rest.after.extend(&open.group.after);
+        self.afterwards.push(std::mem::replace(&mut open.group, rest));
+        self.release();
     }
 
     /// The open transaction is complete.
     pub fn commit(&mut self, end_lsn: Lsn) {
-        if let Some(open) = self.open.take() {
-            if open.visibility == Visibility::Invisible {
-                self.drop_if_actionless(open.txn);
+        let Some(open) = self.open.take() else { return };
+        match self.invisible.pop_if(|hidden| hidden.txn == open.txn) {
+            Some(mut hidden) if !hidden.actions.is_empty() => {
+                if self.tells {
+                    self.invisible_bytes += open.group.bytes();
+                    hidden.group = Some(open.group);
+                }
+                self.invisible.push(hidden);
             }
-            self.progress.close(open.txn, end_lsn);
+            // Without hidden actions it has nothing to wait for.
+            _ => self.end(open.group),
         }
+        self.progress.close(open.txn, end_lsn);
     }
 
-    /// An invisible transaction without actions has nothing to wait for.
-    fn drop_if_actionless(&mut self, txn: TxnId) {
-        let is_actionless = |hidden: &Invisible| hidden.txn == txn && hidden.actions.is_empty();
-        if self.invisible.last().is_some_and(is_actionless) {
-            self.invisible.pop();
+    /// Nothing more comes for a group from the stream.
+    fn end(&mut self, group: Group) {
+        let asks = |(lane, stage): (usize, &Stage)| {
+            *stage == Stage::Lookup && group.after.await_lane(LaneId(lane), &self.lanes)
+        };
+        // An answer may bring something for it.
+        if !group.actions.is_empty() || self.tells && self.stages.iter().enumerate().any(asks) {
+            self.afterwards.push(group);
+            self.release();
         }
     }
 
@@ -167,64 +256,158 @@ impl Plan {
 
     /// The actions of every transaction that the snapshot shows may run from now on.
     pub fn show(&mut self, snapshot: Snapshot) {
-        let last = self.invisible.len().saturating_sub(1);
-        for (at, hidden) in std::mem::take(&mut self.invisible).into_iter().enumerate() {
+        for hidden in std::mem::take(&mut self.invisible) {
             if !snapshot.shows(hidden.xid) {
                 self.invisible.push(hidden);
                 continue;
             }
-            if let Some(open) = &mut self.open
-                && at == last
-            {
-                open.visibility = Visibility::Visible;
-            }
             self.invisible_bytes -= hidden.bytes();
-            for (lane, mut actions) in hidden.actions.into_iter().enumerate() {
-                while let Some(page) = actions.take() {
-                    let waiting = &mut self.lanes[lane].waiting;
-                    for action in page.batch.iter() {
-                        put(&mut self.progress, waiting, action, hidden.txn);
-                        self.progress.finish(hidden.txn);
-                    }
-                }
-            }
+            self.reveal(hidden);
         }
         self.snapshot = Some(snapshot);
     }
 
-    /// The next batch for an idle lane. It is the lane's until [`done`](Self::done).
-    pub fn take(&mut self, lane: LaneId) -> Option<Batch> {
-        let lane = &mut self.lanes[lane.0];
-        if lane.in_flight.is_some() {
-            return None;
+    fn reveal(&mut self, hidden: Invisible) {
+        let Invisible { txn, actions, group, .. } = hidden;
+        let is_open = self.open.as_ref().is_some_and(|open| open.txn == txn);
+        let fresh = || Group::new(txn, self.progress.order(txn));
+        let mut group = match &mut self.open {
+            Some(open) if is_open => {
+                open.hidden = None;
+                std::mem::replace(&mut open.group, fresh())
+            }
+            _ => group.unwrap_or_else(fresh),
+        };
+        for (lane, mut actions) in actions.into_iter().enumerate() {
+            let lane = LaneId(lane);
+            if self.stages[lane.0] == Stage::Tell {
+                if !actions.is_empty() {
+                    *group.actions_for(lane, self.lanes.len()) = actions;
+                }
+                continue;
+            }
+            while let Some(page) = actions.take() {
+                for action in page.batch.iter() {
+                    let position = self.lanes[lane.0].put(&mut self.progress, action, txn);
+                    self.progress.finish(txn);
+                    if self.tells {
+                        group.after.add(Mark { lane, position });
+                    }
+                }
+            }
         }
-        let mut page = lane.waiting.take()?;
-        let batch = std::mem::take(&mut page.batch);
-        lane.in_flight = Some(page);
-        Some(batch)
+        match &mut self.open {
+            Some(open) if is_open => open.group = group,
+            _ => self.end(group),
+        }
+    }
+
+    /// The next batch for an idle lane. It is the lane's until [`done`](Self::done).
+    pub fn take(&mut self, lane: LaneId, now: impl FnOnce() -> Instant) -> Option<Batch> {
+        self.lanes[lane.0].take(now)
+    }
+
+    /// The place in the stream of the oldest transaction that is not finished.
+    pub fn oldest(&self) -> Option<u64> {
+        self.progress.oldest()
+    }
+
+    /// The place in the stream of the transaction that asked for the lookup at `index` of the
+    /// lane's batch.
+    pub fn asker(&self, lane: LaneId, index: usize) -> Option<u64> {
+        Some(self.progress.order(self.lanes[lane.0].owner(index)?))
+    }
+
+    /// A lookup of the lane's batch, the one at `index`, asks for an action at some sinks.
+    pub fn answer(
+        &mut self,
+        lane: LaneId,
+        index: usize,
+        sinks: &[SinkId],
+        action: Action<'_>,
+        urgency: Urgency,
+    ) {
+        let Some(txn) = self.lanes[lane.0].owner(index) else { return };
+        for &sink in sinks {
+            let to = (self.routes.actions)(sink, action.verb, urgency);
+            if self.stages[to.0] == Stage::Tell {
+                self.tell(txn, to, action);
+            } else {
+                let position = self.lanes[to.0].put(&mut self.progress, action, txn);
+                if self.tells {
+                    self.answered.add(Mark { lane: to, position });
+                }
+            }
+        }
+    }
+
+    /// Adds an action to what runs after a transaction, which waits for the answer.
+    fn tell(&mut self, txn: TxnId, lane: LaneId, action: Action<'_>) {
+        let (lanes, order) = (self.lanes.len(), self.progress.order(txn));
+        let progress = &mut self.progress;
+        if let Some(open) = self.open.as_mut().filter(|open| open.txn == txn) {
+            put(progress, open.group.actions_for(lane, lanes), action, txn);
+            return;
+        }
+        let known = self.afterwards.change(order, |group| {
+            put(progress, group.actions_for(lane, lanes), action, txn);
+        });
+        if !known {
+            // Its stream broke off before it was complete.
+            let mut group = Group::new(txn, order);
+            put(progress, group.actions_for(lane, lanes), action, txn);
+            group.after.extend(&self.answered);
+            self.afterwards.push(group);
+        }
     }
 
     /// Every action of the lane's batch is finished.
     pub fn done(&mut self, lane: LaneId, batch: Batch) {
-        let lane = &mut self.lanes[lane.0];
-        let Some(mut page) = lane.in_flight.take() else { return };
-        for &owner in &page.owners {
-            self.progress.finish(owner);
+        if self.stages[lane.0] == Stage::Lookup && self.tells {
+            // Whoever waited for an answer waits for what it asks for.
+            let (answered, lanes) = (std::mem::take(&mut self.answered), &self.lanes);
+            if let Some(open) = self.open.as_mut()
+                && open.group.after.await_lane(lane, lanes)
+            {
+                open.group.after.extend(&answered);
+            }
+            self.afterwards.await_more(lane, lanes, &answered);
         }
-        page.batch = batch;
-        lane.waiting.recycle(page);
+        self.lanes[lane.0].done(&mut self.progress, batch);
+        self.release();
+    }
+
+    /// Hands the groups whose turn it is to their lanes.
+    fn release(&mut self) {
+        for group in self.afterwards.take_due(&self.lanes) {
+            for (lane, mut actions) in group.actions.into_iter().enumerate() {
+                while let Some(page) = actions.take() {
+                    for action in page.batch.iter() {
+                        self.lanes[lane].put(&mut self.progress, action, group.txn);
+                        self.progress.finish(group.txn);
+                    }
+                }
+            }
+        }
     }
 
     /// The stream broke off. What is visible still runs. The next stream starts with everything
     /// that this one's server was not told, and confirms positions of its own alone: it may come
     /// from another server, where a position means something else.
     pub fn disconnect(&mut self) {
-        self.open = None;
+        let progress = &mut self.progress;
+        let mut drop_all = |actions: &mut ActionSet| {
+            while let Some(page) = actions.take() {
+                page.owners.iter().for_each(|&owner| progress.finish(owner));
+            }
+        };
+        if let Some(mut open) = self.open.take() {
+            open.group.actions.iter_mut().for_each(&mut drop_all);
+        }
         for mut hidden in std::mem::take(&mut self.invisible) {
-            for actions in &mut hidden.actions {
-                while let Some(page) = actions.take() {
-                    page.owners.iter().for_each(|&owner| self.progress.finish(owner));
-                }
+            hidden.actions.iter_mut().for_each(&mut drop_all);
+            if let Some(mut group) = hidden.group {
+                group.actions.iter_mut().for_each(&mut drop_all);
             }
         }
         self.invisible_bytes = 0;
@@ -232,10 +415,37 @@ impl Plan {
         self.snapshot = None;
     }
 
+    /// Lets what has a pace run as soon as it can, for the end.
+    pub fn hurry(&mut self) {
+        for lane in &mut self.lanes {
+            if let LanePlan::Paced(lane) = lane {
+                lane.hurry();
+            }
+        }
+    }
+
     /// Whether the stream may go on: no bound is reached.
     pub fn has_room(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.waiting.bytes() < WAITING_BYTES_MAX)
+        self.lanes.iter().all(|lane| lane.bytes() < WAITING_BYTES_MAX)
             && self.invisible_bytes < WAITING_BYTES_MAX
+            && self.afterwards.bytes() < WAITING_BYTES_MAX
+    }
+
+    /// Whether lookups may go on: there is room for what they ask for.
+    pub fn has_room_for_answers(&self) -> bool {
+        let is_answer = |stage: &Stage| *stage != Stage::Lookup;
+        let mut lanes = self.lanes.iter().zip(&self.stages).filter(|(_, stage)| is_answer(stage));
+        lanes.all(|(lane, _)| lane.bytes() < WAITING_BYTES_MAX)
+            && self.afterwards.bytes() < WAITING_BYTES_MAX
+    }
+
+    /// Whether so much waits to be told, or of a rule to be looked up, that a coarser action should
+    /// take the place of more of it: neither is to stop the reader.
+    pub fn is_crowded(&self, rule: RuleId) -> bool {
+        let lookups = self.routes.lookups.get(&rule);
+        let told = self.open.as_ref().map_or(0, |open| open.group.bytes());
+        lookups.is_some_and(|lane| self.lanes[lane.0].bytes() >= CROWDED_BYTES)
+            || self.afterwards.bytes() + told >= CROWDED_BYTES - CROWDED_BYTES / 8
     }
 
     /// Whether everything that was asked for is done.
@@ -245,33 +455,17 @@ impl Plan {
 
     /// Whether a lane has nothing waiting and nothing in flight.
     pub fn is_lane_idle(&self, lane: LaneId) -> bool {
-        let lane = &self.lanes[lane.0];
-        lane.in_flight.is_none() && lane.waiting.is_empty()
+        self.lanes[lane.0].is_idle()
     }
 
     /// How many actions wait for a lane.
     pub fn waiting(&self, lane: LaneId) -> usize {
-        self.lanes[lane.0].waiting.len()
+        self.lanes[lane.0].waiting()
     }
 
     /// The LSN up to which everything that this stream has brought is done.
     pub fn confirmed_lsn(&self) -> Lsn {
         self.progress.confirmed_lsn()
-    }
-}
-
-/// Puts an action into a set for a transaction. Merging keeps the oldest one: it alone can be
-/// confirmed when the action is done, and none after it is confirmed before.
-fn put(progress: &mut Progress, set: &mut ActionSet, action: Action<'_>, txn: TxnId) {
-    match set.put(action, txn) {
-        Put::Added => progress.add(txn),
-        Put::Merged(owner) => {
-            if progress.is_older(txn, *owner) {
-                let younger = std::mem::replace(owner, txn);
-                progress.add(txn);
-                progress.finish(younger);
-            }
-        }
     }
 }
 

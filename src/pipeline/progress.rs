@@ -161,6 +161,16 @@ impl Progress {
         self.entries[this.0 as usize].order < self.entries[other.0 as usize].order
     }
 
+    /// The place in the stream of the oldest transaction that is not finished.
+    pub fn oldest(&self) -> Option<u64> {
+        Some(self.entries.get(self.first as usize)?.order)
+    }
+
+    /// The transaction's place in the stream, which no other one ever gets.
+    pub fn order(&self, txn: TxnId) -> u64 {
+        self.entries[txn.0 as usize].order
+    }
+
     fn retire_if_finished(&mut self, txn: TxnId) {
         let Entry { before, after, unfinished, stage, end_lsn, .. } = self.entries[txn.0 as usize];
         if unfinished > 0 || stage == Stage::Open {

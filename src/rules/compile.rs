@@ -1,14 +1,20 @@
 //! Compiling: from rules as typed to rules that can be matched.
 
+use std::time::Duration;
+
 use super::condition::Filter;
 use super::fallback::{Cause, Coarse, Derived, derive, varies_plainly};
+use super::lookup::Lookup;
 use super::matcher::Emission;
-use super::spec::{FallbackSpec, RuleSpec, SinkSpec};
+use super::spec::{FallbackSpec, PublishSpec, RuleSpec, SinkSpec};
 use super::table::TablePattern;
-use super::template::Template;
-use crate::action::Verb;
+use super::template::{Segment, Template, TemplateError};
+use crate::action::{Action, Verb};
 use crate::change::Op;
 use crate::problem::{Problem, Text};
+
+/// `fallback_every`, where it is not given.
+pub const FALLBACK_EVERY: Duration = Duration::from_secs(10);
 
 /// A rule's place in its [`RuleSet`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,10 +42,16 @@ pub struct Rule {
     pub ops: Ops,
     /// Which of their changes count.
     pub(super) filter: Filter,
+    /// The query whose rows its templates are rendered for.
+    pub lookup: Option<Lookup>,
     /// What it asks for, in the order in which it comes out.
     pub steps: Vec<Step>,
     /// Its coarse actions.
     pub fallback: Vec<Coarse>,
+    /// The least time between two runs of them that changes ask for.
+    pub fallback_every: Duration,
+    /// `bulk_above`, where it is given.
+    pub bulk_above: Option<u64>,
 }
 
 /// One template of a rule.
@@ -51,6 +63,18 @@ pub struct Step {
     pub template: Template,
     /// Where.
     pub sinks: Vec<SinkId>,
+}
+
+impl Step {
+    /// The channel of a message.
+    pub fn channel(&self) -> Option<&[u8]> {
+        match (self.verb, self.template.segments.first()) {
+            (Verb::Publish, Some(Segment::Literal(address))) => {
+                Some(Action { verb: self.verb, value: address }.message().0)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A set of operations.
@@ -103,7 +127,7 @@ impl RuleSet {
     }
 
     /// Calls `emit` for the coarse actions of one rule.
-    pub(super) fn fallback(&self, rule: RuleId, cause: Cause, emit: &mut impl FnMut(Emission<'_>)) {
+    pub(crate) fn fallback(&self, rule: RuleId, cause: Cause, emit: &mut impl FnMut(Emission<'_>)) {
         for coarse in &self.rule(rule).fallback {
             let action = coarse.action();
             let (rule, fallback) = (Some(rule), Some(cause));
@@ -147,16 +171,43 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     fn rule(&mut self, name: String) -> Rule {
         let tables = self.tables();
-        let steps = self.steps(&self.spec.templates);
+        let steps = self.steps(&self.spec.templates, self.spec.publish.as_ref());
         let fallback = self.fallback(&steps);
         let ops = Ops::new(self.spec.on.as_deref().unwrap_or(&Op::ALL));
         let steps: Vec<Step> = steps.into_iter().map(|(step, _)| step).collect();
+        let lookup = self.lookup(&steps, ops, &fallback);
         let names =
             |texts: &Vec<Text>| texts.iter().map(|text| text.value.clone().into()).collect();
         let changed = self.spec.changed.as_ref().map(names);
         let templates = steps.iter().map(|step| &step.template);
-        let filter = Filter::new(self.spec.conditions.clone(), changed, templates);
-        Rule { name, tables, ops, filter, steps, fallback }
+        let filter = Filter::new(self.spec.conditions.clone(), changed, lookup.as_ref(), templates);
+        let fallback_every = self.spec.fallback_every.unwrap_or(FALLBACK_EVERY);
+        let bulk_above = self.spec.bulk_above;
+        Rule { name, tables, ops, filter, lookup, steps, fallback, fallback_every, bulk_above }
+    }
+
+    fn lookup(&mut self, steps: &[Step], ops: Ops, fallback: &[Coarse]) -> Option<Lookup> {
+        let text = self.spec.lookup.as_ref()?;
+        if ops.contains(Op::Delete) && fallback.is_empty() {
+            self.problems.push(
+                Problem::new(
+                    text.span.clone(),
+                    "a lookup for deletes, without a fallback",
+                    "a deleted row's relatives may be gone too when this runs",
+                )
+                .help(
+                    "write on = [\"insert\", \"update\"] if a rule on the looked-up table covers \
+                     deletes, or give the rule a fallback",
+                ),
+            );
+        }
+        match Lookup::new(&text.value, steps) {
+            Ok(lookup) => Some(lookup),
+            Err(error) => {
+                self.problems.push(template_problem(text, error));
+                None
+            }
+        }
     }
 
     fn tables(&mut self) -> Vec<TablePattern> {
@@ -170,7 +221,23 @@ impl Compiler<'_> {
         tables
     }
 
-    fn steps<'t>(&mut self, templates: &'t [(Verb, Text)]) -> Vec<(Step, &'t Text)> {
+    fn steps<'t>(
+        &mut self,
+        templates: &'t [(Verb, Text)],
+        publish: Option<&'t PublishSpec>,
+    ) -> Vec<(Step, &'t Text)> {
+        let mut steps = self.template_steps(templates);
+        if let Some(PublishSpec { channel, message }) = publish {
+            let only = [(Verb::Publish, message.clone())];
+            if let Some((mut step, _)) = self.template_steps(&only).pop() {
+                step.template.address_to(&channel.value);
+                steps.push((step, message));
+            }
+        }
+        steps
+    }
+
+    fn template_steps<'t>(&mut self, templates: &'t [(Verb, Text)]) -> Vec<(Step, &'t Text)> {
         let mut steps = Vec::new();
         for (verb, text) in templates {
             let sinks = self.sinks_for(*verb, text);
@@ -187,11 +254,7 @@ impl Compiler<'_> {
                     ));
                 }
                 Ok(template) => steps.push((Step { verb: *verb, template, sinks }, text)),
-                Err(error) => self.problems.push(
-                    Problem::new(text.span.clone(), error.message, error.label)
-                        .within(error.at)
-                        .help(error.help),
-                ),
+                Err(error) => self.problems.push(template_problem(text, error)),
             }
         }
         steps
@@ -232,10 +295,12 @@ impl Compiler<'_> {
     }
 
     fn fallback(&mut self, steps: &[(Step, &Text)]) -> Vec<Coarse> {
-        let FallbackSpec::Actions { derive: derived, templates } = &self.spec.fallback else {
+        let FallbackSpec::Actions { derive: derived, templates, publish } = &self.spec.fallback
+        else {
             return Vec::new();
         };
-        let mut coarse = self.written(templates);
+        let is_written = !templates.is_empty() || publish.is_some();
+        let mut coarse = self.written(templates, publish.as_ref());
         if !derived {
             return coarse;
         }
@@ -247,7 +312,7 @@ impl Compiler<'_> {
                         coarse.push(action);
                     }
                 }
-                Derived::TooBroad | Derived::Inexpressible if !templates.is_empty() => {}
+                Derived::TooBroad | Derived::Inexpressible if is_written => {}
                 // That nobody can do it is the problem that was reported.
                 Derived::Inexpressible if step.sinks.is_empty() => {}
                 Derived::TooBroad | Derived::Inexpressible => self.problems.push(
@@ -268,9 +333,13 @@ impl Compiler<'_> {
     }
 
     /// The written fallback, whose templates must not vary.
-    fn written(&mut self, templates: &[(Verb, Text)]) -> Vec<Coarse> {
+    fn written(
+        &mut self,
+        templates: &[(Verb, Text)],
+        publish: Option<&PublishSpec>,
+    ) -> Vec<Coarse> {
         let mut coarse = Vec::new();
-        for (step, text) in self.steps(templates) {
+        for (step, text) in self.steps(templates, publish) {
             match step.template.as_literal() {
                 Some(value) => {
                     let value = value.to_vec();
@@ -288,4 +357,8 @@ impl Compiler<'_> {
         }
         coarse
     }
+}
+
+fn template_problem(text: &Text, error: TemplateError) -> Problem {
+    Problem::new(text.span.clone(), error.message, error.label).within(error.at).help(error.help)
 }

@@ -4,6 +4,7 @@
 //! Where the stream does not carry a value, the answer is yes: a rule then does too much, never
 //! too little.
 
+use super::lookup::Lookup;
 use super::template::{Source, Template};
 use crate::change::{Change, Op, Row, Value};
 use crate::glob::Glob;
@@ -72,6 +73,8 @@ pub(super) struct Filter {
     conditions: Vec<Condition>,
     /// The columns of which an update must have changed one; `None`: every update counts.
     changed: Option<Vec<Vec<u8>>>,
+    /// More of them, unless they are of a lookup's result and not of the row.
+    changed_if_known: Vec<Vec<u8>>,
 }
 
 impl Filter {
@@ -79,20 +82,32 @@ impl Filter {
     pub(super) fn new<'t>(
         conditions: Vec<Condition>,
         changed: Option<Vec<Vec<u8>>>,
+        lookup: Option<&Lookup>,
         templates: impl Iterator<Item = &'t Template>,
     ) -> Self {
-        let changed = changed.map(|mut columns| {
-            columns.extend(conditions.iter().map(|condition| condition.column.clone()));
-            for placeholder in templates.flat_map(Template::placeholders) {
-                if let Source::Column { name, .. } = &placeholder.source {
-                    columns.push(name.clone());
-                }
+        let Some(mut changed) = changed else {
+            return Filter { conditions, ..Filter::default() };
+        };
+        changed.extend(conditions.iter().map(|condition| condition.column.clone()));
+        let mut rendered = Vec::new();
+        for placeholder in templates.flat_map(Template::placeholders) {
+            if let Source::Column { name, .. } = &placeholder.source {
+                rendered.push(name.clone());
             }
+        }
+        let mut changed_if_known = Vec::new();
+        match lookup {
+            None => changed.extend(rendered),
+            Some(lookup) => {
+                changed.extend(lookup.bound().map(|(name, _)| name.to_vec()));
+                changed_if_known = rendered;
+            }
+        }
+        for columns in [&mut changed, &mut changed_if_known] {
             columns.sort();
             columns.dedup();
-            columns
-        });
-        Filter { conditions, changed }
+        }
+        Filter { conditions, changed: Some(changed), changed_if_known }
     }
 
     /// The columns that it looks at.
@@ -111,15 +126,20 @@ impl Filter {
 
     fn has_changed(&self, change: &Change<'_>) -> bool {
         let Some(columns) = &self.changed else { return true };
-        change.op != Op::Update
-            || columns.iter().any(|column| match (change.old.get(column), change.new.get(column)) {
-                // An unknown old value may have been another one; and who knows neither value does
-                // not even know that there is such a column.
+        let has_changed = |column: &Vec<u8>, unknown: bool| {
+            match (change.old.get(column), change.new.get(column)) {
+                (Value::Absent, Value::Absent) => unknown,
+                // An unknown old value may have been another one.
                 (Value::Absent, _) => true,
                 // What the new row leaves out did not change.
                 (_, Value::Absent) => false,
                 (old, new) => old != new,
-            })
+            }
+        };
+        // Who knows neither value does not even know that there is such a column.
+        change.op != Op::Update
+            || columns.iter().any(|column| has_changed(column, true))
+            || self.changed_if_known.iter().any(|column| has_changed(column, false))
     }
 
     fn holds(&self, change: &Change<'_>) -> bool {

@@ -12,6 +12,8 @@ pub enum Cause {
     Truncate,
     /// The stream does not carry a value that a template needs, or dropped the change.
     Absent,
+    /// One transaction asked for more than `bulk_above` values.
+    Bulk,
 }
 
 impl Cause {
@@ -20,6 +22,7 @@ impl Cause {
         match self {
             Cause::Truncate => "truncate",
             Cause::Absent => "absent",
+            Cause::Bulk => "bulk",
         }
     }
 }
@@ -68,18 +71,24 @@ pub(super) fn derive(verb: Verb, template: &Template) -> Derived {
         Verb::Delete | Verb::DeleteMatching => Verb::DeleteMatching,
         Verb::Bump | Verb::BumpMatching => Verb::BumpMatching,
         Verb::Tag | Verb::TagMatching => Verb::TagMatching,
-        Verb::PurgeKey | Verb::PurgePath => return Derived::Inexpressible,
+        // One message that names them all.
+        Verb::Publish => Verb::Publish,
+        Verb::PurgeKey | Verb::PurgePath | Verb::Lookup => return Derived::Inexpressible,
     };
     if literal_prefix_bytes(verb, template) < LITERAL_BYTES_MIN {
         return Derived::TooBroad;
     }
     let mut pattern = Vec::new();
-    for segment in &template.segments {
+    for (at, segment) in template.segments.iter().enumerate() {
         match segment {
             Segment::Literal(literal) if verb == Verb::DeleteMatching => {
                 pattern.extend_from_slice(literal);
             }
-            Segment::Literal(literal) => glob::escape(literal, &mut pattern),
+            Segment::Literal(literal) => {
+                let (address, text) = literal.split_at(address_bytes(verb, at, literal));
+                pattern.extend_from_slice(address);
+                glob::escape(text, &mut pattern);
+            }
             Segment::Placeholder(_) => push_star(&mut pattern),
         }
     }
@@ -93,7 +102,15 @@ fn literal_prefix_bytes(verb: Verb, template: &Template) -> usize {
             let varies = |byte: &u8| matches!(byte, b'*' | b'?' | b'[');
             literal.iter().position(varies).unwrap_or(literal.len())
         }
-        Some(Segment::Literal(literal)) => literal.len(),
+        Some(Segment::Literal(literal)) => literal.len() - address_bytes(verb, 0, literal),
+        _ => 0,
+    }
+}
+
+/// How much of a template's segment is the channel of a message, with what ends it.
+fn address_bytes(verb: Verb, segment: usize, literal: &[u8]) -> usize {
+    match (verb, segment) {
+        (Verb::Publish, 0) => literal.iter().position(|&byte| byte == 0).map_or(0, |end| end + 1),
         _ => 0,
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::compile::{RuleId, RuleSet, SinkId};
 use super::fallback::Cause;
+use super::lookup::Asked;
 use super::partitions::{Partitions, table_key, write_table_key};
 use super::render::{Coverage, Escape, Facts, Renderer};
 use crate::action::{Action, Verb};
@@ -16,7 +17,7 @@ use crate::lsn::Lsn;
 pub struct Emission<'a> {
     /// The rule; `None` if a message asks for it.
     pub rule: Option<RuleId>,
-    /// Where the action is to be done.
+    /// Where the action is to be done; nowhere if it is a [`Verb::Lookup`].
     pub sinks: &'a [SinkId],
     /// What is to be done.
     pub action: Action<'a>,
@@ -150,6 +151,22 @@ impl Matcher {
                 continue;
             }
             if !rule.filter.passes(change) {
+                continue;
+            }
+            if let Some(lookup) = &rule.lookup {
+                let asked = match change.op {
+                    // What it belonged to may be gone too.
+                    Op::Delete => Asked::Nothing(Coverage::Partial),
+                    _ => lookup.ask(change, facts, buffer),
+                };
+                let (Asked::Lookup(coverage) | Asked::Nothing(coverage)) = asked;
+                if let Asked::Lookup(_) = asked {
+                    let action = Action { verb: Verb::Lookup, value: buffer };
+                    emit(Emission { rule: Some(id), sinks: &[], action, fallback: None });
+                }
+                if coverage == Coverage::Partial {
+                    rules.fallback(id, Cause::Absent, &mut emit);
+                }
                 continue;
             }
             let mut coverage = Coverage::Exact;

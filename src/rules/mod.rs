@@ -4,12 +4,14 @@
 //! change into [`Emission`]s as it arrives. Pure: no I/O, no clock.
 
 mod add_tables;
+mod bulk;
 mod compile;
 mod condition;
 mod ddl;
 mod elements;
 mod fallback;
 mod filter;
+pub mod lookup;
 mod matcher;
 mod message;
 mod name;
@@ -22,7 +24,8 @@ mod template;
 mod test;
 
 pub use add_tables::to_wal2json;
-pub use compile::{Rule, RuleId, RuleSet, SinkId, Step, compile};
+pub use bulk::{BULK_ABOVE, Bulk};
+pub use compile::{FALLBACK_EVERY, Rule, RuleId, RuleSet, SinkId, Step, compile};
 pub use condition::{Condition, Pattern, Test};
 pub use ddl::{DDL_PREFIX, Ddl, MalformedDdl, TableName};
 pub use fallback::{Cause, Coarse};
@@ -31,7 +34,7 @@ pub use message::{MESSAGE_PREFIX, MessageError, Messages};
 pub use name::rule_names;
 pub use partitions::Partitions;
 pub use render::Facts;
-pub use spec::{FallbackSpec, RULE_VERBS, RuleSpec, SinkSpec};
+pub use spec::{FallbackSpec, PublishSpec, RULE_VERBS, RuleSpec, SinkSpec};
 pub use table::{Part, TablePattern};
 pub use template::{Template, TemplateError};
 pub use test::{Line, Outcome, RuleTest, TestRow, run_tests};

@@ -45,8 +45,12 @@ mod tests {
             changed: None,
             conditions: Vec::new(),
             templates: Vec::new(),
+            publish: None,
+            lookup: None,
+            bulk_above: None,
             sinks: None,
             fallback: FallbackSpec::None,
+            fallback_every: None,
             tests: Vec::new(),
         }
     }

@@ -11,8 +11,12 @@ use super::template::{Extent, Image, Source, Template};
 use crate::change::Op;
 
 impl Rule {
-    /// Every column that a template names.
+    /// Every column of the row that a template names, or a lookup binds. Those that templates
+    /// beside a lookup name may be of its result.
     pub fn columns(&self) -> BTreeSet<&[u8]> {
+        if let Some(lookup) = &self.lookup {
+            return lookup.bound().map(|(name, _)| name).collect();
+        }
         self.steps
             .iter()
             .flat_map(|step| columns(&step.template))
@@ -31,6 +35,11 @@ impl Rule {
     pub fn old_values(&self, op: Op) -> BTreeSet<&[u8]> {
         if !self.ops.contains(op) {
             return BTreeSet::new();
+        }
+        if let Some(lookup) = &self.lookup {
+            // After a delete there is nothing to be looked up.
+            let bound = lookup.bound().filter(|&(_, image)| image != Image::New);
+            return bound.map(|(name, _)| name).filter(|_| op == Op::Update).collect();
         }
         self.steps.iter().flat_map(|step| old_values(&step.template, op)).collect()
     }

@@ -38,7 +38,8 @@ pub(super) enum Escape {
 }
 
 /// Why a template has no rendering for an image.
-enum Missing {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
     /// A value is NULL, or the image does not exist: there is nothing to invalidate.
     Null,
     /// A value is not known.
@@ -163,6 +164,30 @@ impl Renderer<'_> {
         element: Option<&[u8]>,
         buffer: &mut Vec<u8>,
     ) -> Result<(), Missing> {
+        match self.append(placeholder, image, element, buffer)? {
+            true => Ok(()),
+            false => Err(Missing::Null),
+        }
+    }
+
+    /// Writes one placeholder's value to the buffer; answers whether it has one: NULL has none.
+    pub(super) fn value(
+        &self,
+        placeholder: &Placeholder,
+        image: Image,
+        buffer: &mut Vec<u8>,
+    ) -> Result<bool, Missing> {
+        buffer.clear();
+        self.append(placeholder, image, None, buffer)
+    }
+
+    fn append(
+        &self,
+        placeholder: &Placeholder,
+        image: Image,
+        element: Option<&[u8]>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<bool, Missing> {
         let mut variable = [0; 24];
         let value = match &placeholder.source {
             Source::Column { extent: Extent::Elements, .. } => element,
@@ -170,21 +195,20 @@ impl Renderer<'_> {
             Source::Variable(name) => Some(self.variable(*name, &mut variable)?),
         };
         if placeholder.filters.is_empty() {
-            return self.push(value.ok_or(Missing::Null)?, buffer);
+            return Ok(value.map(|value| self.push(value, buffer)).is_some());
         }
         let mut value = value.map(Cow::Borrowed);
         for filter in &placeholder.filters {
             value = filter.apply(value).map_err(|_| Missing::Absent)?;
         }
-        self.push(&value.ok_or(Missing::Null)?, buffer)
+        Ok(value.map(|value| self.push(&value, buffer)).is_some())
     }
 
-    fn push(&self, value: &[u8], buffer: &mut Vec<u8>) -> Result<(), Missing> {
+    fn push(&self, value: &[u8], buffer: &mut Vec<u8>) {
         match self.escape {
             Escape::Verbatim => buffer.extend_from_slice(value),
             Escape::Glob => glob::escape(value, buffer),
         }
-        Ok(())
     }
 
     /// A column's value in the image that the placeholder picks; `None` is NULL.

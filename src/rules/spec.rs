@@ -1,5 +1,7 @@
 //! A rule as it was typed: what the configuration hands to the compiler.
 
+use std::time::Duration;
+
 use super::condition::Condition;
 use super::test::RuleTest;
 use crate::action::{SinkKind, Verb};
@@ -25,12 +27,29 @@ pub struct RuleSpec {
     pub conditions: Vec<Condition>,
     /// The templates of every verb, in the order of [`RULE_VERBS`], then as typed.
     pub templates: Vec<(Verb, Text)>,
+    /// `publish`.
+    pub publish: Option<PublishSpec>,
+    /// `lookup`.
+    pub lookup: Option<Text>,
+    /// `bulk_above`.
+    pub bulk_above: Option<u64>,
     /// `sinks`; every sink that can express the action if it is not given.
     pub sinks: Option<Vec<Text>>,
     /// `fallback`.
     pub fallback: FallbackSpec,
+    /// `fallback_every`.
+    pub fallback_every: Option<Duration>,
     /// `[[rule.test]]`.
     pub tests: Vec<RuleTest>,
+}
+
+/// `publish = { channel = …, message = … }`.
+#[derive(Clone, Debug)]
+pub struct PublishSpec {
+    /// The channel, which does not vary.
+    pub channel: Text,
+    /// The template of the message.
+    pub message: Text,
 }
 
 /// What a rule's fallback consists of.
@@ -44,6 +63,8 @@ pub enum FallbackSpec {
         derive: bool,
         /// What is written in addition.
         templates: Vec<(Verb, Text)>,
+        /// A message that is written in addition.
+        publish: Option<PublishSpec>,
     },
 }
 

@@ -160,6 +160,18 @@ impl Template {
         }
     }
 
+    /// Makes a message's template one of [`Verb::Publish`](crate::action::Verb::Publish)'s values.
+    pub(super) fn address_to(&mut self, channel: &str) {
+        let mut address = channel.as_bytes().to_vec();
+        address.push(0);
+        match self.segments.first_mut() {
+            Some(Segment::Literal(literal)) => {
+                literal.splice(0..0, address);
+            }
+            _ => self.segments.insert(0, Segment::Literal(address)),
+        }
+    }
+
     fn literal(&mut self, text: &str) {
         match self.segments.last_mut() {
             Some(Segment::Literal(literal)) => literal.extend_from_slice(text.as_bytes()),

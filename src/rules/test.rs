@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use super::compile::compile;
+use super::compile::{RuleId, RuleSet, compile};
 use super::fallback::Cause;
-use super::matcher::Matcher;
+use super::lookup::{Answer, Found, Input};
+use super::matcher::{Emission, Matcher};
 use super::render::Facts;
 use super::spec::{RuleSpec, SinkSpec};
-use crate::action::Verb;
+use crate::action::{Action, Verb};
 use crate::change::{Change, Field, Op, Row};
 use crate::lsn::Lsn;
 use crate::problem::Span;
@@ -36,6 +37,8 @@ pub struct RuleTest {
     pub old: TestRow,
     /// `new`: what it carries of the new row.
     pub new: TestRow,
+    /// `lookup`: the rows that the rule's query gives.
+    pub lookup: Vec<TestRow>,
     /// `expect`, as typed: repetitions and order mean nothing.
     pub expect: Vec<Outcome>,
     /// `expect_fallback`.
@@ -55,9 +58,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// What asks for `verb` on `value`.
-    pub fn new(verb: Verb, value: &[u8]) -> Self {
-        Outcome { key: verb.key(), value: value.to_vec() }
+    /// What asks for an action.
+    pub fn new(action: Action<'_>) -> Self {
+        Outcome { key: action.verb.key(), value: action.shown().to_vec() }
     }
 }
 
@@ -135,18 +138,40 @@ fn apply(matcher: &mut Matcher, test: &RuleTest) -> Got {
         old: Row::new(&old.line, &old.fields),
     };
     let mut got = Got::default();
-    matcher.apply(&change, FACTS, |emission| {
-        let outcome = Outcome::new(emission.action.verb, emission.action.value);
+    let rules = Arc::clone(matcher.rules());
+    let mut found = Found::default();
+    matcher.apply(&change, FACTS, |emission| match emission.action.verb {
+        Verb::Lookup => answer(&rules, test, emission.action.value, &mut found),
+        _ => got.add(&emission),
+    });
+    found.emissions(&rules, |_, emission| got.add(&emission));
+    got
+}
+
+impl Got {
+    fn add(&mut self, emission: &Emission<'_>) {
+        let outcome = Outcome::new(emission.action);
         match emission.fallback {
             None => {
-                got.exact.insert(outcome);
+                self.exact.insert(outcome);
             }
             Some(cause) => {
-                got.coarse.insert(outcome, cause);
+                self.coarse.insert(outcome, cause);
             }
         }
-    });
-    got
+    }
+}
+
+/// Answers a lookup with the test's rows, as the database would.
+fn answer(rules: &RuleSet, test: &RuleTest, lookup: &[u8], found: &mut Found) {
+    let Some(input) = Input::read(lookup) else { return };
+    let mut memory = Answer::default();
+    for row in &test.lookup {
+        let names: Vec<_> = row.iter().map(|(name, _)| String::from_utf8_lossy(name)).collect();
+        let values = row.iter().map(|(_, value)| value.as_deref());
+        let columns = names.iter().map(AsRef::as_ref).zip(values);
+        found.add_row(rules, RuleId(0), (0, input), columns, &mut memory);
+    }
 }
 
 /// A row as a decoder would have found it in a line.

@@ -20,7 +20,7 @@ impl DryRunLane {
     pub(super) fn send(&self, batch: &Batch) -> Report {
         for action in batch.iter() {
             let (sink, action, value) =
-                (&self.sink, action.verb.key(), String::from_utf8_lossy(action.value));
+                (&self.sink, action.verb.key(), String::from_utf8_lossy(action.shown()));
             info!(sink, action, %value, "would invalidate");
         }
         Report { requested: batch.len() as u64, ..Report::default() }

@@ -6,6 +6,8 @@
 use std::time::Duration;
 
 use crate::action::Batch;
+use crate::lookups::LookupLane;
+use crate::rules::lookup::Found;
 
 mod dry_run;
 pub mod redis;
@@ -18,17 +20,21 @@ pub enum Lane {
     Redis(redis::RedisLane),
     /// None: what would be done is logged.
     DryRun(DryRunLane),
+    /// Not a sink's: the database says what there is to do.
+    Lookup(LookupLane),
 }
 
 impl Lane {
-    /// Does all of `batch`, or says why it did not. It tries once.
+    /// Does what `batch` holds from `from` on, or says why it did not. It tries once.
     ///
     /// # Errors
     /// A [`Failure`]: any part of the batch may have run, and all of it must be sent again.
-    pub async fn send(&mut self, batch: &Batch) -> Result<Report, Failure> {
+    pub async fn send(&mut self, batch: &Batch, from: usize) -> Result<Report, Failure> {
         match self {
+            // Only lookups come back unfinished.
             Lane::Redis(lane) => lane.send(batch).await,
             Lane::DryRun(lane) => Ok(lane.send(batch)),
+            Lane::Lookup(lane) => lane.send(batch, from).await,
         }
     }
 }
@@ -36,7 +42,7 @@ impl Lane {
 /// What a lane did with a batch whose every action is finished.
 ///
 /// Every action of the batch that is not in `rejected` is done at the sink, acknowledged by it.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Report {
     /// How many keys or items the requests asked for.
     pub requested: u64,
@@ -44,6 +50,10 @@ pub struct Report {
     pub removed: u64,
     /// Actions that can never succeed (a wrong type at a key), by their place in the batch.
     pub rejected: Vec<Rejected>,
+    /// What lookups ask for.
+    pub found: Found,
+    /// Where to go on with a batch that is not finished, once there is room for more.
+    pub rest: Option<usize>,
 }
 
 /// An action that the sink refused for good.

@@ -10,7 +10,7 @@ use testkit::TestDir;
 use testkit::postgres::Postgres;
 use testkit::redis::Redis;
 use walpurge::action::Verb;
-use walpurge::sinks::redis::{RedisConfig, RedisOptions, least_acl};
+use walpurge::sinks::redis::{Duties, RedisConfig, RedisOptions, least_acl};
 
 const PASSWORD: &str = "geheim";
 
@@ -117,7 +117,7 @@ pub(crate) fn pg() -> testkit::postgres::Builder {
 pub(crate) fn grant(redis: &Redis, verbs: &[Verb]) {
     let url = redis.url().replace("redis://", "redis://app@");
     let config = RedisConfig::new(RedisOptions::new("cache", url)).unwrap();
-    let line = least_acl(verbs, &config).replace("PASSWORD", PASSWORD);
+    let line = least_acl(&Duties::of(verbs), &config).replace("PASSWORD", PASSWORD);
     redis.cli(&line.split(' ').collect::<Vec<_>>());
 }
 

@@ -8,7 +8,7 @@ use testkit::TestDir;
 use walpurge::action::Verb;
 use walpurge::config::{Source, Style, parse, render};
 use walpurge::rules::run_tests;
-use walpurge::sinks::redis::{RedisConfig, RedisOptions, least_acl};
+use walpurge::sinks::redis::{Duties, RedisConfig, RedisOptions, least_acl};
 
 /// What stands around a block that is rules alone.
 const SERVERS: &str = "[postgres]\nurl = \"postgres://walpurge@localhost/shop\"\n\
@@ -169,7 +169,7 @@ fn the_readme_shows_the_least_rights() {
         Verb::TagMatching,
     ];
     let config = RedisConfig::new(RedisOptions::new("cache", "redis://localhost:6379/0")).unwrap();
-    let line = least_acl(&all, &config);
+    let line = least_acl(&Duties::of(&all), &config);
     let shown = blocks(&root().join("README.md"), "text");
     assert!(shown.iter().any(|block| block.text.trim_end() == line), "{line}");
 }

@@ -262,6 +262,8 @@ impl Validator<'_> {
                 "minLength" => {
                     value.as_str().is_none_or(|text| text.len() as u64 >= number(wanted))
                 }
+                "minimum" => value.as_u64().is_none_or(|given| given >= number(wanted)),
+                "maximum" => value.as_u64().is_none_or(|given| given <= number(wanted)),
                 "minItems" => value.as_array().is_none_or(|i| i.len() as u64 >= number(wanted)),
                 "minProperties" => {
                     value.as_object().is_none_or(|t| t.len() as u64 >= number(wanted))

@@ -6,10 +6,18 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod order;
+
 const LANES: usize = 2;
 
 fn plan() -> Plan {
-    Plan::new(LANES, Box::new(|sink, _, _| LaneId(sink.0 as usize)))
+    Plan::new(
+        vec![
+            PlannedLane { stage: Stage::Remove, pace: None },
+            PlannedLane { stage: Stage::Remove, pace: None },
+        ],
+        Routes { actions: Box::new(|sink, _, _| LaneId(sink.0 as usize)), lookups: HashMap::new() },
+    )
 }
 
 fn push(plan: &mut Plan, lane: usize, value: &str) {
@@ -39,7 +47,7 @@ fn a_key_dirtied_before_its_delete_is_deleted_once() {
     let mut plan = plan();
     transact(&mut plan, "k", 1);
     transact(&mut plan, "k", 2);
-    let batch = plan.take(LaneId(0)).unwrap();
+    let batch = plan.take(LaneId(0), Instant::now).unwrap();
     assert_eq!(values(&batch), ["k"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(0));
     plan.done(LaneId(0), batch);
@@ -50,12 +58,12 @@ fn a_key_dirtied_before_its_delete_is_deleted_once() {
 fn a_key_dirtied_during_its_delete_is_deleted_again() {
     let mut plan = plan();
     transact(&mut plan, "k", 1);
-    let batch = plan.take(LaneId(0)).unwrap();
+    let batch = plan.take(LaneId(0), Instant::now).unwrap();
     transact(&mut plan, "k", 2);
-    assert!(plan.take(LaneId(0)).is_none(), "the lane is busy");
+    assert!(plan.take(LaneId(0), Instant::now).is_none(), "the lane is busy");
     plan.done(LaneId(0), batch);
     assert_eq!(plan.confirmed_lsn(), Lsn(1));
-    let batch = plan.take(LaneId(0)).unwrap();
+    let batch = plan.take(LaneId(0), Instant::now).unwrap();
     assert_eq!(values(&batch), ["k"]);
     plan.done(LaneId(0), batch);
     assert_eq!(plan.confirmed_lsn(), Lsn(2));
@@ -66,7 +74,7 @@ fn a_key_dirtied_faster_than_the_sink_answers_still_makes_progress() {
     let mut plan = plan();
     transact(&mut plan, "hot", 1);
     for round in 0..100 {
-        let batch = plan.take(LaneId(0)).unwrap();
+        let batch = plan.take(LaneId(0), Instant::now).unwrap();
         for dirtied in 1..=1000 {
             transact(&mut plan, "hot", round * 1000 + dirtied + 1);
         }
@@ -82,14 +90,14 @@ fn merging_keeps_the_oldest_transaction() {
     let mut plan = plan();
     // 10 is streamed first but becomes visible last.
     for (xid, end_lsn) in [(10, 1), (11, 2)] {
-        plan.begin(Some(xid));
+        plan.begin(Some((xid, Hidden::All)));
         push(&mut plan, 0, "k");
         plan.commit(Lsn(end_lsn));
     }
     plan.show(snapshot(12, &[10]));
     plan.show(snapshot(12, &[]));
     assert_eq!(plan.confirmed_lsn(), Lsn(0), "the older one's action waits too");
-    let batch = plan.take(LaneId(0)).unwrap();
+    let batch = plan.take(LaneId(0), Instant::now).unwrap();
     assert_eq!(values(&batch), ["k"]);
     plan.done(LaneId(0), batch);
     assert_eq!(plan.confirmed_lsn(), Lsn(2));
@@ -109,16 +117,16 @@ fn only_equal_actions_merge() {
 fn what_the_last_snapshot_shows_waits_for_no_other() {
     let mut plan = plan();
     plan.show(snapshot(12, &[10]));
-    plan.begin(Some(11));
+    plan.begin(Some((11, Hidden::All)));
     push(&mut plan, 0, "k");
     assert!(!plan.wants_snapshot());
-    assert_eq!(values(&plan.take(LaneId(0)).unwrap()), ["k"]);
+    assert_eq!(values(&plan.take(LaneId(0), Instant::now).unwrap()), ["k"]);
 }
 
 #[test]
 fn who_asks_for_nothing_waits_for_nothing() {
     let mut plan = plan();
-    plan.begin(Some(10));
+    plan.begin(Some((10, Hidden::All)));
     plan.commit(Lsn(1));
     assert!(!plan.wants_snapshot());
     assert_eq!(plan.confirmed_lsn(), Lsn(1));
@@ -131,7 +139,7 @@ fn actions_without_a_position_keep_the_one_before_them() {
     plan.begin(None);
     plan.commit(Lsn(0));
     transact(&mut plan, "dropped", 0);
-    let batch = plan.take(LaneId(0)).unwrap();
+    let batch = plan.take(LaneId(0), Instant::now).unwrap();
     plan.done(LaneId(0), batch);
     assert_eq!(plan.confirmed_lsn(), Lsn(5));
 }
@@ -139,19 +147,19 @@ fn actions_without_a_position_keep_the_one_before_them() {
 #[test]
 fn actions_of_many_batches_stay_distinct_and_in_order() {
     let mut plan = plan();
-    plan.begin(Some(10));
+    plan.begin(Some((10, Hidden::All)));
     let all: Vec<String> = (0..2500).map(|number| format!("product:{number}")).collect();
     all.iter().for_each(|value| push(&mut plan, 0, value));
     plan.commit(Lsn(1));
     plan.show(snapshot(11, &[]));
-    let first = plan.take(LaneId(0)).unwrap();
+    let first = plan.take(LaneId(0), Instant::now).unwrap();
     // The first batch is away, so that its actions wait again; the others wait still.
     plan.begin(None);
     all.iter().rev().for_each(|value| push(&mut plan, 0, value));
     plan.commit(Lsn(2));
     let mut taken = values(&first);
     plan.done(LaneId(0), first);
-    while let Some(batch) = plan.take(LaneId(0)) {
+    while let Some(batch) = plan.take(LaneId(0), Instant::now) {
         assert!(plan.confirmed_lsn() < Lsn(2));
         taken.extend(values(&batch));
         plan.done(LaneId(0), batch);
@@ -165,13 +173,13 @@ fn actions_of_many_batches_stay_distinct_and_in_order() {
 #[test]
 fn an_invisible_transaction_delays_nobody_else() {
     let mut plan = plan();
-    plan.begin(Some(10));
+    plan.begin(Some((10, Hidden::All)));
     push(&mut plan, 0, "hidden");
     plan.commit(Lsn(1));
-    plan.begin(Some(11));
+    plan.begin(Some((11, Hidden::All)));
     push(&mut plan, 0, "seen");
     plan.show(snapshot(12, &[10]));
-    let batch = plan.take(LaneId(0)).unwrap();
+    let batch = plan.take(LaneId(0), Instant::now).unwrap();
     assert_eq!(values(&batch), ["seen"]);
     plan.done(LaneId(0), batch);
     plan.commit(Lsn(2));
@@ -190,7 +198,7 @@ fn idle_positions_are_confirmed_only_behind_what_is_unfinished() {
     plan.commit(Lsn(10));
     plan.advance(Lsn(20));
     assert_eq!(plan.confirmed_lsn(), Lsn(5));
-    let batch = plan.take(LaneId(0)).unwrap();
+    let batch = plan.take(LaneId(0), Instant::now).unwrap();
     plan.done(LaneId(0), batch);
     assert_eq!(plan.confirmed_lsn(), Lsn(20));
 }
@@ -199,17 +207,17 @@ fn idle_positions_are_confirmed_only_behind_what_is_unfinished() {
 fn another_servers_lower_positions_are_confirmed_only_when_done() {
     let mut plan = plan();
     transact(&mut plan, "a", 1000);
-    let batch = plan.take(LaneId(0)).unwrap();
+    let batch = plan.take(LaneId(0), Instant::now).unwrap();
     plan.done(LaneId(0), batch);
     transact(&mut plan, "b", 1010);
-    let old = plan.take(LaneId(0)).unwrap();
+    let old = plan.take(LaneId(0), Instant::now).unwrap();
     assert_eq!(plan.confirmed_lsn(), Lsn(1000));
     // A standby that was behind is the primary now, and goes on from where it was.
     plan.disconnect();
     transact(&mut plan, "c", 20);
     plan.done(LaneId(0), old);
     assert_eq!(plan.confirmed_lsn(), Lsn::ZERO, "c is not done");
-    let batch = plan.take(LaneId(0)).unwrap();
+    let batch = plan.take(LaneId(0), Instant::now).unwrap();
     plan.done(LaneId(0), batch);
     assert_eq!(plan.confirmed_lsn(), Lsn(20));
 }
@@ -224,7 +232,7 @@ fn what_waits_is_bounded() {
         count += 1;
     }
     assert!((100_000..1_000_000).contains(&count), "{count}");
-    let batch = plan.take(LaneId(0)).unwrap();
+    let batch = plan.take(LaneId(0), Instant::now).unwrap();
     assert!(plan.has_room());
     assert_eq!(batch.len(), 1024);
 }
@@ -239,7 +247,7 @@ fn every_lane_is_bounded_and_so_is_a_batch() {
         push(&mut plan, 1, &format!("{large}{number}"));
     }
     assert!(!plan.has_room());
-    assert_eq!(plan.take(LaneId(1)).unwrap().len(), 4, "about a MiB");
+    assert_eq!(plan.take(LaneId(1), Instant::now).unwrap().len(), 4, "about a MiB");
 }
 
 #[test]
@@ -247,7 +255,7 @@ fn transactions_that_stay_invisible_are_bounded_by_what_they_take() {
     let mut plan = plan();
     let mut count = 0;
     while plan.has_room() {
-        plan.begin(Some(count));
+        plan.begin(Some((count, Hidden::All)));
         push(&mut plan, 0, "k");
         plan.commit(Lsn(count.into()));
         count += 1;
@@ -364,7 +372,7 @@ fn run(steps: Vec<Step>) {
                     model.log.push(Sent { xid, end_lsn, asked: Vec::new() });
                     model.log.len() - 1
                 });
-                plan.begin(Some(model.log[sent].xid));
+                plan.begin(Some((model.log[sent].xid, Hidden::All)));
                 is_open = true;
                 let is_shown = model.shown.contains(&model.log[sent].xid);
                 let actions = Vec::new();
@@ -410,7 +418,7 @@ fn run(steps: Vec<Step>) {
                 }
             }
             Step::Take { lane } => {
-                let Some(batch) = plan.take(LaneId(lane)) else { continue };
+                let Some(batch) = plan.take(LaneId(lane), Instant::now) else { continue };
                 assert!(model.in_flight[lane].is_none(), "one batch in flight");
                 let keys = values(&batch);
                 let unique: HashSet<_> = keys.iter().collect();
@@ -463,7 +471,7 @@ fn run(steps: Vec<Step>) {
         plan.commit(model.log[model.streamed.last().unwrap().sent].end_lsn);
     }
     for sent in resend {
-        plan.begin(Some(model.log[sent].xid));
+        plan.begin(Some((model.log[sent].xid, Hidden::All)));
         for &(lane, key) in &model.log[sent].asked {
             push(&mut plan, lane, &key.to_string());
         }
@@ -474,7 +482,7 @@ fn run(steps: Vec<Step>) {
         if let Some(batch) = model.in_flight[lane].take() {
             plan.done(LaneId(lane), batch);
         }
-        while let Some(batch) = plan.take(LaneId(lane)) {
+        while let Some(batch) = plan.take(LaneId(lane), Instant::now) {
             plan.done(LaneId(lane), batch);
         }
     }

@@ -15,7 +15,8 @@ pub(super) fn pairs(text: &str) -> Result<Pairs, UrlError> {
     let text = text.trim();
     match text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://")) {
         Some(rest) => url(rest),
-        None if text.contains("://") => {
+        // In words it may be part of a value.
+        None if text.split_once("://").is_some_and(|(scheme, _)| !scheme.contains('=')) => {
             Err(UrlError::Syntax("a URL starts with postgres:// or postgresql://"))
         }
         None => key_value(text),

@@ -23,14 +23,31 @@ pub struct CheckLine {
     pub hint: Option<String>,
 }
 
+/// What rules ask of a sink.
+#[derive(Clone, Debug, Default)]
+pub struct Duties {
+    /// The verbs.
+    pub verbs: Vec<Verb>,
+    /// The channels of their messages; none: any.
+    pub channels: Vec<Vec<u8>>,
+}
+
+impl Duties {
+    /// These verbs.
+    pub fn of(verbs: &[Verb]) -> Self {
+        Duties { verbs: verbs.to_vec(), channels: Vec::new() }
+    }
+}
+
 /// Every verb, and so the order in which they are reported.
-const VERBS: [Verb; 6] = [
+const VERBS: [Verb; 7] = [
     Verb::Delete,
     Verb::DeleteMatching,
     Verb::Bump,
     Verb::BumpMatching,
     Verb::Tag,
     Verb::TagMatching,
+    Verb::Publish,
 ];
 
 /// How the keys of a trial start, behind the sink's prefix.
@@ -51,7 +68,9 @@ fn commands(verb: Verb, mode: TagMode) -> Vec<&'static str> {
         (Verb::BumpMatching, _) | (Verb::TagMatching, TagMode::Version) => (&["scan"], &BUMP),
         (Verb::Tag, TagMode::Members) => (&[], &TAG),
         (Verb::TagMatching, TagMode::Members) => (&["scan"], &TAG),
-        (Verb::PurgeKey | Verb::PurgePath, _) => (&[], &[]),
+        // The trial is never executed.
+        (Verb::Publish, _) => (&[], &["multi", "publish"]),
+        (Verb::PurgeKey | Verb::PurgePath | Verb::Lookup, _) => (&[], &[]),
     };
     [scan, commands].concat()
 }
@@ -62,45 +81,58 @@ pub(super) fn class_verbs(config: &RedisConfig, class: LaneClass) -> &'static [V
         (LaneClass::Precise, TagMode::Members) => &[Verb::Delete, Verb::Bump],
         (LaneClass::Precise, TagMode::Version) => &[Verb::Delete, Verb::Bump, Verb::Tag],
         (LaneClass::Tags, _) => &[Verb::Tag],
+        (LaneClass::Publish, _) => &[Verb::Publish],
         (LaneClass::Scan, _) => &[Verb::DeleteMatching, Verb::BumpMatching, Verb::TagMatching],
     }
 }
 
-/// The `ACL SETUSER` line that makes a user with the least rights that `verbs` need.
+/// The `ACL SETUSER` line that makes a user with the least rights that `duties` need.
 ///
 /// The keys are those with the sink's prefix. The members of tag sets are deleted too: keys as
 /// the readers wrote them, which then need the prefix as well.
-pub fn least_acl(verbs: &[Verb], config: &RedisConfig) -> String {
-    acl_line(" on >PASSWORD", verbs, config)
+pub fn least_acl(duties: &Duties, config: &RedisConfig) -> String {
+    acl_line(" on >PASSWORD", duties, config)
 }
 
 /// The line that adds those rights to the user that there is: run as it stands, it must not give
 /// that user a password that everybody knows.
-pub(super) fn missing_rights(verbs: &[Verb], config: &RedisConfig) -> String {
-    acl_line("", verbs, config)
+pub(super) fn missing_rights(duties: &Duties, config: &RedisConfig) -> String {
+    acl_line("", duties, config)
 }
 
-fn acl_line(login: &str, verbs: &[Verb], config: &RedisConfig) -> String {
+fn acl_line(login: &str, duties: &Duties, config: &RedisConfig) -> String {
     let mut all: Vec<&str> = COMMON_COMMANDS.to_vec();
     if config.db != 0 {
         all.push("select");
     }
-    all.extend(verbs.iter().flat_map(|verb| commands(*verb, config.tag_mode)));
+    all.extend(duties.verbs.iter().flat_map(|verb| commands(*verb, config.tag_mode)));
     all.sort_unstable();
     all.dedup();
     let mut pattern = b"~".to_vec();
     glob::escape(&config.prefix, &mut pattern);
     pattern.push(b'*');
+    let mut patterns = vec![quoted(&pattern)];
+    if duties.verbs.contains(&Verb::Publish) {
+        let granted = |channel: &Vec<u8>| {
+            let mut pattern = b"&".to_vec();
+            glob::escape(channel, &mut pattern);
+            quoted(&pattern)
+        };
+        patterns.extend(duties.channels.iter().map(granted));
+        if duties.channels.is_empty() {
+            patterns.push("&*".to_owned());
+        }
+    }
     let user = quoted(config.user.as_deref().unwrap_or("walpurge").as_bytes());
     let rights: Vec<String> = all.iter().map(|command| format!("+{command}")).collect();
-    format!("ACL SETUSER {user}{login} {} {}", quoted(&pattern), rights.join(" "))
+    format!("ACL SETUSER {user}{login} {} {}", patterns.join(" "), rights.join(" "))
 }
 
-/// Tries everything that `verbs` need, on the real server.
+/// Tries everything that `duties` need, on the real server.
 ///
 /// The key that it uses has a random name under the sink's prefix, is gone ten seconds later
-/// even where it cannot be deleted, and is the only one that it touches.
-pub async fn check(config: &RedisConfig, verbs: &[Verb]) -> Vec<CheckLine> {
+/// even where it cannot be deleted, and is the only one that it touches. Nothing is published.
+pub async fn check(config: &RedisConfig, duties: &Duties) -> Vec<CheckLine> {
     let mut connection = match Connection::open(Arc::new(config.clone())).await {
         Ok(connection) => connection,
         Err(failure) => return vec![failed("connect", failure)],
@@ -110,11 +142,11 @@ pub async fn check(config: &RedisConfig, verbs: &[Verb]) -> Vec<CheckLine> {
         Err(failure) => return vec![failed("PING", failure)],
     }];
     for verb in VERBS {
-        if !verbs.contains(&verb) {
+        if !duties.verbs.contains(&verb) {
             continue;
         }
         let name = verb_name(verb);
-        match try_verb(&mut connection, config, verb, verbs).await {
+        match try_verb(&mut connection, config, verb, duties).await {
             Ok(()) => lines.push(CheckLine { ok: true, what: name.to_owned(), hint: None }),
             Err(failure) => {
                 lines.push(failed(name, failure));
@@ -137,7 +169,7 @@ async fn ping(connection: &mut Connection, config: &RedisConfig) -> Result<Check
     let mut request = Request::default();
     request.simple(&[b"PING"]).simple(&[b"INFO", b"server"]);
     connection.send(&request).await?;
-    let acl = || missing_rights(&[], config);
+    let acl = || missing_rights(&Duties::default(), config);
     if let Reply::Error(text) = connection.reply("PING").await? {
         return Err(failure(&text, "PING", config, acl));
     }
@@ -162,8 +194,11 @@ async fn try_verb(
     connection: &mut Connection,
     config: &RedisConfig,
     verb: Verb,
-    verbs: &[Verb],
+    duties: &Duties,
 ) -> Result<(), Failure> {
+    if verb == Verb::Publish {
+        return try_publish(config, duties).await;
+    }
     let name = format!("{TRIAL_KEY}{:016x}", fastrand::u64(..));
     let key = [&config.prefix[..], name.as_bytes()].concat();
     let other = [&key[..], b":renamed"].concat();
@@ -186,10 +221,32 @@ async fn try_verb(
             // What RENAMENX says of a key that does not exist, and may say: it was let through.
             Reply::Error(text) if text == "ERR no such key" => {}
             Reply::Error(text) => {
-                let acl = || missing_rights(verbs, config);
+                let acl = || missing_rights(duties, config);
                 return Err(failure(&text, &command.to_uppercase(), config, acl));
             }
             _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Queues a message to each channel in a transaction that is never executed, on a connection that
+/// is then closed.
+async fn try_publish(config: &RedisConfig, duties: &Duties) -> Result<(), Failure> {
+    let mut connection = Connection::open(Arc::new(config.clone())).await?;
+    let acl = || missing_rights(duties, config);
+    let mut request = Request::default();
+    request.simple(&[b"MULTI"]);
+    connection.send(&request).await?;
+    if let Reply::Error(text) = connection.reply("MULTI").await? {
+        return Err(failure(&text, "MULTI", config, acl));
+    }
+    for channel in &duties.channels {
+        request.clear();
+        request.simple(&[b"PUBLISH", channel, b""]);
+        connection.send(&request).await?;
+        if let Reply::Error(text) = connection.reply("PUBLISH").await? {
+            return Err(failure(&text, "PUBLISH", config, acl));
         }
     }
     Ok(())
@@ -250,7 +307,7 @@ mod tests {
 
     #[track_caller]
     fn line(verbs: &[Verb], options: RedisOptions) -> String {
-        least_acl(verbs, &RedisConfig::new(options).unwrap())
+        least_acl(&Duties::of(verbs), &RedisConfig::new(options).unwrap())
     }
 
     #[test]

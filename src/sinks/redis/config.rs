@@ -212,7 +212,8 @@ impl RedisConfig {
             (Verb::DeleteMatching | Verb::BumpMatching | Verb::TagMatching, _) => {
                 Some(LaneClass::Scan)
             }
-            (Verb::PurgeKey | Verb::PurgePath, _) => None,
+            (Verb::Publish, _) => Some(LaneClass::Publish),
+            (Verb::PurgeKey | Verb::PurgePath | Verb::Lookup, _) => None,
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::check::{TRIAL_KEY, missing_rights};
+use super::check::{Duties, TRIAL_KEY, missing_rights};
 use super::config::{RedisConfig, TagMode};
 use super::connection::Connection;
 use super::error::{Verdict, classify, outage};
@@ -52,9 +52,13 @@ impl KeyPattern {
         let pattern = match action.verb {
             Verb::DeleteMatching | Verb::BumpMatching => config.key_pattern(action.value),
             Verb::TagMatching => config.tag_pattern(action.value),
-            Verb::Delete | Verb::Bump | Verb::Tag | Verb::PurgeKey | Verb::PurgePath => {
-                return None;
-            }
+            Verb::Delete
+            | Verb::Bump
+            | Verb::Tag
+            | Verb::Publish
+            | Verb::Lookup
+            | Verb::PurgeKey
+            | Verb::PurgePath => return None,
         };
         let is_tag_set = action.verb == Verb::TagMatching && config.tag_mode == TagMode::Members;
         Some(KeyPattern { glob: Glob::new(&pattern), pattern, is_tag_set })
@@ -65,14 +69,14 @@ impl KeyPattern {
     }
 }
 
-/// Counts the keys that each pattern matches; `verbs` are what the rights are for.
+/// Counts the keys that each pattern matches; `duties` are what the rights are for.
 ///
 /// # Errors
 /// If the server cannot be reached, or does not let us scan.
 pub async fn count(
     config: &RedisConfig,
     patterns: &[KeyPattern],
-    verbs: &[Verb],
+    duties: &Duties,
 ) -> Result<KeyCounts, Failure> {
     let mut connection = Connection::open(Arc::new(config.clone())).await?;
     let end = Instant::now() + PASS_TIMEOUT;
@@ -90,7 +94,7 @@ pub async fn count(
         let reply = match connection.reply("SCAN").await? {
             Reply::Error(text) => {
                 return Err(
-                    match classify(&text, "SCAN", config, || missing_rights(verbs, config)) {
+                    match classify(&text, "SCAN", config, || missing_rights(duties, config)) {
                         Verdict::Batch(failure) | Verdict::Unknown(failure) => failure,
                         Verdict::Key(reason) => outage(config, "SCAN", reason),
                     },

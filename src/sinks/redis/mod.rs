@@ -1,4 +1,4 @@
-//! The Redis sink: keys, patterns, tags and counters on one server.
+//! The Redis sink: keys, patterns, tags, counters and messages on one server.
 //!
 //! In: a [`Batch`] of actions. Out: a [`Report`], or a [`Failure`] after which the whole batch
 //! is sent again. A [`RedisLane`] has a connection of its own, tries once, and never waits to try
@@ -6,7 +6,8 @@
 //!
 //! **What a repeat does.** A failed or abandoned request may still have run, and all of its
 //! batch is sent again. `UNLINK` of a key that is gone removes nothing. A counter that is bumped
-//! twice skips a value. A tag that was half invalidated is finished from where it stands (see
+//! twice skips a value. A message that is
+//! published twice says twice what to forget. A tag that was half invalidated is finished from where it stands (see
 //! [`tags`]). A scan starts from cursor 0, as it must: a cursor means nothing on another
 //! connection's server. The price of a repeat is a cache miss or two, never a stale entry.
 
@@ -17,6 +18,7 @@ mod connection;
 mod count;
 mod delete;
 mod error;
+mod publish;
 mod scan;
 mod session;
 mod tags;
@@ -25,7 +27,7 @@ mod wire;
 
 use std::sync::Arc;
 
-pub use check::{CheckLine, check, least_acl};
+pub use check::{CheckLine, Duties, check, least_acl};
 pub use config::{
     COMMAND_TIMEOUT, RedisConfig, RedisConfigError, RedisOptions, RedisTls, TAG_KEY, TagMode,
     Timeouts,
@@ -48,6 +50,8 @@ pub enum LaneClass {
     Tags,
     /// Patterns: a pass over all keys.
     Scan,
+    /// Messages, which come after all the others.
+    Publish,
 }
 
 /// How many sends in a row may end in an error that walpurge does not know before the actions
@@ -145,6 +149,9 @@ async fn run(session: &mut Session<'_>, batch: &Batch) -> Result<(), Failure> {
     }
     if has(Verb::TagMatching) && session.config.tag_mode == TagMode::Members {
         scan::invalidate_matching(session, batch).await?;
+    }
+    if has(Verb::Publish) {
+        publish::publish(session, batch).await?;
     }
     Ok(())
 }

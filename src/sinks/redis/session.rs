@@ -4,7 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::LaneClass;
-use super::check::{class_verbs, missing_rights};
+use super::check::{Duties, class_verbs, missing_rights};
 use super::config::RedisConfig;
 use super::connection::Connection;
 use super::error::{Verdict, classify, outage};
@@ -115,7 +115,8 @@ impl<'a> Session<'a> {
     }
 
     fn classify(&self, text: &str, command: &str) -> Verdict {
-        let acl = || missing_rights(class_verbs(self.config, self.class), self.config);
+        let duties = || Duties::of(class_verbs(self.config, self.class));
+        let acl = || missing_rights(&duties(), self.config);
         classify(text, command, self.config, acl)
     }
 }

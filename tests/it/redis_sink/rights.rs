@@ -6,7 +6,7 @@ use std::process::Command;
 use testkit::TestDir;
 use testkit::redis::{Redis, Reply};
 use walpurge::action::Verb;
-use walpurge::sinks::redis::{RedisConfig, RedisOptions, TagMode, check, least_acl};
+use walpurge::sinks::redis::{Duties, RedisConfig, RedisOptions, TagMode, check, least_acl};
 
 use super::{batch, cache_with_tag, lane_with, outage, refused, run, send, set_all};
 
@@ -74,7 +74,7 @@ async fn the_least_rights_suffice_for_every_verb_and_for_its_check() {
             options.prefix = "shop:".into();
             options.tag_mode = tag_mode;
             let config = RedisConfig::new(options.clone()).unwrap();
-            grant(&redis, &least_acl(&[verb], &config));
+            grant(&redis, &least_acl(&Duties::of(&[verb]), &config));
             run(&redis, &cache_with_tag("shop:tags:a", "shop:member"));
             set_all(&redis, ["shop:a"]);
             if tag_mode == TagMode::Version {
@@ -92,7 +92,7 @@ async fn the_least_rights_suffice_for_every_verb_and_for_its_check() {
                 (_, TagMode::Version) => redis.get("shop:tags:a").unwrap() == "2",
             };
             assert!(changed, "{verb:?} {tag_mode:?}");
-            let lines = check(&config, &[verb]).await;
+            let lines = check(&config, &Duties::of(&[verb])).await;
             assert!(lines.iter().all(|line| line.ok), "{lines:?}");
             assert!(lines[0].what.contains("version"), "{lines:?}");
             // Nothing was tried that the line does not grant.
@@ -106,13 +106,13 @@ async fn check_names_each_missing_right_and_its_mend() {
     let redis = Redis::builder().acl("app on >geheim ~* +ping +unlink +scan").start();
     let url = redis.url().replace("redis://", "redis://app:geheim@");
     let config = RedisConfig::new(RedisOptions::new("cache", url)).unwrap();
-    let lines = check(&config, &VERBS).await;
+    let lines = check(&config, &Duties::of(&VERBS)).await;
     let ok: Vec<_> = lines.iter().map(|line| line.ok).collect();
     assert_eq!(ok, [true, true, true, false, false, false, false], "{lines:#?}");
     assert!(lines[3].hint.as_ref().unwrap().contains("+incr"), "{lines:?}");
     assert!(!format!("{lines:?}").contains("geheim"));
     grant(&redis, lines[3].hint.as_ref().unwrap());
-    let lines = check(&config, &VERBS).await;
+    let lines = check(&config, &Duties::of(&VERBS)).await;
     assert!(lines.iter().all(|line| line.ok), "{lines:?}");
 }
 
@@ -121,10 +121,10 @@ async fn check_tells_a_replica_and_an_absent_server() {
     let mut redis = Redis::start();
     redis.cli(&["REPLICAOF", "127.0.0.1", "1"]);
     let config = RedisConfig::new(RedisOptions::new("cache", redis.url())).unwrap();
-    let lines = check(&config, &[Verb::Delete]).await;
+    let lines = check(&config, &Duties::of(&[Verb::Delete])).await;
     assert!(!lines[1].ok && lines[1].what.contains("primary"), "{lines:?}");
     redis.stop();
-    let lines = check(&config, &[Verb::Delete]).await;
+    let lines = check(&config, &Duties::of(&[Verb::Delete])).await;
     assert!(lines.len() == 1 && !lines[0].ok, "{lines:?}");
 }
 

@@ -1,0 +1,128 @@
+//! What runs only after the rest of its transaction: first what is stale is removed everywhere,
+//! then others are told.
+//!
+//! A group holds the actions of one transaction that are to run afterwards, and the positions that
+//! lanes have to reach before. Pure.
+
+use super::action_set::ActionSet;
+use super::lane::{LanePlan, Position};
+use super::plan::LaneId;
+use super::progress::TxnId;
+
+/// A position of one lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) lane: LaneId,
+    pub(super) position: Position,
+}
+
+/// Positions that lanes have to reach.
+#[derive(Debug, Default)]
+pub(super) struct Marks(Vec<Mark>);
+
+impl Marks {
+    /// Adds one, or moves it on.
+    pub(super) fn add(&mut self, mark: Mark) {
+        let is_same = |other: &&mut Mark| {
+            other.lane == mark.lane && other.position.track == mark.position.track
+        };
+        match self.0.iter_mut().find(is_same) {
+            Some(other) => {
+                other.position.number = other.position.number.max(mark.position.number);
+            }
+            None => self.0.push(mark),
+        }
+    }
+
+    fn are_reached(&self, lanes: &[LanePlan]) -> bool {
+        self.0.iter().all(|mark| lanes[mark.lane.0].has_reached(mark.position))
+    }
+
+    /// Whether one of them is in a lane and not reached yet.
+    pub(super) fn await_lane(&self, lane: LaneId, lanes: &[LanePlan]) -> bool {
+        self.0.iter().any(|mark| mark.lane == lane && !lanes[lane.0].has_reached(mark.position))
+    }
+
+    pub(super) fn extend(&mut self, others: &Marks) {
+        others.0.iter().for_each(|&mark| self.add(mark));
+    }
+}
+
+/// One transaction's actions that run afterwards.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) txn: TxnId,
+    /// Its transaction's place in the stream.
+    pub(super) order: u64,
+    pub(super) after: Marks,
+    /// For each lane; none at all if there is none.
+    pub(super) actions: Vec<ActionSet>,
+}
+
+impl Group {
+    pub(super) fn new(txn: TxnId, order: u64) -> Self {
+        Group { txn, order, after: Marks::default(), actions: Vec::new() }
+    }
+
+    /// The memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let sets: usize = self.actions.iter().map(ActionSet::bytes).sum();
+        size_of::<Group>() + size_of_val(self.actions.as_slice()) + sets
+    }
+
+    /// The actions for a lane.
+    pub(super) fn actions_for(&mut self, lane: LaneId, lanes: usize) -> &mut ActionSet {
+        if self.actions.is_empty() {
+            self.actions.resize_with(lanes, ActionSet::default);
+        }
+        &mut self.actions[lane.0]
+    }
+}
+
+/// Groups of committed transactions, in stream order.
+#[derive(Debug, Default)]
+pub(super) struct Afterwards {
+    groups: Vec<Group>,
+    bytes: usize,
+}
+
+impl Afterwards {
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn push(&mut self, group: Group) {
+        self.bytes += group.bytes();
+        self.groups.push(group);
+    }
+
+    /// Lets the groups that wait for a lane wait for more.
+    pub(super) fn await_more(&mut self, lane: LaneId, lanes: &[LanePlan], more: &Marks) {
+        for group in self.groups.iter_mut().filter(|group| group.after.await_lane(lane, lanes)) {
+            group.after.extend(more);
+        }
+    }
+
+    /// Changes the last group of the transaction at that place in the stream; answers whether there
+    /// is one.
+    pub(super) fn change(&mut self, order: u64, change: impl FnOnce(&mut Group)) -> bool {
+        let Some(group) = self.groups.iter_mut().rfind(|group| group.order == order) else {
+            return false;
+        };
+        self.bytes -= group.bytes();
+        change(group);
+        self.bytes += group.bytes();
+        true
+    }
+
+    /// Takes out the groups whose turn it is.
+    pub(super) fn take_due(&mut self, lanes: &[LanePlan]) -> Vec<Group> {
+        if self.groups.is_empty() {
+            return Vec::new();
+        }
+        let due: Vec<Group> =
+            self.groups.extract_if(.., |group| group.after.are_reached(lanes)).collect();
+        self.bytes -= due.iter().map(Group::bytes).sum::<usize>();
+        due
+    }
+}
