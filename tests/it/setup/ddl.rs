@@ -218,6 +218,38 @@ fn ddl_while_the_daemon_is_down_is_made_up_for() {
 }
 
 #[test]
+fn ddl_under_load_loses_nothing_of_other_tables() {
+    let mut world = world();
+    let keys: Vec<String> = (1..=600).map(|id| format!("product:{id}")).collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    world.fill(&keys);
+    world.fill(&["product:0", "person:0"]);
+    let mut sql = String::new();
+    for id in 1..=600 {
+        sql += &format!(
+            "INSERT INTO products VALUES ({id}) ON CONFLICT (id) DO UPDATE SET slug = 'x';\n"
+        );
+        if id % 100 == 50 {
+            // Outside of a transaction, and in the middle of one.
+            sql += &format!("ALTER TABLE people ADD COLUMN c{id} int;\nBEGIN;\n");
+        }
+        if id % 100 == 60 {
+            sql += &format!("ALTER TABLE people DROP COLUMN c{};\n", id - 10);
+        }
+        if id % 100 == 70 {
+            sql += "COMMIT;\n";
+        }
+    }
+    world.sql(&sql);
+    world.wait_gone(&keys);
+    world.wait_gone(&["person:0"]);
+    world.wait_confirmed();
+    // No fallback of the products' rule has helped.
+    world.assert_cached(&["product:0"]);
+    world.stop();
+}
+
+#[test]
 fn messages_that_are_switched_off_leave_ddl_on() {
     let mut world = World::new(TABLES, RULES);
     install(&world);
