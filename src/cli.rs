@@ -66,6 +66,10 @@ pub enum Command {
     Check(CheckArgs),
     /// Print the actions that wal2json lines would cause, without any network
     Explain(ExplainArgs),
+    /// Make the replication slot and, with --ddl, event triggers for DDL that changes rows
+    Setup(SetupArgs),
+    /// Drop the replication slot, the WAL that it holds, and the event triggers
+    Teardown(TeardownArgs),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
 }
@@ -90,6 +94,29 @@ pub struct CheckArgs {
     /// Fail on warnings too
     #[arg(long)]
     pub strict: bool,
+}
+
+/// Options of `setup`.
+#[derive(Debug, Args)]
+pub struct SetupArgs {
+    /// Install event triggers too, so that DROP TABLE, ALTER TABLE and partitions that come and
+    /// go run the fallbacks of their tables' rules (needs a superuser, once in each database)
+    #[arg(long)]
+    pub ddl: bool,
+    /// Print the SQL instead, for psql and a role with more rights; connect to nothing
+    #[arg(long)]
+    pub print: bool,
+}
+
+/// Options of `teardown`.
+#[derive(Debug, Args)]
+pub struct TeardownArgs {
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Print the SQL instead, for psql and a role with more rights; connect to nothing
+    #[arg(long)]
+    pub print: bool,
 }
 
 /// Options of `explain`.

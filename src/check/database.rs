@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::finding::{Finding, Findings, Group};
 use super::server::{Server, server};
 use super::slot::{Presence, not_tried, room, slot, try_plugin};
-use super::{ANSWER_TIMEOUT, Targets, catalog, lookups, tables};
+use super::{ANSWER_TIMEOUT, Targets, catalog, ddl, lookups, tables};
 use crate::config::Visibility;
 use crate::postgres::client::simple_query;
 use crate::postgres::{
@@ -45,6 +45,7 @@ pub(super) async fn database(targets: Targets<'_>) -> Vec<Finding> {
         Err(error) => findings.failed("server", told(&error), error.hint()),
     }
     barrier(targets, &client, &mut session, &mut findings).await;
+    ddl::ddl(&client, targets.connect.dbname(), &mut findings).await;
     let mut found = findings.into_list();
     found.extend(relations(targets, &client).await);
     found

@@ -34,6 +34,8 @@ impl Group {
 pub enum Status {
     /// As it should be.
     Ok,
+    /// As many have it; what can be had more, or could not be learned and does not matter.
+    Note,
     /// The daemon works, but somebody should know; or it could not be looked at.
     Warning,
     /// The daemon would not work, or not precisely.
@@ -72,6 +74,15 @@ impl Findings {
         self.push(Status::Ok, subject.into(), message.into(), None);
     }
 
+    pub(super) fn note(
+        &mut self,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+        hint: impl Into<Option<String>>,
+    ) {
+        self.push(Status::Note, subject.into(), message.into(), hint.into());
+    }
+
     pub(super) fn warning(
         &mut self,
         subject: impl Into<String>,
@@ -99,7 +110,7 @@ impl Findings {
     }
 }
 
-/// How many findings there are of each status.
+/// How many findings there are of each status; notes are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// As they should be.

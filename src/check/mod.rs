@@ -10,6 +10,7 @@
 
 mod catalog;
 mod database;
+mod ddl;
 mod file;
 mod finding;
 mod lookups;
@@ -26,6 +27,7 @@ use std::time::Duration;
 pub use file::file;
 pub use finding::{Finding, Group, Status, Summary};
 pub use show::{json, text};
+pub(crate) use slot::bytes;
 
 use crate::config::PostgresConfig;
 use crate::postgres::ConnectConfig;

@@ -19,6 +19,7 @@ pub fn text(findings: &[Finding], style: Style) -> String {
         }
         let (mark, colour) = match finding.status {
             Status::Ok => ("✓", GREEN),
+            Status::Note => ("○", BLUE),
             Status::Warning => ("!", YELLOW),
             Status::Failed => ("✗", RED),
         };
@@ -52,6 +53,7 @@ const BOLD: &str = "1";
 const RED: &str = "31";
 const GREEN: &str = "32";
 const YELLOW: &str = "33";
+const BLUE: &str = "34";
 
 fn paint(text: &str, code: &str, style: Style) -> String {
     match style {
@@ -88,12 +90,13 @@ mod tests {
     fn hints_stand_indented_below_their_finding() {
         let findings = [
             finding(Status::Ok, "a", None),
+            finding(Status::Note, "n", Some("or this")),
             finding(Status::Warning, "b", Some("do this;\nthen that;")),
             finding(Status::Failed, "c\u{1b}[2J\n", None),
         ];
         assert_eq!(
             text(&findings, Style::Plain),
-            "Configuration\n✓ a: says\n\nTables\n! b: says\n  → do this;\n    then that;\n\
+            "Configuration\n✓ a: says\n\nTables\n○ n: says\n  → or this\n! b: says\n  → do this;\n    then that;\n\
              ✗ c\\u{1b}[2J\\n: says\n\n1 ok, 1 warning, 1 failed\n"
         );
         let coloured = text(&findings, Style::Colour);

@@ -4,17 +4,23 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use super::file::rule;
 use super::finding::{Finding, Findings, Group};
 use crate::action::Verb;
 use crate::rules::{RuleSet, SinkId};
-use crate::sinks::redis::{CheckLine, Duties, RedisConfig, check, least_acl};
+use crate::sinks::Failure;
+use crate::sinks::redis::{
+    CheckLine, Duties, KeyCounts, KeyPattern, RedisConfig, check, count, least_acl,
+};
 
 /// Tries every sink, all at the same time; each of its commands is under a timeout of its own.
 pub(super) async fn sinks(rules: &RuleSet, sinks: &[Arc<RedisConfig>]) -> Vec<Finding> {
     let mut tasks = JoinSet::new();
     for (at, sink) in sinks.iter().enumerate() {
-        let (duties, sink) = (duties(rules, SinkId(at as u32)), Arc::clone(sink));
-        tasks.spawn(async move { (at, redis(&sink, &duties).await) });
+        let id = SinkId(at as u32);
+        let (duties, patterns) = (duties(rules, id), patterns(rules, id, sink));
+        let sink = Arc::clone(sink);
+        tasks.spawn(async move { (at, redis(&sink, &duties, patterns).await) });
     }
     let mut found = tasks.join_all().await;
     found.sort_by_key(|(at, _)| *at);
@@ -44,9 +50,26 @@ fn duties(rules: &RuleSet, sink: SinkId) -> Duties {
     duties
 }
 
-async fn redis(config: &RedisConfig, duties: &Duties) -> Vec<Finding> {
+/// What fallbacks look for in a sink's keys, each with its rule's name.
+fn patterns(rules: &RuleSet, sink: SinkId, config: &RedisConfig) -> Vec<(String, KeyPattern)> {
+    let mut patterns = Vec::new();
+    for rule in rules.rules() {
+        for coarse in rule.fallback.iter().filter(|coarse| coarse.sinks.contains(&sink)) {
+            let pattern = KeyPattern::new(coarse.action(), config);
+            patterns.extend(pattern.map(|pattern| (rule.name.clone(), pattern)));
+        }
+    }
+    patterns
+}
+
+async fn redis(
+    config: &RedisConfig,
+    duties: &Duties,
+    patterns: Vec<(String, KeyPattern)>,
+) -> Vec<Finding> {
     let mut findings = Findings::new(Group::Sinks);
     let name = config.name();
+    let mut is_reached = true;
     for CheckLine { ok, what, hint } in check(config, duties).await {
         match ok {
             // The first line is about the server, and the others are bare names of verbs.
@@ -54,6 +77,7 @@ async fn redis(config: &RedisConfig, duties: &Duties) -> Vec<Finding> {
             true => findings.ok(name, format!("{what} works")),
             false => {
                 let unreachable = what.starts_with("connect: ");
+                is_reached &= !unreachable;
                 let start = || format!("start the server, or correct redis.{name}.url");
                 findings.failed(name, what, hint.or_else(|| unreachable.then(start)));
             }
@@ -70,7 +94,69 @@ async fn redis(config: &RedisConfig, duties: &Duties) -> Vec<Finding> {
             findings.ok(name, format!("the least rights that suffice: {acl}"));
         }
     }
+    if is_reached && !patterns.is_empty() {
+        counts(config, duties, patterns, &mut findings).await;
+    }
     findings.into_list()
+}
+
+/// How many keys each fallback would reach now. No key is named.
+async fn counts(
+    config: &RedisConfig,
+    duties: &Duties,
+    patterns: Vec<(String, KeyPattern)>,
+    findings: &mut Findings,
+) {
+    let (names, patterns): (Vec<String>, Vec<KeyPattern>) = patterns.into_iter().unzip();
+    let counts = match count(config, &patterns, duties).await {
+        Ok(counts) => counts,
+        Err(failure) => {
+            let message = format!("the keys of the fallbacks cannot be counted: {failure}");
+            let hint = match failure {
+                Failure::Refused { hint, .. } => Some(hint),
+                Failure::Outage { .. } => None,
+            };
+            return findings.note(config.name(), message, hint);
+        }
+    };
+    for ((name, KeyPattern { pattern, .. }), matching) in
+        names.iter().zip(&patterns).zip(&counts.matching)
+    {
+        let pattern = String::from_utf8_lossy(pattern);
+        let found = share(*matching, &counts);
+        findings.ok(rule(name), format!("fallback {pattern} matches {found} of {}", config.name()));
+    }
+}
+
+/// "12 of 340 keys", or what a part of them lets expect.
+fn share(matching: u64, counts: &KeyCounts) -> String {
+    let looked_at = grouped(counts.looked_at);
+    let all = match counts.keys {
+        None => return format!("{} of the first {looked_at} keys", grouped(matching)),
+        // Keys may have gone since they were counted.
+        Some(keys) => keys.max(counts.looked_at),
+    };
+    if all == counts.looked_at {
+        return format!("{} of {looked_at} keys", grouped(matching));
+    }
+    if matching == 0 {
+        return format!("none of the {looked_at} keys looked at, of {} keys", grouped(all));
+    }
+    let expected = u128::from(matching) * u128::from(all) / u128::from(counts.looked_at.max(1));
+    format!("about {} of {} keys", grouped(expected as u64), grouped(all))
+}
+
+/// "1,234".
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
 }
 
 #[cfg(test)]
@@ -79,6 +165,19 @@ mod tests {
 
     use super::*;
     use crate::config::parse;
+
+    #[test]
+    fn a_part_of_the_keys_lets_expect_the_rest() {
+        let share = |matching, looked_at, keys| {
+            super::share(matching, &KeyCounts { keys, looked_at, matching: Vec::new() })
+        };
+        assert_eq!(share(0, 0, Some(0)), "0 of 0 keys");
+        assert_eq!(share(1234, 50_000, Some(50_000)), "1,234 of 50,000 keys");
+        assert_eq!(share(250, 1000, Some(4_000_000)), "about 1,000,000 of 4,000,000 keys");
+        assert_eq!(share(0, 1000, Some(4000)), "none of the 1,000 keys looked at, of 4,000 keys");
+        assert_eq!(share(7, 1000, None), "7 of the first 1,000 keys");
+        assert_eq!(share(7, 1000, Some(900)), "7 of 1,000 keys");
+    }
 
     #[test]
     fn a_sink_is_tried_with_what_rules_and_fallbacks_send_it() {

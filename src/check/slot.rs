@@ -203,7 +203,7 @@ fn mend(blocker: &Blocker) -> String {
 }
 
 /// "512 B", "1.5 MiB".
-fn bytes(number: u64) -> String {
+pub(crate) fn bytes(number: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if number < 1024 {
         return format!("{number} B");

@@ -1,12 +1,11 @@
 //! `check`: finds mistakes in the configuration and in what it points to.
 
-use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::Context;
 
 use super::endpoints::{connect_config, lookup_config, redis_sink};
-use super::{Misconfigured, Outcome, load, style};
+use super::{Misconfigured, Outcome, block_on, load, print, style};
 use crate::check::{Finding, Group, Status, Summary, Targets, file, json, live, text};
 use crate::cli::{CheckArgs, Global};
 use crate::config::{Config, Loaded};
@@ -23,10 +22,7 @@ pub(super) fn check(global: &Global, args: &CheckArgs) -> anyhow::Result<Outcome
         true => json(&findings).context("cannot write JSON")?,
         false => text(&findings, style(&std::io::stdout())),
     };
-    let mut out = std::io::stdout().lock();
-    out.write_all(shown.as_bytes())
-        .and_then(|()| out.flush())
-        .context("cannot write to standard output")?;
+    print(&shown)?;
     Ok(outcome(&findings, args))
 }
 
@@ -47,10 +43,6 @@ fn outcome(findings: &[Finding], args: &CheckArgs) -> Outcome {
 /// Asks the servers.
 fn look(loaded: &Loaded) -> anyhow::Result<Vec<Finding>> {
     let (connect, lookups, sinks) = endpoints(&loaded.config)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
     let postgres = &loaded.config.postgres;
     let targets = Targets {
         postgres,
@@ -59,10 +51,7 @@ fn look(loaded: &Loaded) -> anyhow::Result<Vec<Finding>> {
         rules: &loaded.rules,
         sinks: &sinks,
     };
-    let findings = runtime.block_on(live(targets));
-    // A lookup of a host's name cannot be interrupted, and nobody needs it any more.
-    runtime.shutdown_background();
-    Ok(findings)
+    block_on(async { Ok(live(targets).await) })
 }
 
 /// Postgres, where lookups run, and the sinks.

@@ -12,7 +12,9 @@ use super::{Outcome, load};
 use crate::action::Verb;
 use crate::cli::{ExplainArgs, Global};
 use crate::decode::{Event, wal2json};
-use crate::rules::{Bulk, Emission, Facts, MESSAGE_PREFIX, Matcher, Messages, RuleSet};
+use crate::rules::{
+    Bulk, Cause, DDL_PREFIX, Ddl, Emission, Facts, MESSAGE_PREFIX, Matcher, Messages, RuleSet,
+};
 
 /// One line of output. Others build on its keys and their order.
 #[derive(Serialize)]
@@ -101,6 +103,19 @@ impl<W: Write> Explainer<W> {
                 rules.message(message.content, self.messages, |emission| {
                     lines.write("message", None, &emission);
                 })?;
+                lines.end()?;
+            }
+            Event::Message(message) if message.prefix == DDL_PREFIX.as_bytes() => {
+                let rules = Arc::clone(self.matcher.rules());
+                let mut lines = Lines::new(&rules, self.facts, &mut self.out);
+                match Ddl::parse(message.content) {
+                    Ok(ddl) => self.matcher.ddl(&ddl, self.facts.commit_lsn, |table, emission| {
+                        lines.write("message", Some(&table.to_string()), &emission);
+                    }),
+                    Err(_) => rules.all_fallbacks(Cause::Absent, |emission| {
+                        lines.write("message", None, &emission);
+                    }),
+                }
                 lines.end()?;
             }
             Event::Message(_) => {}

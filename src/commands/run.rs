@@ -65,7 +65,7 @@ async fn follow(Loaded { config, rules, .. }: Loaded, mode: Mode) -> anyhow::Res
 }
 
 /// Completes on SIGTERM and on Ctrl-C.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     Ok(async move {

@@ -3,12 +3,13 @@
 use tracing::{info, warn};
 
 use super::Settings;
+use crate::lsn::Lsn;
 use crate::postgres::{
     Barrier, HEARTBEAT_PREFIX, NumericFormat, Persistence, PgError, PgErrorKind,
     ReplicationSession, ReplicationStream, StartFailure, Wal2jsonOptions, Wal2jsonStream,
     connect_client, lacks_numerics,
 };
-use crate::rules::{MESSAGE_PREFIX, Messages, Nulls, Partitions, RuleSet, to_wal2json};
+use crate::rules::{DDL_PREFIX, MESSAGE_PREFIX, Messages, Nulls, Partitions, RuleSet, to_wal2json};
 
 /// The slot's output plugin.
 const PLUGIN: &str = "wal2json";
@@ -30,6 +31,8 @@ pub(super) struct Connected {
     pub(super) nulls: Option<Nulls>,
     /// `None`: no rule names a partitioned table.
     pub(super) partitions: Option<Partitions>,
+    /// What was committed before this is in both of them.
+    pub(super) catalog_lsn: Lsn,
 }
 
 /// Connects, makes sure of the slot, and starts the stream.
@@ -49,12 +52,7 @@ pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Conn
             Some(_) => String::new(),
             None => to_wal2json(&tables.into_iter().cloned().collect::<Vec<_>>()),
         },
-        message_prefixes: match settings.messages {
-            Messages::Off => vec![HEARTBEAT_PREFIX.to_owned()],
-            Messages::Keys | Messages::All => {
-                vec![HEARTBEAT_PREFIX.to_owned(), MESSAGE_PREFIX.to_owned()]
-            }
-        },
+        message_prefixes: message_prefixes(settings.messages),
         actions: Vec::new(),
     };
     let started = match settings.mode {
@@ -75,7 +73,17 @@ pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Conn
     let heartbeat = settings.heartbeat.filter(|_| settings.mode == Mode::Live);
     let barrier = Barrier::start(settings.connect.clone(), host, server, heartbeat);
     let nulls = (started.numerics == NumericFormat::Numbers).then_some(nulls);
-    Ok(Connected { stream: started.stream, barrier, nulls, partitions })
+    let catalog_lsn = identity.flushed_lsn;
+    Ok(Connected { stream: started.stream, barrier, nulls, partitions, catalog_lsn })
+}
+
+fn message_prefixes(messages: Messages) -> Vec<String> {
+    // Our own event triggers' are no requests.
+    let mut prefixes = vec![HEARTBEAT_PREFIX.to_owned(), DDL_PREFIX.to_owned()];
+    if messages != Messages::Off {
+        prefixes.push(MESSAGE_PREFIX.to_owned());
+    }
+    prefixes
 }
 
 async fn ensure_slot(session: &mut ReplicationSession, settings: &Settings) -> Result<(), PgError> {
@@ -133,7 +141,7 @@ async fn create_slot(
     settings: &Settings,
     persistence: Persistence,
     name: &str,
-) -> Result<crate::lsn::Lsn, PgError> {
+) -> Result<Lsn, PgError> {
     // Only to say whom the creation waits for; it does not fail for want of that.
     let created = match connect_client(&settings.connect, session.host()).await {
         Ok(asking) => {

@@ -103,8 +103,10 @@ impl Daemon {
                     match self.stream(connected, stop.as_mut()).await {
                         Ok(()) => return Ok(()),
                         Err(Interrupted::ByError(error)) => error,
-                        Err(Interrupted::ByNewTable) => {
-                            info!("a new table: starting again with what the catalog says now");
+                        Err(Interrupted::ByNewCatalog) => {
+                            info!(
+                                "tables are new or altered: starting again with what the catalog says now"
+                            );
                             continue;
                         }
                     }
@@ -128,12 +130,13 @@ impl Daemon {
         stop: std::pin::Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), Interrupted> {
         let Daemon { settings, matcher, dispatcher } = self;
-        matcher.set_catalog(connected.nulls.take(), connected.partitions.take());
+        let (nulls, partitions) = (connected.nulls.take(), connected.partitions.take());
+        matcher.set_catalog(nulls, partitions, connected.catalog_lsn);
         let mut session = Session::new(connected, settings, matcher, dispatcher);
         let ended = session.follow(stop).await;
         match &ended {
             Ok(()) => session.stop(STOP_PATIENCE).await,
-            Err(Interrupted::ByNewTable) => session.leave().await,
+            Err(Interrupted::ByNewCatalog) => session.leave().await,
             Err(Interrupted::ByError(_)) => {}
         }
         if ended.is_err() {

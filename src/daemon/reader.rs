@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::action::Verb;
 use crate::config::Visibility;
@@ -17,7 +17,8 @@ use crate::pipeline::{Hidden, Plan, Urgency, trace};
 use crate::postgres::quote::identifier;
 use crate::postgres::{Notice, PgError, PgErrorKind};
 use crate::rules::{
-    Bulk, Cause, Emission, Facts, MESSAGE_PREFIX, Matcher, Messages, RuleId, RuleSet,
+    Bulk, Cause, DDL_PREFIX, Ddl, Emission, Facts, MESSAGE_PREFIX, MalformedDdl, Matcher, Messages,
+    RuleId, RuleSet,
 };
 
 /// Why a stream does not go on.
@@ -25,9 +26,9 @@ use crate::rules::{
 pub(super) enum Interrupted {
     /// It broke, or makes no sense.
     ByError(PgError),
-    /// It has come to a table that is not known, which may be a new partition: it has to start
-    /// again with what the catalog says now.
-    ByNewTable,
+    /// It has come to a table that is not known, which may be a new partition, or to DDL on a
+    /// rule's table: it has to start again with what the catalog says now.
+    ByNewCatalog,
 }
 
 impl From<PgError> for Interrupted {
@@ -92,7 +93,7 @@ impl<'d> Reader<'d> {
                     return Err(senseless("a change outside of a transaction").into());
                 };
                 if self.matcher.needs_catalog(change.schema, change.table) {
-                    return Err(Interrupted::ByNewTable);
+                    return Err(Interrupted::ByNewCatalog);
                 }
                 let (rules, bulk, warned) = (&self.rules, &mut self.bulk, &mut self.warned);
                 let mut taker = Taker { plan, rules, bulk, warned, facts, is_traced: is_traced() };
@@ -121,6 +122,10 @@ impl<'d> Reader<'d> {
                 self.bulk.reset();
                 plan.commit(end_lsn);
                 return Ok(Some(end_lsn));
+            }
+            Ok(Event::Message(message)) if message.prefix == DDL_PREFIX.as_bytes() => {
+                let (ddl, transactional) = (Ddl::parse(message.content), message.transactional);
+                return self.ddl(ddl, transactional, start_lsn, plan);
             }
             Ok(Event::Message(message)) => {
                 if message.prefix == MESSAGE_PREFIX.as_bytes() {
@@ -160,6 +165,46 @@ impl<'d> Reader<'d> {
             }
         }
         Ok(None)
+    }
+
+    /// Takes a message of the event triggers: the fallbacks of the rules on its tables run.
+    fn ddl(
+        &mut self,
+        ddl: Result<Ddl, MalformedDdl>,
+        transactional: bool,
+        start_lsn: Lsn,
+        plan: &mut Plan,
+    ) -> Result<Option<Lsn>, Interrupted> {
+        if transactional != self.open.is_some() {
+            return Err(senseless("a message in the wrong place").into());
+        }
+        let commit_lsn = self.open.and_then(|facts| facts.commit_lsn);
+        match ddl {
+            Ok(ddl) if self.matcher.is_outdated_by(&ddl, commit_lsn) => {
+                return Err(Interrupted::ByNewCatalog);
+            }
+            Ok(ddl) => self.in_transaction(plan, |matcher, taker| {
+                let mut first = None;
+                matcher.ddl(&ddl, commit_lsn, |table, emission| {
+                    first.get_or_insert_with(|| table.to_string());
+                    taker.push(&emission);
+                });
+                if let Some(table) = first {
+                    info!(command = ddl.command, table, "DDL on a rule's table; fallbacks run");
+                }
+            }),
+            Err(error) => {
+                let lsn = start_lsn.to_string();
+                error!(lsn, "a {DDL_PREFIX} message is {error}; every rule's fallback runs");
+                self.everything(plan);
+            }
+        }
+        if transactional {
+            return Ok(None);
+        }
+        // One that is not part of a transaction is one of its own.
+        plan.advance(start_lsn);
+        Ok(Some(start_lsn))
     }
 
     /// Takes the place of a change that is too large to be read.

@@ -48,10 +48,11 @@ const PARTITIONS: &str = "SELECT n.nspname, c.relname, leaf_n.nspname, leaf.reln
     LEFT JOIN pg_catalog.pg_namespace leaf_n ON leaf_n.oid = leaf.relnamespace \
     WHERE c.relkind = 'p'";
 
-/// Every table whose changes are logged.
+/// Every table that the others see. Not only those whose changes are logged: of a dropped one
+/// nobody could tell that it was none of them.
 const TABLES: &str = "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c \
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-    WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND c.oid >= 16384";
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND c.oid >= 16384";
 
 impl ReplicationSession {
     /// The partitions of the partitioned tables among these; `None` if there is no such table.

@@ -14,6 +14,7 @@ mod catalog;
 mod channel_binding;
 pub mod client;
 mod connect;
+mod ddl;
 mod error;
 mod fields;
 mod frame;
@@ -35,6 +36,7 @@ pub use client::{
     ConnectionTask, OrdinaryConnection, ServerIdentity, connect_any, connect_client,
     server_identity,
 };
+pub use ddl::{DdlTriggers, INSTALL_DDL, REMOVE_DDL, ddl_triggers};
 pub use error::{PgError, PgErrorKind};
 pub use fields::{Notice, ServerError};
 pub use frame::{

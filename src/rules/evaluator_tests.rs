@@ -24,6 +24,7 @@ use crate::action::{SinkKind, Verb};
 use crate::change::Op;
 use crate::decode::{Event, wal2json};
 use crate::glob::Glob;
+use crate::lsn::Lsn;
 use crate::problem::Text;
 
 /// `id` is the primary key, `u` has a unique index; `n` is a numeric and `l` a list.
@@ -90,7 +91,7 @@ fn removed(
     let rules = compile(&[spec(rule)], vec!["t".into()], sinks, &mut problems);
     prop_assert!(problems.is_empty(), "{problems:?}");
     let mut matcher = Matcher::new(Arc::new(rules));
-    matcher.set_catalog(stream.nulls(), None);
+    matcher.set_catalog(stream.nulls(), None, Lsn::ZERO);
 
     let mut line = stream.line(happening).into_bytes();
     let mut decoder = wal2json::Decoder::default();

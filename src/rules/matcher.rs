@@ -10,6 +10,7 @@ use super::partitions::{Partitions, table_key, write_table_key};
 use super::render::{Coverage, Escape, Facts, Renderer};
 use crate::action::{Action, Verb};
 use crate::change::{CertainNulls, Change, Op};
+use crate::lsn::Lsn;
 
 /// One action that a rule asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +31,19 @@ const TABLES_MAX: usize = 65_536;
 
 /// Applies a rule set to changes, and keeps its memory from one to the next.
 pub struct Matcher {
-    rules: Arc<RuleSet>,
+    pub(super) rules: Arc<RuleSet>,
     /// By [`table_key`].
-    tables: HashMap<Box<[u8]>, TableRules, foldhash::fast::RandomState>,
+    pub(super) tables: HashMap<Box<[u8]>, TableRules, foldhash::fast::RandomState>,
     /// `None`: no rule names a partitioned table.
-    partitions: Option<Partitions>,
+    pub(super) partitions: Option<Partitions>,
+    /// What the catalog said before, for tables that are gone now.
+    pub(super) former: Option<Partitions>,
+    /// What was committed before this is in the catalog that was read.
+    pub(super) catalog_lsn: Lsn,
+    /// The last transaction for whose DDL the catalog was read again.
+    pub(super) read_for: Option<Lsn>,
     /// The tables for which the catalog was read again.
-    asked: HashSet<Box<[u8]>>,
+    pub(super) asked: HashSet<Box<[u8]>>,
     /// `None`: NULL is NULL.
     nulls: Option<Nulls>,
     table: Vec<u8>,
@@ -63,7 +70,7 @@ impl Nulls {
 
 /// The rules that a table's changes are for.
 #[derive(Debug, Default)]
-struct TableRules {
+pub(super) struct TableRules {
     /// Those that name it, or what it is a partition of.
     exact: Box<[RuleId]>,
     /// Those that name a partitioned table to which it may have belonged: it is gone, so that
@@ -81,6 +88,9 @@ impl Matcher {
             rules,
             tables: HashMap::default(),
             partitions: None,
+            former: None,
+            catalog_lsn: Lsn::ZERO,
+            read_for: None,
             asked: HashSet::new(),
             nulls: None,
             table: Vec::new(),
@@ -89,10 +99,17 @@ impl Matcher {
     }
 
     /// Says what the catalog says: which NULLs to believe (`None`: all), and which tables are
-    /// partitions (`None`: no rule names a partitioned table).
-    pub fn set_catalog(&mut self, nulls: Option<Nulls>, partitions: Option<Partitions>) {
+    /// partitions (`None`: no rule names a partitioned table). It was read when WAL was flushed up
+    /// to `as_of`.
+    pub fn set_catalog(
+        &mut self,
+        nulls: Option<Nulls>,
+        partitions: Option<Partitions>,
+        as_of: Lsn,
+    ) {
         self.nulls = nulls;
-        self.partitions = partitions;
+        self.former = std::mem::replace(&mut self.partitions, partitions);
+        self.catalog_lsn = as_of;
         self.tables.clear();
     }
 

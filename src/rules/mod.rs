@@ -7,6 +7,7 @@ mod add_tables;
 mod bulk;
 mod compile;
 mod condition;
+mod ddl;
 mod elements;
 #[cfg(test)]
 mod evaluator_tests;
@@ -31,6 +32,7 @@ pub use add_tables::to_wal2json;
 pub use bulk::{BULK_ABOVE, Bulk};
 pub use compile::{FALLBACK_EVERY, Rule, RuleId, RuleSet, SinkId, Step, compile};
 pub use condition::{Condition, Pattern, Test};
+pub use ddl::{DDL_PREFIX, Ddl, MalformedDdl, TableName};
 pub use fallback::{Cause, Coarse};
 pub use matcher::{Emission, Matcher, Nulls};
 pub use message::{MESSAGE_PREFIX, MessageError, Messages};

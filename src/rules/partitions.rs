@@ -11,8 +11,10 @@ pub struct Partitions {
     wholes: Vec<(Vec<u8>, Vec<u8>)>,
     /// By [`table_key`]: the places in `wholes` of the tables that a partition belongs to.
     leaves: HashMap<Box<[u8]>, Vec<usize>>,
-    /// Every table that there is.
+    /// Every table that there was when the catalog was read.
     tables: HashSet<Box<[u8]>>,
+    /// Those of them that have been dropped since.
+    dropped: HashSet<Box<[u8]>>,
 }
 
 /// What tables are told apart by: schema, a zero byte (which no name can hold), and name.
@@ -53,15 +55,36 @@ impl Partitions {
         self.wholes.is_empty()
     }
 
-    /// Whether the table existed when the catalog was read.
+    /// Whether the table existed when the catalog was read, and is not known to be dropped.
     pub(super) fn knows(&self, key: &[u8]) -> bool {
+        self.has_shown(key) && !self.dropped.contains(key)
+    }
+
+    /// Whether the table existed when the catalog was read.
+    pub(super) fn has_shown(&self, key: &[u8]) -> bool {
         self.tables.contains(key)
+    }
+
+    /// The table has been dropped: what comes under its name is another one.
+    pub(super) fn forget(&mut self, key: Box<[u8]>) {
+        if self.has_shown(&key) {
+            self.dropped.insert(key);
+        }
     }
 
     /// The partitioned tables that the table is a partition of, or may have been.
     pub(super) fn wholes_of(&self, key: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.wholes(key, self.knows(key))
+    }
+
+    /// The same of a table that has been dropped.
+    pub(super) fn former_wholes_of(&self, key: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.wholes(key, self.has_shown(key))
+    }
+
+    fn wholes(&self, key: &[u8], is_known: bool) -> impl Iterator<Item = (&[u8], &[u8])> {
         let known = self.leaves.get(key).map_or(&[][..], Vec::as_slice);
-        let unknown = if self.knows(key) { 0..0 } else { 0..self.wholes.len() };
+        let unknown = if is_known { 0..0 } else { 0..self.wholes.len() };
         let places = known.iter().copied().chain(unknown);
         places.map(|at| (self.wholes[at].0.as_slice(), self.wholes[at].1.as_slice()))
     }

@@ -79,10 +79,14 @@ impl Scene {
     }
 
     pub(crate) fn command(&self) -> Command {
+        self.walpurge("check")
+    }
+
+    pub(crate) fn walpurge(&self, subcommand: &str) -> Command {
         let path = self.dir.join("config.toml");
         std::fs::write(&path, &self.config).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_walpurge"));
-        command.arg("check").arg("--config").arg(path);
+        command.arg(subcommand).arg("--config").arg(path);
         command
     }
 

@@ -22,5 +22,6 @@ mod publish;
 mod readme;
 mod redis_sink;
 mod schema;
+mod setup;
 mod slot;
 mod world;

@@ -50,6 +50,9 @@ const VERBS: [Verb; 7] = [
     Verb::Publish,
 ];
 
+/// How the keys of a trial start, behind the sink's prefix.
+pub(super) const TRIAL_KEY: &str = "walpurge:check:";
+
 /// What every connection and `check` itself use.
 const COMMON_COMMANDS: [&str; 3] = ["client|setname", "info", "ping"];
 
@@ -196,7 +199,7 @@ async fn try_verb(
     if verb == Verb::Publish {
         return try_publish(config, duties).await;
     }
-    let name = format!("walpurge:check:{:016x}", fastrand::u64(..));
+    let name = format!("{TRIAL_KEY}{:016x}", fastrand::u64(..));
     let key = [&config.prefix[..], name.as_bytes()].concat();
     let other = [&key[..], b":renamed"].concat();
     let commands = commands(verb, config.tag_mode);

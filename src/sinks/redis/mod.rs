@@ -15,6 +15,7 @@ mod bump;
 mod check;
 mod config;
 mod connection;
+mod count;
 mod delete;
 mod error;
 mod publish;
@@ -31,6 +32,8 @@ pub use config::{
     COMMAND_TIMEOUT, RedisConfig, RedisConfigError, RedisOptions, RedisTls, TAG_KEY, TagMode,
     Timeouts,
 };
+
+pub use count::{KeyCounts, KeyPattern, count};
 
 use crate::action::{Batch, Verb};
 use crate::sinks::{Failure, Report};

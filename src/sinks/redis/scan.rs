@@ -15,7 +15,7 @@ use crate::glob::{self, Glob};
 use crate::sinks::Failure;
 
 /// How many keys Redis looks at for one page: about 1 ms during which it serves nobody else.
-const PAGE_KEYS: &[u8] = b"1000";
+pub(super) const PAGE_KEYS: &[u8] = b"1000";
 
 /// Tags found by a scan that are worked on together.
 const TAGS_MAX: usize = 32;

@@ -213,3 +213,41 @@ fn a_trial_that_is_killed_leaves_nothing_for_long() {
     wait_until("the trial has ended", Duration::from_secs(30), || trials() == "0");
     open.run("COMMIT");
 }
+
+#[test]
+fn event_triggers_for_ddl_are_a_note_where_they_are_missing() {
+    let mut scene = Scene::new();
+    let checked = scene.check(&["--strict"]);
+    assert_eq!(checked.code, 0, "{}", checked.out);
+    let line = "\n○ event triggers: not installed: ALTER TABLE, DROP TABLE and ";
+    assert!(checked.out.contains(line), "{}", checked.out);
+    let findings = scene.findings();
+    let hint = &findings.one("note", "event triggers").hint;
+    assert!(hint.contains("walpurge setup --ddl --print | psql"), "{hint}");
+
+    let setup = |scene: &Scene| scene.walpurge("setup").arg("--ddl").output().unwrap().status;
+    scene.edit("//walpurge@", "//postgres@");
+    assert!(setup(&scene).success());
+    scene.edit("//postgres@", "//walpurge@");
+    scene.findings().one("ok", "event triggers");
+
+    for (sql, says) in [
+        ("ALTER EVENT TRIGGER walpurge_sql_drop DISABLE", "disabled"),
+        ("DROP EVENT TRIGGER walpurge_table_rewrite", "missing"),
+        (
+            "CREATE OR REPLACE FUNCTION walpurge.ddl() RETURNS event_trigger
+             LANGUAGE plpgsql AS 'BEGIN END'",
+            "another version",
+        ),
+    ] {
+        scene.sql(sql);
+        let findings = scene.findings();
+        let warning = findings.one("warning", "event triggers");
+        assert!(warning.message.contains(says), "{warning:?}");
+        assert_eq!((findings.code, scene.check(&["--strict"]).code), (0, 1));
+        scene.edit("//walpurge@", "//postgres@");
+        assert!(setup(&scene).success());
+        scene.edit("//postgres@", "//walpurge@");
+        scene.findings().one("ok", "event triggers");
+    }
+}
