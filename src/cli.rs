@@ -70,6 +70,8 @@ pub enum Command {
     Setup(SetupArgs),
     /// Drop the replication slot, the WAL that it holds, and the event triggers
     Teardown(TeardownArgs),
+    /// Look at what was given up on: messages and actions that can never succeed
+    Parked(ParkedArgs),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
 }
@@ -117,6 +119,27 @@ pub struct TeardownArgs {
     /// Print the SQL instead, for psql and a role with more rights; connect to nothing
     #[arg(long)]
     pub print: bool,
+}
+
+/// Options of `parked`.
+#[derive(Debug, Args)]
+pub struct ParkedArgs {
+    /// What to do with it
+    #[command(subcommand)]
+    pub command: ParkedCommand,
+}
+
+/// What to do with what was given up on.
+#[derive(Debug, Subcommand)]
+pub enum ParkedCommand {
+    /// Show it, with its values
+    List {
+        /// Print JSON, one object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget it
+    Clear,
 }
 
 /// Options of `explain`.

@@ -13,6 +13,7 @@ pub mod failpoint;
 pub mod glob;
 pub mod lookups;
 pub mod lsn;
+pub mod parked;
 pub mod pipeline;
 pub mod postgres;
 pub mod problem;

@@ -4,6 +4,7 @@ mod check;
 mod endpoints;
 mod explain;
 mod logs;
+mod parked;
 mod run;
 mod schema;
 mod setup;
@@ -50,6 +51,7 @@ pub fn execute(cli: Cli) -> Outcome {
         Command::Check(args) => check::check(&cli.global, &args),
         Command::Setup(args) => setup::setup(&cli.global, &args),
         Command::Teardown(args) => teardown::teardown(&cli.global, &args),
+        Command::Parked(args) => parked::parked(&cli.global, &args),
         Command::Schema => schema::schema(),
     };
     result.unwrap_or_else(|error| match error.downcast_ref::<ConfigError>() {

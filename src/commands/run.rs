@@ -12,9 +12,10 @@ use super::endpoints::{connect_config, lookup_config, redis_sink};
 use super::{Outcome, load, logs};
 use crate::action::{Action, Verb};
 use crate::cli::{Global, RunArgs};
-use crate::config::{Loaded, PostgresConfig};
+use crate::config::{Loaded, PostgresConfig, state_dir};
 use crate::daemon::{Daemon, Mode, Settings};
 use crate::lookups::{LookupLane, Pool};
+use crate::parked::Parked;
 use crate::pipeline::{LaneId, LaneSpec, Pace, Routes, Stage, Urgency};
 use crate::rules::{FALLBACK_EVERY, RuleId, RuleSet, SinkId};
 use crate::sinks::redis::{LaneClass, RedisConfig, RedisLane};
@@ -53,7 +54,8 @@ async fn follow(Loaded { config, rules, .. }: Loaded, mode: Mode) -> anyhow::Res
         false => None,
     };
     let (lanes, routes) = lanes(sinks, &rules, pool.as_ref(), mode);
-    let daemon = Daemon::new(settings, rules, lanes, routes);
+    let state_dir = state_dir(&config).filter(|_| mode == Mode::Live);
+    let daemon = Daemon::new(settings, rules, lanes, routes, Parked::open(state_dir.as_deref()));
     match daemon.run(stop).await {
         Ok(()) => Ok(Outcome::Done),
         Err(error) => {

@@ -55,6 +55,16 @@ pub struct Config {
     pub rules: Vec<RuleSpec>,
 }
 
+/// Where state is kept over restarts, if anywhere: `state_dir`, or the first of systemd's
+/// directories.
+pub fn state_dir(config: &Config) -> Option<PathBuf> {
+    config.state_dir.clone().or_else(|| {
+        let directories = std::env::var_os("STATE_DIRECTORY")?;
+        let first = std::env::split_paths(&directories).next()?;
+        (!first.as_os_str().is_empty()).then_some(first)
+    })
+}
+
 /// A configuration without problems.
 #[derive(Debug)]
 pub struct Loaded {

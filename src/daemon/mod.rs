@@ -16,6 +16,7 @@ use reader::Interrupted;
 use session::Session;
 
 use crate::config::Visibility;
+use crate::parked::Parked;
 use crate::pipeline::{Dispatcher, LaneSpec, Routes};
 use crate::postgres::{ConnectConfig, PgError, PgErrorKind};
 use crate::rules::{Matcher, Messages, RuleSet};
@@ -77,8 +78,9 @@ impl Daemon {
         rules: Arc<RuleSet>,
         lanes: Vec<LaneSpec>,
         routes: Routes,
+        parked: Parked,
     ) -> Self {
-        let dispatcher = Dispatcher::new(lanes, routes, Arc::clone(&rules));
+        let dispatcher = Dispatcher::new(lanes, routes, Arc::clone(&rules), parked);
         Daemon { settings, matcher: Matcher::new(rules), dispatcher }
     }
 

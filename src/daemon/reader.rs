@@ -13,6 +13,7 @@ use crate::config::Visibility;
 use crate::decode::{Boundary, Event, dropped_change, wal2json};
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
+use crate::parked::Record;
 use crate::pipeline::{Hidden, Plan, Urgency, trace};
 use crate::postgres::quote::identifier;
 use crate::postgres::{Notice, PgError, PgErrorKind};
@@ -49,6 +50,8 @@ pub(super) struct Reader<'d> {
     /// Of the transaction that the stream is in.
     open: Option<Facts>,
     bulk: Bulk,
+    /// What the last message asked for that cannot be done.
+    parked: Option<Record>,
     warned: Warned,
 }
 
@@ -68,7 +71,13 @@ impl<'d> Reader<'d> {
             Visibility::Skip => None,
         };
         let bulk = Bulk::default();
-        Reader { decoder, matcher, rules, visibility, messages, hidden, open: None, bulk, warned }
+        let (open, parked) = (None, None);
+        Reader { decoder, matcher, rules, visibility, messages, hidden, open, bulk, parked, warned }
+    }
+
+    /// What the last message asked for that cannot be done.
+    pub(super) fn take_parked(&mut self) -> Option<Record> {
+        self.parked.take()
     }
 
     /// Whether the stream is in a transaction.
@@ -147,8 +156,10 @@ impl<'d> Reader<'d> {
                         let lsn = start_lsn.to_string();
                         error!(
                             lsn,
-                            "a message asks for what cannot be done, and is dropped: {error}"
+                            hint = "walpurge parked list",
+                            "a message asks for what cannot be done, and is given up: {error}"
                         );
+                        self.parked = Some(Record::message(start_lsn, error.to_string(), content));
                     }
                     if !transactional {
                         plan.commit(start_lsn);

@@ -123,6 +123,9 @@ impl<'d> Session<'d> {
                     if let Some(end_lsn) = self.reader.message(start_lsn, data, plan)? {
                         self.status.received(end_lsn);
                     }
+                    if let Some(record) = self.reader.take_parked() {
+                        self.dispatcher.park(&record);
+                    }
                 }
                 Frame::Keepalive { wal_end, reply_requested } => {
                     if !self.reader.is_in_transaction() {

@@ -16,6 +16,7 @@ use super::paced::Pace;
 use super::plan::{LaneId, Plan, PlannedLane, Routes, Urgency};
 use super::trace::trace;
 use crate::action::Batch;
+use crate::parked::{Parked, Record};
 use crate::rules::lookup::Found;
 use crate::rules::{Bulk, Facts, RuleSet};
 use crate::sinks::Lane;
@@ -30,6 +31,7 @@ pub struct Dispatcher {
     lanes: Vec<LaneHandle>,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
     done: Done,
+    parked: Parked,
     /// What each transaction's lookups have asked for, by its place in the stream.
     bulks: HashMap<u64, Bulk>,
     /// Aborted when the dispatcher is dropped.
@@ -49,6 +51,7 @@ pub struct LaneSpec {
 }
 
 struct LaneHandle {
+    sink: String,
     batches: mpsc::Sender<(Batch, usize)>,
     health: Health,
     stage: Stage,
@@ -79,15 +82,16 @@ pub struct Done {
 impl Dispatcher {
     /// Starts a driver for each of `lanes`, to which `routes` must lead. Must be called within a
     /// runtime.
-    pub fn new(lanes: Vec<LaneSpec>, routes: Routes, rules: Arc<RuleSet>) -> Self {
+    pub fn new(lanes: Vec<LaneSpec>, routes: Routes, rules: Arc<RuleSet>, parked: Parked) -> Self {
         let (sender, outcomes) = mpsc::unbounded_channel();
         let mut drivers = JoinSet::new();
         let (mut handles, mut planned) = (Vec::new(), Vec::new());
         for (at, LaneSpec { sink, lane, stage, pace }) in lanes.into_iter().enumerate() {
             let (batches, receiver) = mpsc::channel(1);
             let (id, outcomes) = (LaneId(at), sender.clone());
-            drivers.spawn(Driver { id, sink, lane, batches: receiver, outcomes }.run());
-            handles.push(LaneHandle { batches, health: Health::Working, stage, rest: None });
+            let name = sink.clone();
+            drivers.spawn(Driver { id, sink: name, lane, batches: receiver, outcomes }.run());
+            handles.push(LaneHandle { sink, batches, health: Health::Working, stage, rest: None });
             planned.push(PlannedLane { stage, pace });
         }
         Dispatcher {
@@ -96,6 +100,7 @@ impl Dispatcher {
             lanes: handles,
             outcomes,
             done: Done::default(),
+            parked,
             bulks: HashMap::new(),
             _drivers: drivers,
         }
@@ -114,6 +119,12 @@ impl Dispatcher {
     /// What was done since the start.
     pub fn done(&self) -> Done {
         self.done
+    }
+
+    /// Keeps what the stream brought and nobody can do. To be called before its transaction is
+    /// confirmed.
+    pub fn park(&mut self, record: &Record) {
+        self.parked.park(record);
     }
 
     /// Gives every idle lane what waits for it. A lane with a pace gets nothing before its time, so
@@ -159,6 +170,10 @@ impl Dispatcher {
                 self.done.requested += report.requested;
                 self.done.removed += report.removed;
                 self.done.rejected += report.rejected.len() as u64;
+                for rejected in &report.rejected {
+                    let (sink, action) = (&self.lanes[lane.0].sink, batch.get(rejected.index));
+                    self.parked.park(&Record::action(sink, &rejected.reason, action));
+                }
                 if !report.found.is_empty() {
                     self.answer(lane, &report.found);
                 }
@@ -230,7 +245,7 @@ mod tests {
         let stage = Stage::Remove;
         let lane = LaneSpec { sink: "cache".into(), lane, stage, pace: None };
         let routes = Routes { actions: Box::new(|_, _, _| LaneId(0)), lookups: HashMap::new() };
-        let mut dispatcher = Dispatcher::new(vec![lane], routes, Arc::default());
+        let mut dispatcher = Dispatcher::new(vec![lane], routes, Arc::default(), Parked::default());
         let plan = dispatcher.plan_mut();
         plan.begin(None);
         plan.push(&[SinkId(0)], Action { verb: Verb::Delete, value: b"k" }, Urgency::Prompt);

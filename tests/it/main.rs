@@ -16,6 +16,7 @@ mod invalidation;
 mod lookups;
 mod messages;
 mod oracle;
+mod parked;
 mod partitions;
 mod postgres;
 mod publish;
