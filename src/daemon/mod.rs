@@ -4,6 +4,7 @@ mod connect;
 mod flood;
 mod reader;
 mod session;
+mod warn;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -103,8 +104,10 @@ impl Daemon {
                     match self.stream(connected, stop.as_mut()).await {
                         Ok(()) => return Ok(()),
                         Err(Interrupted::ByError(error)) => error,
-                        Err(Interrupted::ByNewTable) => {
-                            info!("a new table: starting again with what the catalog says now");
+                        Err(Interrupted::ByCatalog) => {
+                            info!(
+                                "the tables have changed: starting again with what the catalog says now"
+                            );
                             continue;
                         }
                     }
@@ -128,12 +131,12 @@ impl Daemon {
         stop: std::pin::Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), Interrupted> {
         let Daemon { settings, matcher, dispatcher } = self;
-        matcher.set_catalog(connected.nulls.take(), connected.partitions.take());
+        matcher.set_partitions(connected.partitions.take());
         let mut session = Session::new(connected, settings, matcher, dispatcher);
         let ended = session.follow(stop).await;
         match &ended {
             Ok(()) => session.stop(STOP_PATIENCE).await,
-            Err(Interrupted::ByNewTable) => session.leave().await,
+            Err(Interrupted::ByCatalog) => session.leave().await,
             Err(Interrupted::ByError(_)) => {}
         }
         if ended.is_err() {

@@ -2,29 +2,32 @@
 //!
 //! No I/O but logs: what was read comes in, what is to be done goes into the plan.
 
-use std::collections::HashSet;
-use std::hash::Hash;
 use std::sync::Arc;
 
 use tracing::{debug, error, warn};
 
+use super::warn::{self, Warned};
+use crate::change::Change;
 use crate::config::Visibility;
+use crate::decode::wal2json::Nulls;
 use crate::decode::{Boundary, Event, dropped_change, wal2json};
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::pipeline::{Plan, Urgency};
 use crate::postgres::quote::identifier;
 use crate::postgres::{Notice, PgError, PgErrorKind};
-use crate::rules::{Cause, Emission, Facts, MESSAGE_PREFIX, Matcher, Messages, RuleId, RuleSet};
+use crate::rules::{
+    Cause, Emission, Facts, KnownTables, MESSAGE_PREFIX, Matcher, Messages, RuleSet,
+};
 
 /// Why a stream does not go on.
 #[derive(Debug)]
 pub(super) enum Interrupted {
     /// It broke, or makes no sense.
     ByError(PgError),
-    /// It has come to a table that is not known, which may be a new partition: it has to start
-    /// again with what the catalog says now.
-    ByNewTable,
+    /// It has come to a table that is not known, which may be a new partition, or the rules' tables
+    /// take other options: it has to start again with what the catalog says now.
+    ByCatalog,
 }
 
 impl From<PgError> for Interrupted {
@@ -38,22 +41,60 @@ pub(super) struct Reader<'d> {
     decoder: wal2json::Decoder,
     matcher: &'d mut Matcher,
     rules: Arc<RuleSet>,
+    nulls: Nulls,
     visibility: Visibility,
     messages: Messages,
     /// Of the transaction that the stream is in.
     open: Option<Facts>,
+    /// What the catalog says of the rules' tables, until that transaction ends.
+    tables: Option<KnownTables>,
     warned: Warned,
 }
 
 impl<'d> Reader<'d> {
     pub(super) fn new(
         matcher: &'d mut Matcher,
+        nulls: Nulls,
         visibility: Visibility,
         messages: Messages,
     ) -> Self {
         let rules = Arc::clone(matcher.rules());
-        let (decoder, warned) = (wal2json::Decoder::default(), Warned::default());
-        Reader { decoder, matcher, rules, visibility, messages, open: None, warned }
+        let (decoder, warned) = (wal2json::Decoder::new(nulls), Warned::default());
+        let (open, tables) = (None, None);
+        Reader { decoder, matcher, rules, nulls, visibility, messages, open, tables, warned }
+    }
+
+    /// Takes what the catalog says of the rules' tables while the stream goes on.
+    ///
+    /// # Errors
+    /// If it takes a stream with other options; the next one finds the same news.
+    pub(super) fn tables(&mut self, now: KnownTables, plan: &mut Plan) -> Result<(), Interrupted> {
+        let by_type = self.nulls == Nulls::ByType;
+        let known = self.matcher.known();
+        if known.is_some_and(|known| known.outgrown_by(&now, &self.rules, by_type)) {
+            return Err(Interrupted::ByCatalog);
+        }
+        // A fallback belongs to no transaction: one that breaks off would take it along.
+        match self.open {
+            Some(_) => self.tables = Some(now),
+            None => self.learn(now, plan),
+        }
+        Ok(())
+    }
+
+    /// Says what is new about the rules' tables, and runs the fallbacks of those whose rows may be
+    /// others without a change that says so.
+    pub(super) fn learn(&mut self, now: KnownTables, plan: &mut Plan) {
+        for news in self.matcher.learn(now) {
+            warn::table_news(&self.rules, &news);
+            let Some(table) = warn::table_to_fall_back(&news) else { continue };
+            let (schema, name) = (table.schema.as_bytes(), table.name.as_bytes());
+            self.in_transaction(plan, |matcher, taker| {
+                matcher.table_fallback(schema, name, Cause::Absent, |emission| {
+                    taker.push(&emission);
+                });
+            });
+        }
     }
 
     /// Whether the stream is in a transaction.
@@ -78,12 +119,11 @@ impl<'d> Reader<'d> {
                     return Err(senseless("a change outside of a transaction").into());
                 };
                 if self.matcher.needs_catalog(change.schema, change.table) {
-                    return Err(Interrupted::ByNewTable);
+                    return Err(Interrupted::ByCatalog);
                 }
                 let (rules, warned) = (&self.rules, &mut self.warned);
                 let mut taker = Taker { plan, rules, warned, facts, is_traced: is_traced() };
-                let table = (change.schema, change.table);
-                self.matcher.apply(&change, facts, |emission| taker.take(&emission, table));
+                self.matcher.apply(&change, facts, |emission| taker.take(&emission, &change));
             }
             Ok(Event::Begin(begin)) => {
                 if self.open.is_some() {
@@ -97,6 +137,9 @@ impl<'d> Reader<'d> {
                 }
                 let end_lsn = commit.end_lsn.unwrap_or(start_lsn);
                 plan.commit(end_lsn);
+                if let Some(tables) = self.tables.take() {
+                    self.learn(tables, plan);
+                }
                 return Ok(Some(end_lsn));
             }
             Ok(Event::Message(message)) => {
@@ -225,20 +268,13 @@ struct Taker<'a> {
 }
 
 impl Taker<'_> {
-    /// Takes an action that a change of `table` asks for.
-    fn take(&mut self, emission: &Emission<'_>, table: (&[u8], &[u8])) {
+    /// Takes an action that a change asks for.
+    fn take(&mut self, emission: &Emission<'_>, change: &Change<'_>) {
         if let Some(rule) = emission.rule
             && emission.fallback == Some(Cause::Absent)
             && self.warned.is_new_rule(rule)
         {
-            let part = |name| identifier(&String::from_utf8_lossy(name));
-            let table = format!("{}.{}", part(table.0), part(table.1));
-            warn!(
-                rule = emission.rule.map(|rule| self.rules.rule(rule).name.as_str()),
-                hint =
-                    format!("ALTER TABLE {table} REPLICA IDENTITY FULL; walpurge check says more"),
-                "a rule needs a value that the log does not carry; its fallback runs each time"
-            );
+            warn::falls_back(self.rules, rule, change);
         }
         self.push(emission);
     }
@@ -264,30 +300,6 @@ impl Taker<'_> {
     }
 }
 
-/// What was warned of in this session, so that it is said once.
-#[derive(Default)]
-struct Warned {
-    rules: HashSet<RuleId>,
-    notices: HashSet<String>,
-}
-
-impl Warned {
-    /// What is remembered; beyond, nothing is said.
-    const MAX: usize = 1000;
-
-    fn is_new_rule(&mut self, rule: RuleId) -> bool {
-        !self.rules.contains(&rule) && Self::add(&mut self.rules, rule)
-    }
-
-    fn is_new_notice(&mut self, notice: &str) -> bool {
-        !self.notices.contains(notice) && Self::add(&mut self.notices, notice.to_owned())
-    }
-
-    fn add<T: Eq + Hash>(known: &mut HashSet<T>, new: T) -> bool {
-        known.len() < Self::MAX && known.insert(new)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,7 +312,8 @@ mod tests {
     /// Reads lines as the plugin's messages, and says which one broke the stream.
     fn first_refused(lines: &[&str]) -> Option<usize> {
         let mut matcher = Matcher::new(Arc::new(RuleSet::default()));
-        let mut reader = Reader::new(&mut matcher, Visibility::Wait, Messages::Keys);
+        let mut reader =
+            Reader::new(&mut matcher, Nulls::Certain, Visibility::Wait, Messages::Keys);
         let mut plan = Plan::new(1, Box::new(|_, _, _| LaneId(0)));
         lines.iter().position(|line| {
             let mut line = line.as_bytes().to_vec();

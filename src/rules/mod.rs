@@ -3,12 +3,14 @@
 //! What was typed ([`RuleSpec`]) is compiled once into a [`RuleSet`]; a [`Matcher`] then turns each
 //! change into [`Emission`]s as it arrives. Pure: no I/O, no clock.
 
+mod absence;
 mod add_tables;
 mod compile;
 mod condition;
 mod elements;
 mod fallback;
 mod filter;
+mod known_tables;
 mod matcher;
 mod message;
 mod name;
@@ -20,11 +22,13 @@ mod table;
 mod template;
 mod test;
 
+pub use absence::Absence;
 pub use add_tables::to_wal2json;
 pub use compile::{Rule, RuleId, RuleSet, SinkId, Step, compile};
 pub use condition::{Condition, Pattern, Test};
 pub use fallback::{Cause, Coarse};
-pub use matcher::{Emission, Matcher, Nulls};
+pub use known_tables::{ColumnUse, KnownTable, KnownTables, TableNews};
+pub use matcher::{Emission, Matcher};
 pub use message::{MESSAGE_PREFIX, MessageError, Messages};
 pub use name::rule_names;
 pub use partitions::Partitions;

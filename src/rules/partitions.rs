@@ -24,7 +24,7 @@ pub(super) fn write_table_key(schema: &[u8], table: &[u8], key: &mut Vec<u8>) {
 }
 
 /// The same as a key of its own.
-pub(super) fn table_key(schema: &[u8], table: &[u8]) -> Box<[u8]> {
+fn table_key(schema: &[u8], table: &[u8]) -> Box<[u8]> {
     let mut key = Vec::new();
     write_table_key(schema, table, &mut key);
     key.into()

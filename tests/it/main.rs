@@ -20,5 +20,6 @@ mod postgres;
 mod readme;
 mod redis_sink;
 mod schema;
+mod schema_changes;
 mod slot;
 mod world;
