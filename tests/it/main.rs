@@ -10,6 +10,7 @@ mod add_tables;
 mod check;
 mod config;
 mod explain;
+mod fallbacks;
 mod faults;
 mod fuzz;
 mod invalidation;
