@@ -86,7 +86,7 @@ impl<'d> Reader<'d> {
     /// others without a change that says so.
     pub(super) fn learn(&mut self, now: KnownTables, plan: &mut Plan) {
         for news in self.matcher.learn(now) {
-            warn::table_news(&self.rules, &news);
+            warn::table_news(&mut self.warned, &self.rules, &news);
             let Some(table) = warn::table_to_fall_back(&news) else { continue };
             let (schema, name) = (table.schema.as_bytes(), table.name.as_bytes());
             self.in_transaction(plan, |matcher, taker| {
@@ -274,7 +274,7 @@ impl Taker<'_> {
             && emission.fallback == Some(Cause::Absent)
             && self.warned.is_new_rule(rule)
         {
-            warn::falls_back(self.rules, rule, change);
+            warn::falls_back(self.warned, self.rules, rule, change);
         }
         self.push(emission);
     }

@@ -1,6 +1,6 @@
 //! What the operator is told once: which rules cannot do exactly what they say, and what mends it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 use tracing::warn;
@@ -14,6 +14,15 @@ use crate::rules::{Absence, ColumnUse, KnownTable, RuleId, RuleSet, TableNews};
 pub(super) struct Warned {
     rules: HashSet<RuleId>,
     notices: HashSet<String>,
+    /// The columns that a rule names and its table does not have, and what said so last.
+    columns: HashMap<(RuleId, String), Teller>,
+}
+
+/// A missing column is found by a change without it, and by a look at the catalog.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Teller {
+    Change,
+    Catalog,
 }
 
 impl Warned {
@@ -28,14 +37,26 @@ impl Warned {
         !self.notices.contains(notice) && Self::add(&mut self.notices, notice.to_owned())
     }
 
+    /// Whether to say that a column is missing: once for both tellers, and again when the catalog
+    /// has had it in between.
+    fn is_new_column(&mut self, rule: RuleId, column: &str, teller: Teller) -> bool {
+        if self.columns.len() >= Self::MAX {
+            return false;
+        }
+        match (teller, self.columns.insert((rule, column.to_owned()), teller)) {
+            (_, None) | (Teller::Catalog, Some(Teller::Catalog)) => true,
+            (Teller::Change, Some(_)) | (Teller::Catalog, Some(Teller::Change)) => false,
+        }
+    }
+
     fn add<T: Eq + Hash>(known: &mut HashSet<T>, new: T) -> bool {
         known.len() < Self::MAX && known.insert(new)
     }
 }
 
 /// Why a rule falls back: what the stream does not carry of a change.
-pub(super) fn falls_back(rules: &RuleSet, rule: RuleId, change: &Change<'_>) {
-    let rule = rules.rule(rule);
+pub(super) fn falls_back(warned: &mut Warned, rules: &RuleSet, id: RuleId, change: &Change<'_>) {
+    let rule = rules.rule(id);
     let part = |name| String::from_utf8_lossy(name).into_owned();
     let (schema, name) = (part(change.schema), part(change.table));
     let full =
@@ -60,14 +81,11 @@ pub(super) fn falls_back(rules: &RuleSet, rule: RuleId, change: &Change<'_>) {
             ),
             "a rule needs a value that the log does not carry; its fallback runs each time"
         ),
-        Some(Absence::Column(column)) => warn!(
-            rule = rule_name,
-            table,
-            column,
-            hint = RENAMED,
-            "a template names a column that its table does not have; the rule's fallback runs \
-             for each change"
-        ),
+        Some(Absence::Column(column)) => {
+            if warned.is_new_column(id, column, Teller::Change) {
+                warn!(rule = rule_name, table, column, hint = RENAMED, "{NOT_IN_TABLE}");
+            }
+        }
         Some(Absence::Doubtful(column)) => warn!(
             rule = rule_name,
             table,
@@ -87,12 +105,15 @@ pub(super) fn falls_back(rules: &RuleSet, rule: RuleId, change: &Change<'_>) {
     }
 }
 
+const NOT_IN_TABLE: &str = "a template names a column that its table does not have; the rule's \
+    fallback runs for each change";
+
 const RENAMED: &str = "if the column was renamed, correct the rule; walpurge check shows what the \
     table has";
 
 /// What has become of a rule's table. The fallbacks run where it says so, see
 /// [`table_to_fall_back`].
-pub(super) fn table_news(rules: &RuleSet, news: &TableNews) {
+pub(super) fn table_news(warned: &mut Warned, rules: &RuleSet, news: &TableNews) {
     match news {
         TableNews::Missing { table } => warn!(
             %table,
@@ -125,11 +146,11 @@ pub(super) fn table_news(rules: &RuleSet, news: &TableNews) {
             "a rule's table was replaced by another one of its name; its rules' fallbacks run once"
         ),
         TableNews::NoColumn { rule, table, more, column, used } => {
+            if !warned.is_new_column(*rule, column, Teller::Catalog) {
+                return;
+            }
             let consequence = match used {
-                ColumnUse::Template => {
-                    "a template names a column that its table does not have; the rule's fallback \
-                     runs for each change"
-                }
+                ColumnUse::Template => NOT_IN_TABLE,
                 ColumnUse::Filter => {
                     "`where` or `changed` names a column that its table does not have; each \
                      change counts"
@@ -161,4 +182,22 @@ fn names(rules: &RuleSet, table: &KnownTable) -> String {
     };
     let named = rules.rules().iter().filter(is_about).map(|rule| rule.name.as_str());
     named.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_column_is_told_once_by_whoever_finds_it_first() {
+        let (mut warned, rule) = (Warned::default(), RuleId(0));
+        assert!(warned.is_new_column(rule, "a", Teller::Change));
+        assert!(!warned.is_new_column(rule, "a", Teller::Catalog));
+        assert!(!warned.is_new_column(rule, "a", Teller::Change));
+        assert!(warned.is_new_column(rule, "b", Teller::Catalog));
+        assert!(!warned.is_new_column(rule, "b", Teller::Change));
+        assert!(warned.is_new_column(RuleId(1), "b", Teller::Catalog));
+        // It was there in between, and is gone again.
+        assert!(warned.is_new_column(RuleId(1), "b", Teller::Catalog));
+    }
 }
