@@ -69,16 +69,18 @@ impl<'d> Reader<'d> {
     /// # Errors
     /// If it takes a stream with other options; the next one finds the same news.
     pub(super) fn tables(&mut self, now: KnownTables, plan: &mut Plan) -> Result<(), Interrupted> {
+        if self.open.is_some() {
+            // A fallback belongs to no transaction: one that breaks off would take it along. And
+            // one that may be huge is not broken off for this.
+            self.tables = Some(now);
+            return Ok(());
+        }
         let by_type = self.nulls == Nulls::ByType;
         let known = self.matcher.known();
         if known.is_some_and(|known| known.outgrown_by(&now, &self.rules, by_type)) {
             return Err(Interrupted::ByCatalog);
         }
-        // A fallback belongs to no transaction: one that breaks off would take it along.
-        match self.open {
-            Some(_) => self.tables = Some(now),
-            None => self.learn(now, plan),
-        }
+        self.learn(now, plan);
         Ok(())
     }
 
@@ -138,7 +140,7 @@ impl<'d> Reader<'d> {
                 let end_lsn = commit.end_lsn.unwrap_or(start_lsn);
                 plan.commit(end_lsn);
                 if let Some(tables) = self.tables.take() {
-                    self.learn(tables, plan);
+                    self.tables(tables, plan)?;
                 }
                 return Ok(Some(end_lsn));
             }
@@ -327,5 +329,31 @@ mod tests {
         assert_eq!(first_refused(&["{", CHANGE, COMMIT]), Some(1));
         assert_eq!(first_refused(&["{", COMMIT]), Some(1));
         assert_eq!(first_refused(&[BEGIN, CHANGE, "{", BEGIN]), Some(3));
+    }
+
+    #[test]
+    #[allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+    fn a_table_that_is_gone_falls_back_when_the_open_transaction_ends() {
+        let text = "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n\
+            [[rule]]\ntable = 's.t'\ndelete = ['key:{id}']\n";
+        let rules = Arc::new(crate::config::parse("t", text).unwrap().rules);
+        let mut matcher = Matcher::new(rules);
+        let mut reader =
+            Reader::new(&mut matcher, Nulls::Certain, Visibility::Skip, Messages::Keys);
+        let mut plan = Plan::new(1, Box::new(|_, _, _| LaneId(0)));
+        let mut there = KnownTables::default();
+        let table = there.add(1);
+        (table.schema, table.name) = ("s".into(), "t".into());
+        reader.tables(there, &mut plan).unwrap();
+        let read = |reader: &mut Reader<'_>, line: &str, plan: &mut Plan| {
+            reader.message(Lsn(1), &mut line.as_bytes().to_vec(), plan).unwrap();
+        };
+        read(&mut reader, BEGIN, &mut plan);
+        reader.tables(KnownTables::default(), &mut plan).unwrap();
+        assert_eq!(plan.waiting(LaneId(0)), 0);
+        read(&mut reader, COMMIT, &mut plan);
+        assert_eq!(plan.waiting(LaneId(0)), 1);
+        reader.tables(KnownTables::default(), &mut plan).unwrap();
+        assert_eq!(plan.waiting(LaneId(0)), 1);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
 use super::catalog::TablesQuery;
@@ -33,6 +33,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the catalog is asked for the rules' tables: a table that was renamed or dropped is
 /// noticed so soon.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How many times as long as a look took there is none after it: in a catalog where it takes long,
+/// it shall neither load the server nor hold up snapshots.
+const LOOK_REST: u32 = 100;
 
 /// How many failed connections lie between two warnings: half a minute or more.
 const FAILURES_PER_WARNING: u32 = 60;
@@ -85,7 +89,7 @@ impl Barrier {
     ) -> Self {
         let (questions, asked) = mpsc::channel(1);
         let (answer, answers) = mpsc::channel(1);
-        let look = Look { tables, digest: None };
+        let look = Look { tables, digest: None, due: Instant::now() + LOOK_EVERY };
         let asker = Asker { config, host, server, heartbeat, look, asked, answer, open: None };
         let mut task = JoinSet::new();
         task.spawn(asker.run());
@@ -145,6 +149,7 @@ struct Look {
     tables: TablesQuery,
     /// `None`: nothing yet.
     digest: Option<Rows>,
+    due: Instant,
 }
 
 /// Why a connection is of no use any more.
@@ -215,8 +220,6 @@ impl Asker {
         let period = self.heartbeat.unwrap_or(Duration::from_secs(86_400));
         let mut heartbeat = interval_at(Instant::now() + period, period);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if let Some(wait) = self.open {
                 if !wait.is_zero() {
@@ -237,7 +240,7 @@ impl Asker {
                 _ = heartbeat.tick(), if self.heartbeat.is_some() => {
                     beat(client).await?;
                 }
-                _ = looks.tick() => {
+                () = sleep_until(self.look.due) => {
                     if let Some(tables) = self.look.at(client).await?
                         && self.answer.send(Heard::Tables(tables)).await.is_err()
                     {
@@ -252,7 +255,11 @@ impl Asker {
 impl Look {
     /// Looks at the rules' tables. Answers with them if there is a difference to the last look.
     async fn at(&mut self, client: &tokio_postgres::Client) -> Result<Option<KnownTables>, Broken> {
+        let start = Instant::now();
+        // Should it not come to an end.
+        self.due = start + LOOK_REST * ANSWER_TIMEOUT;
         let digest = rows(client, &self.tables.digest()).await?;
+        self.due = Instant::now() + LOOK_EVERY.max(LOOK_REST * start.elapsed());
         if digest.is_none() || digest == self.digest {
             return Ok(None);
         }
