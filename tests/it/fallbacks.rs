@@ -133,3 +133,21 @@ fn changes_that_wal2json_drops_are_heard_of_whatever_the_role_has_set() {
     world.wait_confirmed();
     world.assert_cached(&["other:1"]);
 }
+
+#[test]
+fn infinity_and_null_of_a_domain_over_a_float_are_exact() {
+    let sql = "CREATE DOMAIN ratio AS float8; CREATE TABLE items (id int PRIMARY KEY, r ratio)";
+    let rule = r#"
+[[rule]]
+table = "public.items"
+on = ["insert"]
+delete = ["ratio:{r}"]
+"#;
+    let mut world = World::new(sql, rule);
+    world.start();
+    world.fill(&["ratio:Infinity", "ratio:NaN", "ratio:1"]);
+    world.sql("INSERT INTO items VALUES (1, NULL), (2, 'Infinity')");
+    world.wait_gone(&["ratio:Infinity"]);
+    world.wait_confirmed();
+    world.assert_cached(&["ratio:NaN", "ratio:1"]);
+}
