@@ -2,7 +2,6 @@
 //!
 //! Borrowed from the decoder's line: nothing is copied. Pure: no I/O, no clock.
 
-use std::collections::HashSet;
 use std::ops::Range;
 
 /// What happened.
@@ -54,37 +53,35 @@ pub enum Value<'a> {
 pub struct Field {
     /// The column's name.
     pub name: Range<u32>,
-    /// Its value; `None` is NULL.
-    pub value: Option<Range<u32>>,
+    /// Its value.
+    pub value: FieldValue,
 }
 
-/// The columns of a table whose NULL is NULL.
-///
-/// Where the plugin prints NaN and Infinity as null, that of a numeric or float column may be any
-/// of these, and so is unclear.
-pub type CertainNulls = HashSet<Box<[u8]>>;
+/// What a decoder found of a column's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldValue {
+    /// NULL.
+    Null,
+    /// The line says null, where NaN and Infinity are printed so too.
+    Doubtful,
+    /// Text: a range of the line.
+    Text(Range<u32>),
+}
 
 /// One image of a row: the columns that the stream carries of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
     line: &'a [u8],
     fields: &'a [Field],
-    /// `None`: of every column.
-    certain: Option<&'a CertainNulls>,
 }
 
 impl<'a> Row<'a> {
     /// An image that says nothing.
-    pub const EMPTY: Row<'static> = Row { line: &[], fields: &[], certain: None };
+    pub const EMPTY: Row<'static> = Row { line: &[], fields: &[] };
 
     /// An image whose `fields` are ranges of `line`.
     pub fn new(line: &'a [u8], fields: &'a [Field]) -> Self {
-        Row { line, fields, certain: None }
-    }
-
-    /// The same image, in which NULL is believed of these columns only.
-    pub fn believing(self, certain: Option<&'a CertainNulls>) -> Self {
-        Row { certain, ..self }
+        Row { line, fields }
     }
 
     /// Whether the stream carries nothing of this image.
@@ -94,10 +91,16 @@ impl<'a> Row<'a> {
 
     /// The value of a column.
     pub fn get(&self, name: &[u8]) -> Value<'a> {
-        match self.fields.iter().find(|field| slice(self.line, &field.name) == name) {
-            None => Value::Absent,
-            Some(field) => self.value_of(field),
-        }
+        self.find(name).map_or(Value::Absent, |field| self.value_of(field))
+    }
+
+    /// Whether the image names the column, even if it leaves its value in doubt.
+    pub fn has(&self, name: &[u8]) -> bool {
+        self.find(name).is_some()
+    }
+
+    fn find(&self, name: &[u8]) -> Option<&'a Field> {
+        self.fields.iter().find(|field| slice(self.line, &field.name) == name)
     }
 
     /// The columns in the order of the stream.
@@ -108,12 +111,9 @@ impl<'a> Row<'a> {
 
     fn value_of(&self, field: &Field) -> Value<'a> {
         match &field.value {
-            None => {
-                let name = slice(self.line, &field.name);
-                let is_certain = self.certain.is_none_or(|certain| certain.contains(name));
-                if is_certain { Value::Null } else { Value::Unclear }
-            }
-            Some(range) => Value::Text(slice(self.line, range)),
+            FieldValue::Null => Value::Null,
+            FieldValue::Doubtful => Value::Unclear,
+            FieldValue::Text(range) => Value::Text(slice(self.line, range)),
         }
     }
 }

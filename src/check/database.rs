@@ -11,6 +11,7 @@ use super::slot::{Presence, not_tried, room, slot, try_plugin};
 use super::{ANSWER_TIMEOUT, Targets, catalog, ddl, lookups, tables};
 use crate::config::Visibility;
 use crate::postgres::client::simple_query;
+use crate::postgres::quote::identifier;
 use crate::postgres::{
     ConnectConfig, Encryption, OrdinaryConnection, PgError, PgErrorKind, ReplicationSession,
     connect_any, connect_client, server_identity,
@@ -45,6 +46,7 @@ pub(super) async fn database(targets: Targets<'_>) -> Vec<Finding> {
         Err(error) => findings.failed("server", told(&error), error.hint()),
     }
     barrier(targets, &client, &mut session, &mut findings).await;
+    heartbeat(targets, &client, &mut findings).await;
     ddl::ddl(&client, targets.connect.dbname(), &mut findings).await;
     let mut found = findings.into_list();
     found.extend(relations(targets, &client).await);
@@ -179,6 +181,41 @@ async fn barrier(
              put the old row back for good",
             "visibility = \"wait\"".to_owned(),
         );
+    }
+}
+
+/// The function that writes a heartbeat, if it may be called and the server may write.
+const HEARTBEAT: &str = "SELECT p.oid::pg_catalog.regprocedure, \
+       pg_catalog.has_function_privilege(p.oid, 'EXECUTE') OR pg_catalog.pg_is_in_recovery() \
+     FROM pg_catalog.pg_proc p \
+     WHERE p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace \
+       AND p.proname = 'pg_logical_emit_message' \
+       AND p.proargtypes[2] = 'pg_catalog.text'::pg_catalog.regtype";
+
+/// May our role write heartbeats? Messages of other roles need no right of ours.
+async fn heartbeat(targets: Targets<'_>, client: &tokio_postgres::Client, findings: &mut Findings) {
+    if targets.postgres.heartbeat.is_none() {
+        return;
+    }
+    // A question that fails here failed above as well.
+    let asked = bounded("ask for the heartbeat's right", simple_query(client, HEARTBEAT)).await;
+    for row in asked.unwrap_or_default() {
+        let [Some(function), Some(may)] = row.as_slice() else { continue };
+        if may != "t" {
+            let user = targets.connect.user();
+            findings.warning(
+                "heartbeat",
+                format!(
+                    "role {user} may not call {function}: while no table changes, nothing shows \
+                     that changes would arrive"
+                ),
+                format!(
+                    "GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {};\n\
+                     or leave it out: heartbeat = \"0s\"",
+                    identifier(user)
+                ),
+            );
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! `parked`: what was given up on.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context, anyhow};
 
@@ -26,7 +26,7 @@ pub(super) fn parked(global: &Global, args: &ParkedArgs) -> anyhow::Result<Outco
     }
 }
 
-fn list(file: &PathBuf, json: bool) -> anyhow::Result<Outcome> {
+fn list(file: &Path, json: bool) -> anyhow::Result<Outcome> {
     let kept = kept(file)?;
     let mut out = String::new();
     for record in &kept.records {
@@ -51,7 +51,7 @@ fn list(file: &PathBuf, json: bool) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn kept(file: &PathBuf) -> anyhow::Result<Kept> {
+fn kept(file: &Path) -> anyhow::Result<Kept> {
     read(file).with_context(|| format!("cannot read {}", file.display()))
 }
 

@@ -3,13 +3,16 @@
 use tracing::{info, warn};
 
 use super::Settings;
+use crate::decode::wal2json::Nulls;
 use crate::lsn::Lsn;
 use crate::postgres::{
     Barrier, HEARTBEAT_PREFIX, NumericFormat, Persistence, PgError, PgErrorKind,
-    ReplicationSession, ReplicationStream, StartFailure, Wal2jsonOptions, Wal2jsonStream,
-    connect_client, lacks_numerics,
+    ReplicationSession, ReplicationStream, StartFailure, TablesQuery, Wal2jsonOptions,
+    Wal2jsonStream, connect_client, lacks_numerics,
 };
-use crate::rules::{DDL_PREFIX, MESSAGE_PREFIX, Messages, Nulls, Partitions, RuleSet, to_wal2json};
+use crate::rules::{
+    DDL_PREFIX, KnownTables, MESSAGE_PREFIX, Messages, Partitions, RuleSet, to_wal2json,
+};
 
 /// The slot's output plugin.
 const PLUGIN: &str = "wal2json";
@@ -27,8 +30,10 @@ pub enum Mode {
 pub(super) struct Connected {
     pub(super) stream: ReplicationStream,
     pub(super) barrier: Barrier,
-    /// Which NULLs to believe; `None`: all.
-    pub(super) nulls: Option<Nulls>,
+    /// What a null in it means.
+    pub(super) nulls: Nulls,
+    /// The rules' tables at its start.
+    pub(super) tables: KnownTables,
     /// `None`: no rule names a partitioned table.
     pub(super) partitions: Option<Partitions>,
     /// What was committed before this is in both of them.
@@ -44,7 +49,8 @@ pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Conn
     let server = session.server_identity().await?;
     let host = session.host().clone();
     let tables: Vec<_> = rules.tables().collect();
-    let nulls = session.certain_nulls(&tables).await?;
+    let mut tables_query = TablesQuery::new(rules);
+    let known_tables = session.known_tables(&mut tables_query).await?;
     let partitions = session.partitions(&tables).await?;
     let options = Wal2jsonOptions {
         // The names of future partitions are unknown, and the list is fixed while it streams.
@@ -54,6 +60,7 @@ pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Conn
         },
         message_prefixes: message_prefixes(settings.messages),
         actions: Vec::new(),
+        has_nulls: known_tables.may_hold_null(rules),
     };
     let started = match settings.mode {
         Mode::Live => {
@@ -71,10 +78,19 @@ pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Conn
         "following the write-ahead log"
     );
     let heartbeat = settings.heartbeat.filter(|_| settings.mode == Mode::Live);
-    let barrier = Barrier::start(settings.connect.clone(), host, server, heartbeat);
-    let nulls = (started.numerics == NumericFormat::Numbers).then_some(nulls);
-    let catalog_lsn = identity.flushed_lsn;
-    Ok(Connected { stream: started.stream, barrier, nulls, partitions, catalog_lsn })
+    let barrier = Barrier::start(settings.connect.clone(), host, server, heartbeat, tables_query);
+    let nulls = match started.numerics {
+        NumericFormat::Strings => Nulls::Certain,
+        NumericFormat::Numbers => Nulls::ByType,
+    };
+    Ok(Connected {
+        stream: started.stream,
+        barrier,
+        nulls,
+        tables: known_tables,
+        partitions,
+        catalog_lsn: identity.flushed_lsn,
+    })
 }
 
 fn message_prefixes(messages: Messages) -> Vec<String> {

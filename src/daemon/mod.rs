@@ -4,6 +4,7 @@ mod connect;
 mod flood;
 mod reader;
 mod session;
+mod warn;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -105,9 +106,9 @@ impl Daemon {
                     match self.stream(connected, stop.as_mut()).await {
                         Ok(()) => return Ok(()),
                         Err(Interrupted::ByError(error)) => error,
-                        Err(Interrupted::ByNewCatalog) => {
+                        Err(Interrupted::ByCatalog) => {
                             info!(
-                                "tables are new or altered: starting again with what the catalog says now"
+                                "the tables have changed: starting again with what the catalog says now"
                             );
                             continue;
                         }
@@ -132,13 +133,12 @@ impl Daemon {
         stop: std::pin::Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), Interrupted> {
         let Daemon { settings, matcher, dispatcher } = self;
-        let (nulls, partitions) = (connected.nulls.take(), connected.partitions.take());
-        matcher.set_catalog(nulls, partitions, connected.catalog_lsn);
+        matcher.set_partitions(connected.partitions.take(), connected.catalog_lsn);
         let mut session = Session::new(connected, settings, matcher, dispatcher);
         let ended = session.follow(stop).await;
         match &ended {
             Ok(()) => session.stop(STOP_PATIENCE).await,
-            Err(Interrupted::ByNewCatalog) => session.leave().await,
+            Err(Interrupted::ByCatalog) => session.leave().await,
             Err(Interrupted::ByError(_)) => {}
         }
         if ended.is_err() {

@@ -2,14 +2,15 @@
 //!
 //! No I/O but logs: what was read comes in, what is to be done goes into the plan.
 
-use std::collections::HashSet;
-use std::hash::Hash;
 use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
+use super::warn::{self, Warned};
 use crate::action::Verb;
+use crate::change::Change;
 use crate::config::Visibility;
+use crate::decode::wal2json::Nulls;
 use crate::decode::{Boundary, Event, dropped_change, wal2json};
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
@@ -18,8 +19,8 @@ use crate::pipeline::{Hidden, Plan, Urgency, trace};
 use crate::postgres::quote::identifier;
 use crate::postgres::{Notice, PgError, PgErrorKind};
 use crate::rules::{
-    Bulk, Cause, DDL_PREFIX, Ddl, Emission, Facts, MESSAGE_PREFIX, MalformedDdl, Matcher, Messages,
-    RuleId, RuleSet,
+    Bulk, Cause, DDL_PREFIX, Ddl, Emission, Facts, KnownTables, MESSAGE_PREFIX, MalformedDdl,
+    Matcher, Messages, RuleSet,
 };
 
 /// Why a stream does not go on.
@@ -28,8 +29,9 @@ pub(super) enum Interrupted {
     /// It broke, or makes no sense.
     ByError(PgError),
     /// It has come to a table that is not known, which may be a new partition, or to DDL on a
-    /// rule's table: it has to start again with what the catalog says now.
-    ByNewCatalog,
+    /// rule's table, or the rules' tables take other options: it has to start again with what the
+    /// catalog says now.
+    ByCatalog,
 }
 
 impl From<PgError> for Interrupted {
@@ -43,6 +45,7 @@ pub(super) struct Reader<'d> {
     decoder: wal2json::Decoder,
     matcher: &'d mut Matcher,
     rules: Arc<RuleSet>,
+    nulls: Nulls,
     visibility: Visibility,
     messages: Messages,
     /// What of a transaction waits until it is visible.
@@ -52,17 +55,20 @@ pub(super) struct Reader<'d> {
     bulk: Bulk,
     /// What the last message asked for that cannot be done.
     parked: Option<Record>,
+    /// What the catalog says of the rules' tables, until that transaction ends.
+    tables: Option<KnownTables>,
     warned: Warned,
 }
 
 impl<'d> Reader<'d> {
     pub(super) fn new(
         matcher: &'d mut Matcher,
+        nulls: Nulls,
         visibility: Visibility,
         messages: Messages,
     ) -> Self {
         let rules = Arc::clone(matcher.rules());
-        let (decoder, warned) = (wal2json::Decoder::default(), Warned::default());
+        let (decoder, warned) = (wal2json::Decoder::new(nulls), Warned::default());
         let looks_up = rules.rules().iter().any(|rule| rule.lookup.is_some());
         let hidden = match visibility {
             _ if Failpoint::ActEarly.is_set() => None,
@@ -71,8 +77,55 @@ impl<'d> Reader<'d> {
             Visibility::Skip => None,
         };
         let bulk = Bulk::default();
-        let (open, parked) = (None, None);
-        Reader { decoder, matcher, rules, visibility, messages, hidden, open, bulk, parked, warned }
+        Reader {
+            decoder,
+            matcher,
+            rules,
+            nulls,
+            visibility,
+            messages,
+            hidden,
+            open: None,
+            bulk,
+            parked: None,
+            tables: None,
+            warned,
+        }
+    }
+
+    /// Takes what the catalog says of the rules' tables while the stream goes on.
+    ///
+    /// # Errors
+    /// If it takes a stream with other options; the next one finds the same news.
+    pub(super) fn tables(&mut self, now: KnownTables, plan: &mut Plan) -> Result<(), Interrupted> {
+        if self.open.is_some() {
+            // A fallback belongs to no transaction: one that breaks off would take it along. And
+            // one that may be huge is not broken off for this.
+            self.tables = Some(now);
+            return Ok(());
+        }
+        let by_type = self.nulls == Nulls::ByType;
+        let known = self.matcher.known();
+        if known.is_some_and(|known| known.outgrown_by(&now, &self.rules, by_type)) {
+            return Err(Interrupted::ByCatalog);
+        }
+        self.learn(now, plan);
+        Ok(())
+    }
+
+    /// Says what is new about the rules' tables, and runs the fallbacks of those whose rows may be
+    /// others without a change that says so.
+    pub(super) fn learn(&mut self, now: KnownTables, plan: &mut Plan) {
+        for news in self.matcher.learn(now) {
+            warn::table_news(&mut self.warned, &self.rules, &news);
+            let Some(table) = warn::table_to_fall_back(&news) else { continue };
+            let (schema, name) = (table.schema.as_bytes(), table.name.as_bytes());
+            self.in_transaction(plan, |matcher, taker| {
+                matcher.table_fallback(schema, name, Cause::Absent, |emission| {
+                    taker.push(&emission);
+                });
+            });
+        }
     }
 
     /// What the last message asked for that cannot be done.
@@ -102,12 +155,11 @@ impl<'d> Reader<'d> {
                     return Err(senseless("a change outside of a transaction").into());
                 };
                 if self.matcher.needs_catalog(change.schema, change.table) {
-                    return Err(Interrupted::ByNewCatalog);
+                    return Err(Interrupted::ByCatalog);
                 }
                 let (rules, bulk, warned) = (&self.rules, &mut self.bulk, &mut self.warned);
                 let mut taker = Taker { plan, rules, bulk, warned, facts, is_traced: is_traced() };
-                let table = (change.schema, change.table);
-                self.matcher.apply(&change, facts, |emission| taker.take(&emission, table));
+                self.matcher.apply(&change, facts, |emission| taker.take(&emission, &change));
             }
             Ok(Event::Begin(begin)) => {
                 if self.open.is_some() {
@@ -130,6 +182,9 @@ impl<'d> Reader<'d> {
                 }
                 self.bulk.reset();
                 plan.commit(end_lsn);
+                if let Some(tables) = self.tables.take() {
+                    self.tables(tables, plan)?;
+                }
                 return Ok(Some(end_lsn));
             }
             Ok(Event::Message(message)) if message.prefix == DDL_PREFIX.as_bytes() => {
@@ -192,7 +247,7 @@ impl<'d> Reader<'d> {
         let commit_lsn = self.open.and_then(|facts| facts.commit_lsn);
         match ddl {
             Ok(ddl) if self.matcher.is_outdated_by(&ddl, commit_lsn) => {
-                return Err(Interrupted::ByNewCatalog);
+                return Err(Interrupted::ByCatalog);
             }
             Ok(ddl) => self.in_transaction(plan, |matcher, taker| {
                 let mut first = None;
@@ -305,20 +360,13 @@ struct Taker<'a> {
 }
 
 impl Taker<'_> {
-    /// Takes an action that a change of `table` asks for.
-    fn take(&mut self, emission: &Emission<'_>, table: (&[u8], &[u8])) {
+    /// Takes an action that a change asks for.
+    fn take(&mut self, emission: &Emission<'_>, change: &Change<'_>) {
         if let Some(rule) = emission.rule
             && emission.fallback == Some(Cause::Absent)
             && self.warned.is_new_rule(rule)
         {
-            let part = |name| identifier(&String::from_utf8_lossy(name));
-            let table = format!("{}.{}", part(table.0), part(table.1));
-            warn!(
-                rule = emission.rule.map(|rule| self.rules.rule(rule).name.as_str()),
-                hint =
-                    format!("ALTER TABLE {table} REPLICA IDENTITY FULL; walpurge check says more"),
-                "a rule needs a value that the log does not carry; its fallback runs each time"
-            );
+            warn::falls_back(self.warned, self.rules, rule, change);
         }
         self.push(emission);
     }
@@ -340,30 +388,6 @@ impl Taker<'_> {
     }
 }
 
-/// What was warned of in this session, so that it is said once.
-#[derive(Default)]
-struct Warned {
-    rules: HashSet<RuleId>,
-    notices: HashSet<String>,
-}
-
-impl Warned {
-    /// What is remembered; beyond, nothing is said.
-    const MAX: usize = 1000;
-
-    fn is_new_rule(&mut self, rule: RuleId) -> bool {
-        !self.rules.contains(&rule) && Self::add(&mut self.rules, rule)
-    }
-
-    fn is_new_notice(&mut self, notice: &str) -> bool {
-        !self.notices.contains(notice) && Self::add(&mut self.notices, notice.to_owned())
-    }
-
-    fn add<T: Eq + Hash>(known: &mut HashSet<T>, new: T) -> bool {
-        known.len() < Self::MAX && known.insert(new)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -375,13 +399,18 @@ mod tests {
     const COMMIT: &str = r#"{"action":"C","xid":7,"lsn":"0/1","nextlsn":"0/2"}"#;
     const CHANGE: &str = r#"{"action":"I","schema":"s","table":"t","columns":[]}"#;
 
+    fn plan() -> Plan {
+        let lane = PlannedLane { stage: Stage::Remove, pace: None };
+        let routes = Routes { actions: Box::new(|_, _, _| LaneId(0)), lookups: HashMap::new() };
+        Plan::new(vec![lane], routes)
+    }
+
     /// Reads lines as the plugin's messages, and says which one broke the stream.
     fn first_refused(lines: &[&str]) -> Option<usize> {
         let mut matcher = Matcher::new(Arc::new(RuleSet::default()));
-        let mut reader = Reader::new(&mut matcher, Visibility::Wait, Messages::Keys);
-        let lane = PlannedLane { stage: Stage::Remove, pace: None };
-        let routes = Routes { actions: Box::new(|_, _, _| LaneId(0)), lookups: HashMap::new() };
-        let mut plan = Plan::new(vec![lane], routes);
+        let mut reader =
+            Reader::new(&mut matcher, Nulls::Certain, Visibility::Wait, Messages::Keys);
+        let mut plan = plan();
         lines.iter().position(|line| {
             let mut line = line.as_bytes().to_vec();
             reader.message(Lsn(1), &mut line, &mut plan).is_err()
@@ -394,5 +423,31 @@ mod tests {
         assert_eq!(first_refused(&["{", CHANGE, COMMIT]), Some(1));
         assert_eq!(first_refused(&["{", COMMIT]), Some(1));
         assert_eq!(first_refused(&[BEGIN, CHANGE, "{", BEGIN]), Some(3));
+    }
+
+    #[test]
+    #[allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+    fn a_table_that_is_gone_falls_back_when_the_open_transaction_ends() {
+        let text = "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n\
+            [[rule]]\ntable = 's.t'\ndelete = ['key:{id}']\n";
+        let rules = Arc::new(crate::config::parse("t", text).unwrap().rules);
+        let mut matcher = Matcher::new(rules);
+        let mut reader =
+            Reader::new(&mut matcher, Nulls::Certain, Visibility::Skip, Messages::Keys);
+        let mut plan = plan();
+        let mut there = KnownTables::default();
+        let table = there.add(1);
+        (table.schema, table.name) = ("s".into(), "t".into());
+        reader.tables(there, &mut plan).unwrap();
+        let read = |reader: &mut Reader<'_>, line: &str, plan: &mut Plan| {
+            reader.message(Lsn(1), &mut line.as_bytes().to_vec(), plan).unwrap();
+        };
+        read(&mut reader, BEGIN, &mut plan);
+        reader.tables(KnownTables::default(), &mut plan).unwrap();
+        assert_eq!(plan.waiting(LaneId(0)), 0);
+        read(&mut reader, COMMIT, &mut plan);
+        assert_eq!(plan.waiting(LaneId(0)), 1);
+        reader.tables(KnownTables::default(), &mut plan).unwrap();
+        assert_eq!(plan.waiting(LaneId(0)), 1);
     }
 }

@@ -53,11 +53,14 @@ impl<'d> Session<'d> {
         matcher: &'d mut Matcher,
         dispatcher: &'d mut Dispatcher,
     ) -> Self {
+        let mut reader =
+            Reader::new(matcher, connected.nulls, settings.visibility, settings.messages);
+        reader.learn(connected.tables, dispatcher.plan_mut());
         Session {
             stream: connected.stream,
             barrier: connected.barrier,
             dispatcher,
-            reader: Reader::new(matcher, settings.visibility, settings.messages),
+            reader,
             status: Status {
                 mode: settings.mode,
                 received_lsn: Lsn::ZERO,
@@ -90,6 +93,9 @@ impl<'d> Session<'d> {
                 () = self.dispatcher.turn() => {}                            // 2. room
                 answer = self.barrier.hear() => match answer {             // 3. visibility
                     Heard::Snapshot(snapshot) => self.dispatcher.plan_mut().show(snapshot),
+                    Heard::Tables(tables) => {
+                        self.reader.tables(tables, self.dispatcher.plan_mut())?;
+                    }
                     Heard::ShuttingDown => return Err(self.let_go().await.into()),
                 },
                 _ = clock.tick() => self.send_status_if_due(has_room).await?, // 4. feedback

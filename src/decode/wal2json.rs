@@ -6,14 +6,26 @@ use std::ops::Range;
 
 use super::json::{Cursor, Scalar};
 use super::{Boundary, DecodeError, Event, Message};
-use crate::change::{Change, Field, Op, Row};
+use crate::change::{Change, Field, FieldValue, Op, Row};
 use crate::lsn::Lsn;
 
 /// Decodes lines one at a time, and keeps its memory from one to the next.
 #[derive(Debug, Default)]
 pub struct Decoder {
+    nulls: Nulls,
     columns: Vec<Field>,
     identity: Vec<Field>,
+}
+
+/// What a null in a line means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Nulls {
+    /// NULL.
+    #[default]
+    Certain,
+    /// NaN and Infinity print as null as well. It is NULL where the column's type has neither;
+    /// where the line does not tell the type, nobody knows.
+    ByType,
 }
 
 /// Where the parts of an object stand in its line.
@@ -32,6 +44,11 @@ struct Object {
 }
 
 impl Decoder {
+    /// A decoder for lines in which a null means this.
+    pub fn new(nulls: Nulls) -> Self {
+        Decoder { nulls, ..Decoder::default() }
+    }
+
     /// Decodes one line. Its strings are unescaped in place, so it can be decoded only once.
     ///
     /// # Errors
@@ -96,8 +113,8 @@ impl Decoder {
                 b"transactional" => object.transactional = boolean(&mut cursor)?,
                 b"prefix" => object.prefix = text(&mut cursor)?,
                 b"content" => object.content = text(&mut cursor)?,
-                b"columns" => fields(&mut cursor, &mut self.columns)?,
-                b"identity" => fields(&mut cursor, &mut self.identity)?,
+                b"columns" => fields(&mut cursor, self.nulls, &mut self.columns)?,
+                b"identity" => fields(&mut cursor, self.nulls, &mut self.identity)?,
                 _ => cursor.skip()?,
             }
         }
@@ -106,19 +123,38 @@ impl Decoder {
     }
 }
 
-/// An array of `{"name": …, "value": …}`.
-fn fields(cursor: &mut Cursor<'_>, fields: &mut Vec<Field>) -> Result<(), DecodeError> {
+/// The types that have NaN and Infinity: float4, float8 and numeric. A domain over one of them has
+/// a number of its own, and prints them as text.
+const NAN_TYPES: [&[u8]; 3] = [b"700", b"701", b"1700"];
+
+/// An array of `{"name": …, "value": …}`, with `"typeoid": …` in between if that was asked for.
+fn fields(
+    cursor: &mut Cursor<'_>,
+    nulls: Nulls,
+    fields: &mut Vec<Field>,
+) -> Result<(), DecodeError> {
     fields.clear();
     cursor.expect(b'[', "expected a list of columns")?;
     while cursor.element(fields.is_empty())? {
         cursor.expect(b'{', "expected a column")?;
         let (mut name, mut value) = (None, None);
+        let mut null = match nulls {
+            Nulls::Certain => FieldValue::Null,
+            Nulls::ByType => FieldValue::Doubtful,
+        };
         let mut first = true;
         while let Some(key) = cursor.key(first)? {
             first = false;
             match cursor.slice(&key) {
                 b"name" => name = text(cursor)?,
                 b"value" => value = Some(cursor.scalar()?),
+                b"typeoid" if nulls == Nulls::ByType => {
+                    if let Scalar::Text(oid) = cursor.scalar()?
+                        && !NAN_TYPES.contains(&cursor.slice(&oid))
+                    {
+                        null = FieldValue::Null;
+                    }
+                }
                 _ => cursor.skip()?,
             }
         }
@@ -126,8 +162,8 @@ fn fields(cursor: &mut Cursor<'_>, fields: &mut Vec<Field>) -> Result<(), Decode
             return cursor.error("a column without `name` or `value`");
         };
         let value = match value {
-            Scalar::Null => None,
-            Scalar::Text(range) => Some(range),
+            Scalar::Null => null,
+            Scalar::Text(range) => FieldValue::Text(range),
         };
         fields.push(Field { name, value });
     }

@@ -2,20 +2,26 @@
 //!
 //! A walsender may send a commit before anybody can see it. So an ordinary connection to the same
 //! server is asked for its snapshot, whenever somebody waits and only then. The same connection
-//! writes the heartbeat, which proves that the whole way works, and it notices a fast shutdown of
-//! the server, which closes ordinary connections at once but waits for the replication connection.
+//! writes the heartbeat, which proves that the whole way works, looks from time to time whether the
+//! rules' tables are what they were, and notices a fast shutdown of the server, which closes
+//! ordinary connections at once but waits for the replication connection.
 
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
-use super::client::{OrdinaryConnection, ServerIdentity, connect_client, server_identity};
+use super::catalog::TablesQuery;
+use super::client::{
+    OrdinaryConnection, ServerIdentity, connect_client, server_identity, simple_query,
+};
 use super::error::{PgError, PgErrorKind};
+use super::query::Rows;
 use super::socket::ChosenHost;
 use super::url::ConnectConfig;
+use crate::rules::KnownTables;
 use crate::snapshot::Snapshot;
 
 /// The prefix of the messages that prove that the whole way works.
@@ -23,6 +29,14 @@ pub const HEARTBEAT_PREFIX: &str = "walpurge.heartbeat";
 
 /// How long an answer may take before the connection counts as dead: the question touches no table.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the catalog is asked for the rules' tables: a table that was renamed or dropped is
+/// noticed so soon.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How many times as long as a look took there is none after it: in a catalog where it takes long,
+/// it shall neither load the server nor hold up snapshots.
+const LOOK_REST: u32 = 100;
 
 /// How many failed connections lie between two warnings: half a minute or more.
 const FAILURES_PER_WARNING: u32 = 60;
@@ -58,6 +72,8 @@ enum Asked {
 pub enum Heard {
     /// The snapshot that was asked for.
     Snapshot(Snapshot),
+    /// The rules' tables, if they may be others than before.
+    Tables(KnownTables),
     /// It is shutting down, and waits for the end of the replication connection.
     ShuttingDown,
 }
@@ -69,10 +85,12 @@ impl Barrier {
         host: ChosenHost,
         server: ServerIdentity,
         heartbeat: Option<Duration>,
+        tables: TablesQuery,
     ) -> Self {
         let (questions, asked) = mpsc::channel(1);
         let (answer, answers) = mpsc::channel(1);
-        let asker = Asker { config, host, server, heartbeat, asked, answer, open: None };
+        let look = Look { tables, digest: None, due: Instant::now() + LOOK_EVERY };
+        let asker = Asker { config, host, server, heartbeat, look, asked, answer, open: None };
         let mut task = JoinSet::new();
         task.spawn(asker.run());
         Barrier { questions, answers, asked: Asked::Nothing, repeated: 0, _task: task }
@@ -119,10 +137,19 @@ struct Asker {
     host: ChosenHost,
     server: ServerIdentity,
     heartbeat: Option<Duration>,
+    look: Look,
     asked: mpsc::Receiver<Duration>,
     answer: mpsc::Sender<Heard>,
     /// A question that is not answered yet, which the next connection goes on with.
     open: Option<Duration>,
+}
+
+/// What was seen of the rules' tables.
+struct Look {
+    tables: TablesQuery,
+    /// `None`: nothing yet.
+    digest: Option<Rows>,
+    due: Instant,
 }
 
 /// Why a connection is of no use any more.
@@ -213,8 +240,46 @@ impl Asker {
                 _ = heartbeat.tick(), if self.heartbeat.is_some() => {
                     beat(client).await?;
                 }
+                () = sleep_until(self.look.due) => {
+                    if let Some(tables) = self.look.at(client).await?
+                        && self.answer.send(Heard::Tables(tables)).await.is_err()
+                    {
+                        return Ok(());
+                    }
+                }
             }
         }
+    }
+}
+
+impl Look {
+    /// Looks at the rules' tables. Answers with them if there is a difference to the last look.
+    async fn at(&mut self, client: &tokio_postgres::Client) -> Result<Option<KnownTables>, Broken> {
+        let start = Instant::now();
+        // Should it not come to an end.
+        self.due = start + LOOK_REST * ANSWER_TIMEOUT;
+        let digest = rows(client, &self.tables.digest()).await?;
+        self.due = Instant::now() + LOOK_EVERY.max(LOOK_REST * start.elapsed());
+        if digest.is_none() || digest == self.digest {
+            return Ok(None);
+        }
+        let Some(rows) = rows(client, &self.tables.sql()).await? else { return Ok(None) };
+        self.digest = digest;
+        Ok(Some(self.tables.answer(rows)))
+    }
+}
+
+/// The rows of a question about the catalog; `None` if the server does not answer it: the barrier
+/// can do without.
+async fn rows(client: &tokio_postgres::Client, sql: &str) -> Result<Option<Rows>, Broken> {
+    match timeout(ANSWER_TIMEOUT, simple_query(client, sql)).await {
+        Ok(Ok(rows)) => Ok(Some(rows)),
+        Ok(Err(error)) if *error.kind() != PgErrorKind::ConnectionLost => {
+            debug!("no look at the rules' tables: {error}");
+            Ok(None)
+        }
+        Ok(Err(error)) => Err(Broken::Connection(error)),
+        Err(_) => Err(Broken::NoAnswer),
     }
 }
 

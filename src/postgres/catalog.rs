@@ -1,41 +1,90 @@
-//! What the catalog says of the rules' tables: columns and partitions.
+//! What the catalog says of the rules' tables: names, columns and partitions.
 
 use super::error::PgError;
+use super::query::Rows;
 use super::quote::literal;
 use super::session::ReplicationSession;
-use crate::rules::{Nulls, Part, Partitions, TablePattern};
+use crate::rules::{KnownTables, Part, Partitions, RuleSet, TablePattern};
 
-/// The columns that no NaN or Infinity can be in. A domain counts as the type below it, one step
-/// down; one over another domain counts as numeric, which is the safe side.
-const CERTAIN_COLUMNS: &str = "SELECT n.nspname, c.relname, a.attname \
-    FROM pg_catalog.pg_class c \
-    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-    JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
-    JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
-    LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype AND t.typtype = 'd' \
-    WHERE c.relkind IN ('r', 'p') AND coalesce(b.typtype, t.typtype) <> 'd' \
-    AND coalesce(b.oid, t.oid) NOT IN ('float4'::regtype, 'float8'::regtype, 'numeric'::regtype)";
+/// Asks for the tables that rules mean, as often as one likes.
+#[derive(Clone, Debug)]
+pub struct TablesQuery {
+    /// What asks for all of them, but for the tables that are followed by OID.
+    open: String,
+    /// Those, so that one that was renamed is found under its new name.
+    followed: Vec<u32>,
+}
 
-impl ReplicationSession {
-    /// The columns of these tables, and of their partitions, whose NULL is NULL even where the
-    /// plugin prints NaN as null.
-    pub async fn certain_nulls(&mut self, tables: &[&TablePattern]) -> Result<Nulls, PgError> {
-        let mut nulls = Nulls::default();
-        let itself = conditions(tables, "n.nspname", "c.relname");
-        let above = conditions(tables, "above_n.nspname", "above.relname");
-        let query = format!(
-            "{CERTAIN_COLUMNS} AND ({itself} OR c.relispartition AND EXISTS (SELECT 1 \
-             FROM pg_catalog.pg_partition_ancestors(c.oid) tree \
-             JOIN pg_catalog.pg_class above ON above.oid = tree.relid \
-             JOIN pg_catalog.pg_namespace above_n ON above_n.oid = above.relnamespace \
-             WHERE {above}))"
+/// More tables are not followed to their new names: the question would get too long.
+const FOLLOWED_MAX: usize = 1000;
+
+impl TablesQuery {
+    /// Asks for the tables of these rules.
+    pub fn new(rules: &RuleSet) -> Self {
+        let tables: Vec<_> = rules.tables().collect();
+        let named = rules.rules().iter().flat_map(|rule| {
+            rule.columns().into_iter().chain(rule.filter_columns()).map(<[u8]>::to_vec)
+        });
+        let named: std::collections::BTreeSet<_> = named.collect();
+        let columns: Vec<_> =
+            named.iter().map(|name| literal(&String::from_utf8_lossy(name))).collect();
+        let open = format!(
+            "SELECT c.oid, n.nspname, c.relname, c.relkind, a.attname, NOT a.attnotnull \
+             FROM pg_catalog.pg_class c \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 \
+                 AND NOT a.attisdropped AND a.attname = ANY (ARRAY[{}]::name[]) \
+             WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND ({}",
+            columns.join(","),
+            conditions(&tables, "n.nspname", "c.relname")
         );
-        for row in self.command("read the columns of the rules' tables", &query).await? {
-            if let [Some(schema), Some(table), Some(column)] = row.as_slice() {
-                nulls.believe(schema.as_bytes(), table.as_bytes(), column.as_bytes());
+        TablesQuery { open, followed: Vec::new() }
+    }
+
+    /// The question.
+    pub fn sql(&self) -> String {
+        if self.followed.is_empty() {
+            return format!("{})", self.open);
+        }
+        let oids: Vec<_> = self.followed.iter().map(u32::to_string).collect();
+        format!("{} OR c.oid IN ({}))", self.open, oids.join(","))
+    }
+
+    /// A question whose answer, one value, stays the same while that of [`sql`](Self::sql) does.
+    pub fn digest(&self) -> String {
+        format!(
+            "SELECT pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtextextended(t::text, 0)) \
+             FROM ({}) t",
+            self.sql()
+        )
+    }
+
+    /// The answer, from the rows. Later questions ask for these tables even if their names change.
+    pub fn answer(&mut self, rows: Rows) -> KnownTables {
+        let mut known = KnownTables::default();
+        for row in rows {
+            let Ok([Some(oid), Some(schema), Some(name), Some(kind), column, nullable]) =
+                <[_; 6]>::try_from(row)
+            else {
+                continue;
+            };
+            let Ok(oid) = oid.parse() else { continue };
+            let table = known.add(oid);
+            (table.schema, table.name, table.is_partitioned) = (schema, name, kind == "p");
+            if let Some(column) = column {
+                table.columns.insert(column, nullable.as_deref() != Some("f"));
             }
         }
-        Ok(nulls)
+        self.followed = known.oids().take(FOLLOWED_MAX).collect();
+        known
+    }
+}
+
+impl ReplicationSession {
+    /// The tables that rules mean.
+    pub async fn known_tables(&mut self, query: &mut TablesQuery) -> Result<KnownTables, PgError> {
+        let rows = self.command("read the columns of the rules' tables", &query.sql()).await?;
+        Ok(query.answer(rows))
     }
 }
 

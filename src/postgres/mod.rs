@@ -32,6 +32,7 @@ mod wire;
 
 pub use barrier::{Barrier, HEARTBEAT_PREFIX, Heard};
 pub use blockers::{Blocker, blockers};
+pub use catalog::TablesQuery;
 pub use client::{
     ConnectionTask, OrdinaryConnection, ServerIdentity, connect_any, connect_client,
     server_identity,

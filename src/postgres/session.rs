@@ -20,8 +20,11 @@ use crate::lsn::Lsn;
 
 /// How values print, and how soon a dead daemon's slot is free: set for our session alone.
 const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=postgres \
-    -c extra_float_digits=1 -c bytea_output=hex -c client_min_messages=warning \
-    -c wal_sender_timeout=10s";
+    -c extra_float_digits=1 -c bytea_output=hex -c wal_sender_timeout=10s";
+
+/// The same, whatever the URL's `options` say: changes that wal2json drops come as warnings. A
+/// startup packet also outranks what the role and the database have set.
+const FORCED_OPTIONS: &str = "-c client_min_messages=warning";
 
 /// How long saying goodbye may take.
 const CLOSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
@@ -123,8 +126,8 @@ impl ReplicationSession {
     async fn start_up(&mut self, config: &ConnectConfig) -> Result<(), PgError> {
         const OPERATION: &str = "start a replication session";
         let options = match &config.options {
-            Some(own) => format!("{SESSION_OPTIONS} {own}"),
-            None => SESSION_OPTIONS.to_string(),
+            Some(own) => format!("{SESSION_OPTIONS} {own} {FORCED_OPTIONS}"),
+            None => format!("{SESSION_OPTIONS} {FORCED_OPTIONS}"),
         };
         let parameters = [
             ("user", config.user.as_str()),

@@ -258,7 +258,7 @@ mod tests {
         );
         let Ok(loaded) = crate::config::parse("c", &text) else { panic!("rules that load") };
         let mut matcher = Matcher::new(std::sync::Arc::new(loaded.rules));
-        matcher.set_catalog(None, Some(partitions(&["a1", "plain", "t"])), Lsn(100));
+        matcher.set_partitions(Some(partitions(&["a1", "plain", "t"])), Lsn(100));
         matcher
     }
 
@@ -296,9 +296,9 @@ mod tests {
     #[test]
     fn a_dropped_partition_is_remembered_from_one_catalog_to_the_next() {
         let mut matcher = matcher();
-        matcher.set_catalog(None, Some(partitions(&["plain"])), Lsn(200));
+        matcher.set_partitions(Some(partitions(&["plain"])), Lsn(200));
         check(&mut matcher, &dropped(&[("s", "a1")]), &["a"]);
-        matcher.set_catalog(None, Some(partitions(&["plain"])), Lsn(300));
+        matcher.set_partitions(Some(partitions(&["plain"])), Lsn(300));
         check(&mut matcher, &dropped(&[("s", "a1")]), &["a", "b"]);
     }
 

@@ -24,7 +24,6 @@ use crate::action::{SinkKind, Verb};
 use crate::change::Op;
 use crate::decode::{Event, wal2json};
 use crate::glob::Glob;
-use crate::lsn::Lsn;
 use crate::problem::Text;
 
 /// `id` is the primary key, `u` has a unique index; `n` is a numeric and `l` a list.
@@ -91,10 +90,9 @@ fn removed(
     let rules = compile(&[spec(rule)], vec!["t".into()], sinks, &mut problems);
     prop_assert!(problems.is_empty(), "{problems:?}");
     let mut matcher = Matcher::new(Arc::new(rules));
-    matcher.set_catalog(stream.nulls(), None, Lsn::ZERO);
 
     let mut line = stream.line(happening).into_bytes();
-    let mut decoder = wal2json::Decoder::default();
+    let mut decoder = wal2json::Decoder::new(stream.nulls());
     let Ok(Event::Change(change)) = decoder.decode(&mut line) else { panic!("not a change") };
     let (mut exact, mut coarse) = (Actions::new(), Actions::new());
     let cause = if happening.op == Op::Truncate { Cause::Truncate } else { Cause::Absent };

@@ -12,7 +12,7 @@ use proptest::sample::select;
 use super::spec::{FallbackSpec, RuleSpec};
 use super::{Facts, Matcher, compile};
 use crate::action::Verb;
-use crate::change::{Change, Field, Op, Row};
+use crate::change::{Change, Field, FieldValue, Op, Row};
 use crate::glob::Glob;
 use crate::problem::Text;
 
@@ -71,7 +71,8 @@ fn values(verb: Verb, template: &str, row: &[&[u8]]) -> Vec<Vec<u8>> {
         let start = line.len() as u32;
         line.push(name);
         line.extend_from_slice(value);
-        fields.push(Field { name: start..start + 1, value: Some(start + 1..line.len() as u32) });
+        let value = FieldValue::Text(start + 1..line.len() as u32);
+        fields.push(Field { name: start..start + 1, value });
     }
     let new = Row::new(&line, &fields);
     let change = Change { op: Op::Insert, schema: b"public", table: b"t", new, old: Row::EMPTY };

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::compile::{RuleId, RuleSet, SinkId};
 use super::fallback::Cause;
+use super::known_tables::{KnownTables, TableNews};
 use super::lookup::Asked;
-use super::partitions::{Partitions, table_key, write_table_key};
+use super::partitions::{Partitions, write_table_key};
 use super::render::{Coverage, Escape, Facts, Renderer};
 use crate::action::{Action, Verb};
-use crate::change::{CertainNulls, Change, Op};
+use crate::change::{Change, Op};
 use crate::lsn::Lsn;
 
 /// One action that a rule asks for.
@@ -44,28 +45,10 @@ pub struct Matcher {
     pub(super) read_for: Option<Lsn>,
     /// The tables for which the catalog was read again.
     pub(super) asked: HashSet<Box<[u8]>>,
-    /// `None`: NULL is NULL.
-    nulls: Option<Nulls>,
+    /// What the catalog said last; `None`: it was never read.
+    known: Option<KnownTables>,
     table: Vec<u8>,
     buffer: Vec<u8>,
-}
-
-/// For each table, the columns whose NULL is NULL. One that is not listed has none.
-#[derive(Debug, Default)]
-pub struct Nulls {
-    tables: HashMap<Box<[u8]>, CertainNulls, foldhash::fast::RandomState>,
-    none: CertainNulls,
-}
-
-impl Nulls {
-    /// Believes the NULL of a column.
-    pub fn believe(&mut self, schema: &[u8], table: &[u8], column: &[u8]) {
-        self.tables.entry(table_key(schema, table)).or_default().insert(column.into());
-    }
-
-    fn of(&self, key: &[u8]) -> &CertainNulls {
-        self.tables.get(key).unwrap_or(&self.none)
-    }
 }
 
 /// The rules that a table's changes are for.
@@ -92,25 +75,30 @@ impl Matcher {
             catalog_lsn: Lsn::ZERO,
             read_for: None,
             asked: HashSet::new(),
-            nulls: None,
+            known: None,
             table: Vec::new(),
             buffer: Vec::new(),
         }
     }
 
-    /// Says what the catalog says: which NULLs to believe (`None`: all), and which tables are
-    /// partitions (`None`: no rule names a partitioned table). It was read when WAL was flushed up
-    /// to `as_of`.
-    pub fn set_catalog(
-        &mut self,
-        nulls: Option<Nulls>,
-        partitions: Option<Partitions>,
-        as_of: Lsn,
-    ) {
-        self.nulls = nulls;
+    /// Says which tables are partitions (`None`: no rule names a partitioned table). The catalog was
+    /// read when WAL was flushed up to `as_of`.
+    pub fn set_partitions(&mut self, partitions: Option<Partitions>, as_of: Lsn) {
         self.former = std::mem::replace(&mut self.partitions, partitions);
         self.catalog_lsn = as_of;
         self.tables.clear();
+    }
+
+    /// What the catalog said last of the rules' tables.
+    pub fn known(&self) -> Option<&KnownTables> {
+        self.known.as_ref()
+    }
+
+    /// Takes what the catalog says now of the rules' tables, and answers with what is new in it.
+    pub fn learn(&mut self, now: KnownTables) -> Vec<TableNews> {
+        let news = now.news_since(self.known.as_ref(), &self.rules);
+        self.known = Some(now);
+        news
     }
 
     /// Whether the catalog is to be read again before a change of this table is applied: it may
@@ -136,10 +124,7 @@ impl Matcher {
     /// configuration, the exact ones first, then the rule's fallback if they are not all.
     pub fn apply(&mut self, change: &Change<'_>, facts: Facts, mut emit: impl FnMut(Emission<'_>)) {
         self.remember(change.schema, change.table);
-        let Matcher { rules, tables, nulls, table, buffer, .. } = self;
-        let certain = nulls.as_ref().map(|nulls| nulls.of(table));
-        let (new, old) = (change.new.believing(certain), change.old.believing(certain));
-        let change = &Change { new, old, ..*change };
+        let Matcher { rules, tables, table, buffer, .. } = self;
         let Some(named) = tables.get(table.as_slice()) else { return };
         for &id in &named.exact {
             let rule = rules.rule(id);

@@ -3,6 +3,7 @@
 //! What was typed ([`RuleSpec`]) is compiled once into a [`RuleSet`]; a [`Matcher`] then turns each
 //! change into [`Emission`]s as it arrives. Pure: no I/O, no clock.
 
+mod absence;
 mod add_tables;
 mod bulk;
 mod compile;
@@ -15,6 +16,7 @@ mod fallback;
 mod filter;
 #[cfg(test)]
 mod hostile_text_tests;
+mod known_tables;
 pub mod lookup;
 mod matcher;
 mod message;
@@ -28,13 +30,15 @@ mod table;
 mod template;
 mod test;
 
+pub use absence::Absence;
 pub use add_tables::to_wal2json;
 pub use bulk::{BULK_ABOVE, Bulk};
 pub use compile::{FALLBACK_EVERY, Rule, RuleId, RuleSet, SinkId, Step, compile};
 pub use condition::{Condition, Pattern, Test};
 pub use ddl::{DDL_PREFIX, Ddl, MalformedDdl, TableName};
 pub use fallback::{Cause, Coarse};
-pub use matcher::{Emission, Matcher, Nulls};
+pub use known_tables::{ColumnUse, KnownTable, KnownTables, TableNews};
+pub use matcher::{Emission, Matcher};
 pub use message::{MESSAGE_PREFIX, MessageError, Messages};
 pub use name::rule_names;
 pub use partitions::Partitions;

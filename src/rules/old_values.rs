@@ -82,7 +82,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::change::{Change, Field, Row};
+    use crate::change::{Change, Field, FieldValue, Row};
     use crate::config::parse;
     use crate::rules::{Cause, Facts, Matcher, RuleSet};
 
@@ -99,7 +99,7 @@ mod tests {
     const NAMES: [&[u8]; 2] = [b"a", b"b"];
 
     fn field(column: u32) -> Field {
-        Field { name: column..column + 1, value: Some(2..7) }
+        Field { name: column..column + 1, value: FieldValue::Text(2..7) }
     }
 
     /// Whether the matcher falls back if the stream carries the old values of `carried` alone.

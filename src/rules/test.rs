@@ -16,7 +16,7 @@ use super::matcher::{Emission, Matcher};
 use super::render::Facts;
 use super::spec::{RuleSpec, SinkSpec};
 use crate::action::{Action, Verb};
-use crate::change::{Change, Field, Op, Row};
+use crate::change::{Change, Field, FieldValue, Op, Row};
 use crate::lsn::Lsn;
 use crate::problem::Span;
 
@@ -191,7 +191,7 @@ impl Image {
         };
         let mut field = |(name, value): &(Vec<u8>, Option<Vec<u8>>)| Field {
             name: push(name),
-            value: value.as_ref().map(|value| push(value)),
+            value: value.as_ref().map_or(FieldValue::Null, |value| FieldValue::Text(push(value))),
         };
         let fields = row.iter().map(&mut field).collect();
         Image { line, fields }

@@ -167,6 +167,7 @@ fn the_readme_shows_the_least_rights() {
         Verb::BumpMatching,
         Verb::Tag,
         Verb::TagMatching,
+        Verb::Publish,
     ];
     let config = RedisConfig::new(RedisOptions::new("cache", "redis://localhost:6379/0")).unwrap();
     let line = least_acl(&Duties::of(&all), &config);

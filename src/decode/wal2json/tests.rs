@@ -110,6 +110,25 @@ fn nesting_is_bounded() {
     assert!(decoded(&line).ends_with("a value that nests too deeply"));
 }
 
+#[test]
+fn a_null_that_may_be_nan_is_no_null() {
+    let mut line = br#"{"action":"I","schema":"s","table":"t","columns":[{"name":"n","typeoid":1700,"value":null},{"name":"f","typeoid":701,"value":1.5},{"name":"t","typeoid":25,"value":null},{"name":"x","value":null}]}"#.to_vec();
+    for (nulls, n, x) in [
+        (Nulls::ByType, Value::Unclear, Value::Unclear),
+        (Nulls::Certain, Value::Null, Value::Null),
+    ] {
+        let mut decoder = Decoder::new(nulls);
+        let mut line = line.clone();
+        let Ok(Event::Change(change)) = decoder.decode(&mut line) else { panic!("not a change") };
+        let value = |name| change.new.get(name);
+        assert_eq!((value(b"n"), value(b"x")), (n, x));
+        assert_eq!((value(b"f"), value(b"t")), (Value::Text(b"1.5"), Value::Null));
+        assert!(change.new.has(b"n") && !change.new.has(b"y"));
+    }
+    line.truncate(60);
+    assert!(Decoder::new(Nulls::ByType).decode(&mut line).is_err());
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_decoded_or_refused(mut line in prop::collection::vec(any::<u8>(), 0..200)) {

@@ -5,7 +5,11 @@ use serde_json::json;
 use super::COLUMNS;
 use super::evaluator::{Happening, Image};
 use crate::change::Op;
-use crate::rules::Nulls;
+use crate::decode::wal2json::Nulls;
+
+/// The types' OIDs.
+const NUMERIC: u32 = 1700;
+const TEXT: u32 = 25;
 
 /// A table's settings, and the plugin's.
 #[derive(Clone, Debug)]
@@ -57,13 +61,12 @@ impl Stream {
         line + "}"
     }
 
-    /// Which NULLs the catalog says to believe.
-    pub(super) fn nulls(&self) -> Option<Nulls> {
-        let mut nulls = Nulls::default();
-        for name in COLUMNS.iter().filter(|name| **name != "n") {
-            nulls.believe(b"public", b"t", name.as_bytes());
+    /// What a null in its lines means.
+    pub(super) fn nulls(&self) -> Nulls {
+        match self.numbers {
+            Numbers::Quoted => Nulls::Certain,
+            Numbers::Bare => Nulls::ByType,
         }
-        (self.numbers == Numbers::Bare).then_some(nulls)
     }
 
     fn leaves_out(&self, happening: &Happening, name: &str) -> bool {
@@ -85,7 +88,8 @@ impl Stream {
                     }
                     Some(cell) => json!(cell.text).to_string(),
                 };
-                format!(r#"{{"name":"{name}","value":{value}}}"#)
+                let oid = if name == "n" { NUMERIC } else { TEXT };
+                format!(r#"{{"name":"{name}","typeoid":{oid},"value":{value}}}"#)
             })
             .collect();
         format!("[{}]", columns.join(","))

@@ -4,7 +4,7 @@ use super::super::compile::Step;
 use super::super::render::{Coverage, Escape, Renderer};
 use super::{Input, Lookup};
 use crate::action::Verb;
-use crate::change::{Change, Field, Op, Row, Value};
+use crate::change::{Change, Field, FieldValue, Op, Row, Value};
 
 /// Renders a rule's templates for the rows of results, in memory of its own.
 #[derive(Debug, Default)]
@@ -38,7 +38,9 @@ impl Answer {
             start..line.len() as u32
         };
         for (name, value) in row {
-            let field = Field { name: push(name.as_bytes()), value: value.map(&mut push) };
+            let name = push(name.as_bytes());
+            let value = value.map_or(FieldValue::Null, |text| FieldValue::Text(push(text)));
+            let field = Field { name, value };
             old.push(field.clone());
             new.push(field);
         }
@@ -48,8 +50,8 @@ impl Answer {
             for image in [&mut *old, &mut *new] {
                 let value = match values.next() {
                     None | Some(Value::Absent | Value::Unclear) => continue,
-                    Some(Value::Null) => None,
-                    Some(Value::Text(text)) => Some(push(text)),
+                    Some(Value::Null) => FieldValue::Null,
+                    Some(Value::Text(text)) => FieldValue::Text(push(text)),
                 };
                 image.push(Field { name: name.clone(), value });
             }

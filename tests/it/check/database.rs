@@ -181,6 +181,21 @@ fn a_standby_is_told_from_a_primary() {
 }
 
 #[test]
+fn a_role_that_may_not_write_heartbeats_is_warned_about() {
+    let mut scene = Scene::new();
+    let function = "pg_logical_emit_message(boolean, text, text)";
+    scene.sql(&format!("REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC"));
+    let findings = scene.findings();
+    assert_eq!((findings.code, findings.subjects("warning")), (0, vec!["heartbeat"]));
+    let hint = findings.one("warning", "heartbeat").hint.clone();
+    scene.edit("[redis.cache]", "heartbeat = '0s'\n[redis.cache]");
+    assert_eq!(scene.check(&["--strict"]).code, 0);
+    scene.edit("heartbeat = '0s'", "");
+    scene.sql(hint.lines().next().unwrap());
+    assert_eq!(scene.check(&["--strict"]).code, 0);
+}
+
+#[test]
 fn an_open_transaction_makes_the_trial_a_warning_that_names_it() {
     let scene = Scene::new();
     let mut open = scene.pg.session("postgres", "postgres");

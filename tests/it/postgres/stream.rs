@@ -144,6 +144,7 @@ fn only_the_chosen_tables_and_messages_are_streamed() {
         tables: to_wal2json(&[table]),
         message_prefixes: vec!["walpurge".into(), "walpurge.heartbeat".into()],
         actions: vec![],
+        has_nulls: false,
     };
     run(async {
         let mut stream = started(&server.url("w", "postgres"), &options).await;
