@@ -116,8 +116,11 @@ impl<'d> Reader<'d> {
     /// Says what is new about the rules' tables, and runs the fallbacks of those whose rows may be
     /// others without a change that says so.
     pub(super) fn learn(&mut self, now: KnownTables, plan: &mut Plan) {
-        for news in self.matcher.learn(now) {
+        for (news, was_told) in self.matcher.learn(now) {
             warn::table_news(&mut self.warned, &self.rules, &news);
+            if was_told {
+                continue;
+            }
             let Some(table) = warn::table_to_fall_back(&news) else { continue };
             let (schema, name) = (table.schema.as_bytes(), table.name.as_bytes());
             self.in_transaction(plan, |matcher, taker| {

@@ -11,7 +11,7 @@ use serde::de::{Deserializer, Visitor};
 
 use super::compile::RuleId;
 use super::fallback::Cause;
-use super::matcher::{Emission, Matcher};
+use super::matcher::{ASKED_MAX, Emission, Matcher};
 use super::partitions::table_key;
 use crate::lsn::Lsn;
 
@@ -121,6 +121,7 @@ impl Matcher {
         let is_outdated = ddl.altered.iter().any(has_rule);
         if is_outdated {
             self.read_for = commit_lsn;
+            self.was_told_of(ddl);
         }
         is_outdated
     }
@@ -135,6 +136,9 @@ impl Matcher {
         mut emit: impl FnMut(&TableName, Emission<'_>),
     ) {
         let is_newer = self.is_newer(commit_lsn);
+        if is_newer {
+            self.was_told_of(ddl);
+        }
         let mut done: Vec<RuleId> = Vec::new();
         for (names, are_there) in [(&ddl.altered, true), (&ddl.dropped, false)] {
             for name in names {
@@ -151,6 +155,15 @@ impl Matcher {
                         .fallback(rule, Cause::Truncate, &mut |emission| emit(name, emission));
                 }
                 done.append(&mut rules);
+            }
+        }
+    }
+
+    /// The next look at the catalog shows what is taken care of here.
+    fn was_told_of(&mut self, ddl: &Ddl) {
+        for name in ddl.altered.iter().chain(&ddl.dropped) {
+            if self.rules_named(name).next().is_some() && self.told.len() < ASKED_MAX {
+                self.told.insert(table_key(&name.schema, &name.table));
             }
         }
     }

@@ -72,6 +72,19 @@ pub enum TableNews {
     },
 }
 
+impl TableNews {
+    /// The table as it was.
+    pub fn table(&self) -> &KnownTable {
+        match self {
+            TableNews::Missing { table }
+            | TableNews::Renamed { table, .. }
+            | TableNews::Gone { table }
+            | TableNews::Replaced { table }
+            | TableNews::NoColumn { table, .. } => table,
+        }
+    }
+}
+
 /// Where a rule names a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ColumnUse {

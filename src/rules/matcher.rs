@@ -7,7 +7,7 @@ use super::compile::{RuleId, RuleSet, SinkId};
 use super::fallback::Cause;
 use super::known_tables::{KnownTables, TableNews};
 use super::lookup::Asked;
-use super::partitions::{Partitions, write_table_key};
+use super::partitions::{Partitions, table_key, write_table_key};
 use super::render::{Coverage, Escape, Facts, Renderer};
 use crate::action::{Action, Verb};
 use crate::change::{Change, Op};
@@ -45,6 +45,8 @@ pub struct Matcher {
     pub(super) read_for: Option<Lsn>,
     /// The tables for which the catalog was read again.
     pub(super) asked: HashSet<Box<[u8]>>,
+    /// The tables of which DDL has told since the catalog was read last.
+    pub(super) told: HashSet<Box<[u8]>>,
     /// What the catalog said last; `None`: it was never read.
     known: Option<KnownTables>,
     table: Vec<u8>,
@@ -62,7 +64,7 @@ pub(super) struct TableRules {
 }
 
 /// How many tables the catalog is read again for at most before it is read for one again.
-const ASKED_MAX: usize = 10_000;
+pub(super) const ASKED_MAX: usize = 10_000;
 
 impl Matcher {
     /// A matcher for these rules.
@@ -75,6 +77,7 @@ impl Matcher {
             catalog_lsn: Lsn::ZERO,
             read_for: None,
             asked: HashSet::new(),
+            told: HashSet::new(),
             known: None,
             table: Vec::new(),
             buffer: Vec::new(),
@@ -94,11 +97,22 @@ impl Matcher {
         self.known.as_ref()
     }
 
-    /// Takes what the catalog says now of the rules' tables, and answers with what is new in it.
-    pub fn learn(&mut self, now: KnownTables) -> Vec<TableNews> {
+    /// Takes what the catalog says now of the rules' tables, and answers with what is new in it,
+    /// and whether DDL has told of it, or will once it is streamed again: its rules' fallbacks are
+    /// taken care of then.
+    pub fn learn(&mut self, now: KnownTables) -> Vec<(TableNews, bool)> {
         let news = now.news_since(self.known.as_ref(), &self.rules);
         self.known = Some(now);
-        news
+        let told = std::mem::take(&mut self.told);
+        let was_told = |news: &TableNews| {
+            let table = news.table();
+            told.contains(&table_key(table.schema.as_bytes(), table.name.as_bytes()))
+        };
+        let judged = |news: TableNews| {
+            let was_told = was_told(&news);
+            (news, was_told)
+        };
+        news.into_iter().map(judged).collect()
     }
 
     /// Whether the catalog is to be read again before a change of this table is applied: it may
