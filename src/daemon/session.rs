@@ -83,6 +83,9 @@ impl<'d> Session<'d> {
         let mut clock = interval(STATUS_EVERY);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            if !self.dispatcher.plan().has_room() {
+                self.dispatcher.relieve();
+            }
             let has_room = self.dispatcher.plan().has_room();
             let mut messages = 0;
             // In this order, so that a full stream delays neither the end, nor room for more, nor

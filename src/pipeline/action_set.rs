@@ -151,6 +151,31 @@ impl ActionSet {
         Some(page)
     }
 
+    /// Calls `look` with the actions that wait, at most about `count` of them, spread evenly.
+    pub(super) fn sample(&self, count: usize, mut look: impl FnMut(Action<'_>)) {
+        let step = (self.len() / count.max(1)).max(1);
+        let all = self.pages.iter().flat_map(|page| page.batch.iter());
+        all.step_by(step).for_each(&mut look);
+    }
+
+    /// Takes out the actions that `is_meant` picks, and answers with their owners. The others keep
+    /// their order.
+    pub(super) fn extract(&mut self, is_meant: impl Fn(Action<'_>) -> bool) -> Vec<TxnId> {
+        let mut owners = Vec::new();
+        let mut kept = ActionSet::default();
+        while let Some(page) = self.take() {
+            for (action, &owner) in page.batch.iter().zip(&page.owners) {
+                match is_meant(action) {
+                    true => owners.push(owner),
+                    // Equal ones were merged before.
+                    false => drop(kept.put(action, owner)),
+                }
+            }
+        }
+        *self = kept;
+        owners
+    }
+
     /// Keeps an emptied page's memory for later, unless long values made that large.
     pub(super) fn recycle(&mut self, mut page: Page) {
         if self.spare.len() < SPARE_PAGES_MAX && page.batch.value_bytes() <= SPARE_PAGE_BYTES_MAX {

@@ -43,6 +43,19 @@ impl Marks {
         self.0.iter().any(|mark| mark.lane == lane && !lanes[lane.0].has_reached(mark.position))
     }
 
+    /// A lane has fewer batches now: `end` is behind all that wait, and `instead` is where the rest
+    /// went.
+    pub(super) fn redirect(&mut self, lane: LaneId, end: Position, instead: Mark) {
+        let mut is_beyond = false;
+        for mark in self.0.iter_mut().filter(|mark| mark.lane == lane) {
+            is_beyond = true;
+            mark.position.number = mark.position.number.min(end.number);
+        }
+        if is_beyond {
+            self.add(instead);
+        }
+    }
+
     pub(super) fn extend(&mut self, others: &Marks) {
         others.0.iter().for_each(|&mark| self.add(mark));
     }
@@ -100,6 +113,13 @@ impl Afterwards {
     pub(super) fn await_more(&mut self, lane: LaneId, lanes: &[LanePlan], more: &Marks) {
         for group in self.groups.iter_mut().filter(|group| group.after.await_lane(lane, lanes)) {
             group.after.extend(more);
+        }
+    }
+
+    /// A lane's actions went elsewhere: see [`Marks::redirect`].
+    pub(super) fn redirect(&mut self, lane: LaneId, end: Position, instead: Mark) {
+        for group in &mut self.groups {
+            group.after.redirect(lane, end, instead);
         }
     }
 

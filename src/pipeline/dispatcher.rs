@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tracing::{error, warn};
 
 use super::driver::{Driver, Outcome};
 use super::lane::Stage;
@@ -18,8 +19,11 @@ use super::trace::trace;
 use crate::action::Batch;
 use crate::parked::{Parked, Record};
 use crate::rules::lookup::Found;
-use crate::rules::{Bulk, Facts, RuleSet};
+use crate::rules::{Bulk, Cover, Facts, Rule, RuleSet, SinkId};
 use crate::sinks::Lane;
+
+/// How many waiting actions are looked at to find out which coarse one reaches most of them.
+const SAMPLE: usize = 1024;
 
 /// How many transactions' lookups are counted at most. Beyond, counting begins anew.
 const BULKS_MAX: usize = 10_000;
@@ -55,6 +59,10 @@ struct LaneHandle {
     batches: mpsc::Sender<(Batch, usize)>,
     health: Health,
     stage: Stage,
+    /// `None`: it is no sink's.
+    sink_id: Option<SinkId>,
+    /// Whether it was said that the stream stops for it.
+    is_stopping: bool,
     /// A batch of which a part is done, and where to go on.
     rest: Option<(Batch, usize)>,
 }
@@ -91,7 +99,17 @@ impl Dispatcher {
             let (id, outcomes) = (LaneId(at), sender.clone());
             let name = sink.clone();
             drivers.spawn(Driver { id, sink: name, lane, batches: receiver, outcomes }.run());
-            handles.push(LaneHandle { sink, batches, health: Health::Working, stage, rest: None });
+            let of_name = rules.sinks().iter().position(|known| known.name == sink);
+            let sink_id = of_name.filter(|_| stage != Stage::Lookup).map(|at| SinkId(at as u32));
+            handles.push(LaneHandle {
+                sink,
+                batches,
+                health: Health::Working,
+                stage,
+                sink_id,
+                is_stopping: false,
+                rest: None,
+            });
             planned.push(PlannedLane { stage, pace });
         }
         Dispatcher {
@@ -167,6 +185,7 @@ impl Dispatcher {
         match outcome {
             Outcome::Done(lane, batch, report) => {
                 self.lanes[lane.0].health = Health::Working;
+                self.lanes[lane.0].is_stopping = false;
                 self.done.requested += report.requested;
                 self.done.removed += report.removed;
                 self.done.rejected += report.rejected.len() as u64;
@@ -189,6 +208,66 @@ impl Dispatcher {
             }
             Outcome::Failing(lane) => self.lanes[lane.0].health = Health::Failing,
         }
+    }
+
+    /// Makes room where a sink is down: what waits for it becomes coarser, as far as rules have a
+    /// fallback. A sink that works is waited for instead.
+    pub fn relieve(&mut self) {
+        for at in 0..self.lanes.len() {
+            let is_down = self.lanes[at].health == Health::Failing;
+            if is_down && self.lanes[at].stage == Stage::Remove && self.plan.is_full(LaneId(at)) {
+                self.collapse(LaneId(at));
+            }
+        }
+    }
+
+    /// Replaces the largest part of what waits for a lane that one coarse action reaches.
+    fn collapse(&mut self, lane: LaneId) {
+        let rules = Arc::clone(&self.rules);
+        let Some(sink) = self.lanes[lane.0].sink_id else { return };
+        let coarse = rules.rules().iter().flat_map(|rule| {
+            let of_sink = rule.fallback.iter().filter(|coarse| coarse.sinks.contains(&sink));
+            of_sink.filter_map(move |coarse| Some((rule, coarse, Cover::of(coarse)?, 0usize)))
+        });
+        let mut candidates: Vec<_> = coarse.collect();
+        self.plan.sample(lane, SAMPLE, |action| {
+            for (_, _, cover, count) in &mut candidates {
+                *count += usize::from(cover.reaches(action));
+            }
+        });
+        let best = candidates.iter().max_by_key(|(.., count)| *count);
+        let Some((rule, coarse, cover, 1..)) = best else {
+            return self.cannot_collapse(lane, sink, &rules);
+        };
+        let action = coarse.action();
+        let actions = self.plan.collapse(lane, |action| cover.reaches(action), sink, action);
+        let (sink, rule) = (&self.lanes[lane.0].sink, &rule.name);
+        let hint = "the WAL is held until it is done";
+        warn!(
+            sink,
+            rule,
+            actions,
+            hint,
+            "the sink is down: a rule's fallback takes the place of what waits"
+        );
+    }
+
+    fn cannot_collapse(&mut self, lane: LaneId, sink: SinkId, rules: &RuleSet) {
+        let handle = &mut self.lanes[lane.0];
+        if std::mem::replace(&mut handle.is_stopping, true) {
+            return;
+        }
+        let needs = |rule: &&Rule| {
+            rule.fallback.is_empty() && rule.steps.iter().any(|step| step.sinks.contains(&sink))
+        };
+        let named = rules.rules().iter().filter(needs).map(|rule| rule.name.as_str());
+        let rules = named.collect::<Vec<_>>().join(", ");
+        error!(
+            sink = handle.sink,
+            rules,
+            hint = "give these rules a fallback, or mend the sink",
+            "the sink is down, and what waits for it has no fallback: the stream stops for all sinks"
+        );
     }
 
     /// Hands on what lookups ask for, for the transactions that asked for them.

@@ -73,6 +73,14 @@ impl LanePlan {
         }
     }
 
+    /// The actions that wait; none of a paced lane, in which there are few.
+    pub(super) fn prompt_mut(&mut self) -> Option<&mut PromptLane> {
+        match self {
+            LanePlan::Prompt(lane) => Some(lane),
+            LanePlan::Paced(_) => None,
+        }
+    }
+
     /// The next batch, if the lane is idle.
     pub(super) fn take(&mut self, now: impl FnOnce() -> Instant) -> Option<Batch> {
         match self {
@@ -148,8 +156,13 @@ impl PromptLane {
         self.position()
     }
 
+    /// What waits.
+    pub(super) fn waiting_mut(&mut self) -> &mut ActionSet {
+        &mut self.waiting
+    }
+
     /// Behind everything that waits. An action may stand in an earlier batch; none is far away.
-    fn position(&self) -> Position {
+    pub(super) fn position(&self) -> Position {
         Position { track: 0, number: self.taken + self.waiting.pages() as u64 }
     }
 

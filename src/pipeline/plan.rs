@@ -416,6 +416,46 @@ impl Plan {
         self.snapshot = None;
     }
 
+    /// Whether a lane has no room for more.
+    pub fn is_full(&self, lane: LaneId) -> bool {
+        self.lanes[lane.0].bytes() >= WAITING_BYTES_MAX
+    }
+
+    /// Calls `look` with some of the actions that wait for a lane, spread evenly.
+    pub fn sample(&mut self, lane: LaneId, count: usize, look: impl FnMut(Action<'_>)) {
+        if let Some(lane) = self.lanes[lane.0].prompt_mut() {
+            lane.waiting_mut().sample(count, look);
+        }
+    }
+
+    /// Puts one coarse action of a sink in the place of those that wait for a lane and that it
+    /// reaches. The oldest of their transactions owns it, so that none of them is confirmed before
+    /// it is done. Answers how many there were.
+    pub fn collapse(
+        &mut self,
+        lane: LaneId,
+        is_reached: impl Fn(Action<'_>) -> bool,
+        sink: SinkId,
+        coarse: Action<'_>,
+    ) -> usize {
+        let Some(prompt) = self.lanes[lane.0].prompt_mut() else { return 0 };
+        let owners = prompt.waiting_mut().extract(is_reached);
+        let end = prompt.position();
+        let Some(&oldest) = owners.iter().min_by_key(|&&owner| self.progress.order(owner)) else {
+            return 0;
+        };
+        let to = (self.routes.actions)(sink, coarse.verb, Urgency::Prompt);
+        let position = self.lanes[to.0].put(&mut self.progress, coarse, oldest);
+        owners.iter().for_each(|&owner| self.progress.finish(owner));
+        let instead = Mark { lane: to, position };
+        self.afterwards.redirect(lane, end, instead);
+        if let Some(open) = &mut self.open {
+            open.group.after.redirect(lane, end, instead);
+        }
+        self.release();
+        owners.len()
+    }
+
     /// Lets what has a pace run as soon as it can, for the end.
     pub fn hurry(&mut self) {
         for lane in &mut self.lanes {

@@ -3,7 +3,7 @@
 use super::compile::SinkId;
 use super::template::{Segment, Template};
 use crate::action::{Action, Verb};
-use crate::glob;
+use crate::glob::{self, Glob};
 
 /// Why a fallback runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +42,31 @@ impl Coarse {
     /// The action.
     pub fn action(&self) -> Action<'_> {
         Action { verb: self.verb, value: &self.value }
+    }
+}
+
+/// A coarse action that takes the place of exact ones which it reaches.
+#[derive(Debug)]
+pub struct Cover {
+    exact: Verb,
+    glob: Glob,
+}
+
+impl Cover {
+    /// What a coarse action reaches; `None` if it is an exact one itself.
+    pub fn of(coarse: &Coarse) -> Option<Self> {
+        let exact = match coarse.verb {
+            Verb::DeleteMatching => Verb::Delete,
+            Verb::BumpMatching => Verb::Bump,
+            Verb::TagMatching => Verb::Tag,
+            _ => return None,
+        };
+        Some(Cover { exact, glob: Glob::new(&coarse.value) })
+    }
+
+    /// Whether the coarse action does what `action` would do.
+    pub fn reaches(&self, action: Action<'_>) -> bool {
+        action.verb == self.exact && self.glob.matches(action.value)
     }
 }
 

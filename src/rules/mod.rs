@@ -36,7 +36,7 @@ pub use bulk::{BULK_ABOVE, Bulk};
 pub use compile::{FALLBACK_EVERY, Rule, RuleId, RuleSet, SinkId, Step, compile};
 pub use condition::{Condition, Pattern, Test};
 pub use ddl::{DDL_PREFIX, Ddl, MalformedDdl, TableName};
-pub use fallback::{Cause, Coarse};
+pub use fallback::{Cause, Coarse, Cover};
 pub use known_tables::{ColumnUse, KnownTable, KnownTables, TableNews};
 pub use matcher::{Emission, Matcher};
 pub use message::{MESSAGE_PREFIX, MessageError, Messages};

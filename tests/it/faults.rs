@@ -88,7 +88,9 @@ fn a_redis_that_dies_under_load_loses_nothing() {
 
 #[test]
 fn a_stalled_redis_stops_neither_feedback_nor_keeps_growing() {
-    let mut world = world();
+    // Without a fallback, which would take the place of what waits.
+    let mut world = World::new(oracle::TABLE, &format!("{}fallback = \"none\"\n", oracle::RULE));
+    oracle::fill(&world);
     // The server drops a session that is silent for so long.
     let url = world.pg.url("walpurge", "postgres");
     world.edit(&url, &format!("{url}?options=-c%20wal_sender_timeout%3D5000"));
@@ -261,4 +263,34 @@ fn a_streamed_commit_that_is_not_visible_invalidates_nothing_yet() {
     world.wait_gone(&[&oracle::key(1)]);
     assert_eq!(world.sql("SELECT n FROM items WHERE id = 1").trim(), "1", "it is not visible");
     drop(waiting);
+}
+
+#[test]
+fn a_sink_that_is_down_for_long_gets_the_fallback_and_delays_no_other() {
+    const ROWS: usize = 600_000;
+    let mut healthy = Redis::builder().persistent().start();
+    let mut world = World::new(oracle::TABLE, oracle::RULE);
+    let other = format!("[redis.healthy]\nurl = \"{}\"\n[[rule]]", healthy.url());
+    world.edit("[[rule]]", &other);
+    for redis in [&world.redis, &healthy] {
+        redis.set("item:999999999", "cached");
+        redis.set("item:77", "cached");
+        redis.set("foreign", "cached");
+    }
+    world.start();
+    world.redis.pause();
+    world.sql(&format!("INSERT INTO items SELECT generate_series(100001, {})", 100_000 + ROWS));
+    world.sql("UPDATE items SET n = 1 WHERE id = 77");
+    // The stream goes on to its end.
+    wait_until("the other sink is served", 3 * PATIENCE, || !healthy.exists("item:77"));
+    assert!(healthy.exists("item:999999999"), "the sink that works gets exact keys");
+    let end = world.pg.current_lsn();
+    assert!(!world.pg.has_confirmed("walpurge", &end), "confirmed what is not done");
+    assert!(world.news().contains("the sink is down: a rule's fallback"), "{}", world.news());
+    world.redis.resume();
+    world.wait_gone(&["item:77", "item:999999999"]);
+    world.wait_confirmed();
+    world.assert_cached(&["foreign"]);
+    assert!(healthy.exists("foreign"));
+    healthy.stop();
 }

@@ -269,6 +269,34 @@ fn transactions_that_stay_invisible_are_bounded_by_what_they_take() {
     assert_eq!(plan.invisible_bytes, 0);
 }
 
+#[test]
+fn a_coarse_action_takes_the_place_of_those_that_it_reaches_and_confirms_none_of_them_early() {
+    let mut plan = plan();
+    transact(&mut plan, "other:1", 1);
+    transact(&mut plan, "product:1", 2);
+    transact(&mut plan, "other:2", 3);
+    transact(&mut plan, "product:2", 4);
+    let coarse = Action { verb: Verb::DeleteMatching, value: b"product:*" };
+    let reaches = |action: Action<'_>| action.value.starts_with(b"product:");
+    // In this plan a sink's number is its lane's.
+    assert_eq!(plan.collapse(LaneId(0), reaches, SinkId(1), coarse), 2);
+    let batch = plan.take(LaneId(0), Instant::now).unwrap();
+    assert_eq!(values(&batch), ["other:1", "other:2"]);
+    plan.done(LaneId(0), batch);
+    assert_eq!(plan.confirmed_lsn(), Lsn(1), "what was collapsed is not done");
+    let batch = plan.take(LaneId(1), Instant::now).unwrap();
+    assert_eq!(values(&batch), ["product:*"]);
+    // One that comes while the coarse one is in flight is not covered by it.
+    transact(&mut plan, "product:1", 5);
+    assert_eq!(plan.collapse(LaneId(0), reaches, SinkId(1), coarse), 1);
+    plan.done(LaneId(1), batch);
+    assert_eq!(plan.confirmed_lsn(), Lsn(4));
+    let batch = plan.take(LaneId(1), Instant::now).unwrap();
+    plan.done(LaneId(1), batch);
+    assert_eq!(plan.confirmed_lsn(), Lsn(5));
+    assert!(plan.is_idle());
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Begin,

@@ -137,6 +137,22 @@ fn without_a_barrier_lookups_alone_wait_to_see_their_rows() {
 }
 
 #[test]
+fn a_message_waits_for_the_coarse_action_that_its_removals_became() {
+    let mut plan = ordered();
+    plan.begin(None);
+    for number in 0..3000 {
+        ask(&mut plan, Verb::Delete, 1, &format!("k{number}"));
+    }
+    ask(&mut plan, Verb::Publish, 1, "m");
+    plan.commit(Lsn(1));
+    let coarse = Action { verb: Verb::DeleteMatching, value: b"k*" };
+    assert_eq!(plan.collapse(LaneId(1), |_| true, SinkId(2), coarse), 3000);
+    assert!(take(&mut plan, 1).is_none() && take(&mut plan, TELL).is_none());
+    finish(&mut plan, 2);
+    assert_eq!(taken(&mut plan, TELL), ["m"]);
+}
+
+#[test]
 fn what_is_told_of_a_huge_transaction_goes_out_before_its_end() {
     let mut plan = ordered();
     plan.begin(None);
