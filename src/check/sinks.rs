@@ -114,7 +114,7 @@ async fn counts(
             let message = format!("the keys of the fallbacks cannot be counted: {failure}");
             let hint = match failure {
                 Failure::Refused { hint, .. } => Some(hint),
-                Failure::Outage { .. } => None,
+                Failure::Outage { .. } | Failure::Held => None,
             };
             return findings.note(config.name(), message, hint);
         }

@@ -1,25 +1,27 @@
 //! `run`: the daemon.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info};
 
 use super::endpoints::{connect_config, lookup_config, redis_sink};
 use super::{Outcome, load, logs};
 use crate::action::{Action, Verb};
 use crate::cli::{Global, RunArgs};
-use crate::config::{Loaded, PostgresConfig, state_dir};
-use crate::daemon::{Daemon, Mode, Settings};
+use crate::config::{Config, Loaded, PostgresConfig, SinkMode, Style, state_dir};
+use crate::daemon::{Daemon, Debt, Mode, Settings};
 use crate::lookups::{LookupLane, Pool};
 use crate::parked::Parked;
 use crate::pipeline::{LaneId, LaneSpec, Pace, Routes, Stage, Urgency};
-use crate::rules::{FALLBACK_EVERY, RuleId, RuleSet, SinkId};
+use crate::rules::{FALLBACK_EVERY, RuleId, RuleSet, SinkId, rule_names};
 use crate::sinks::redis::{LaneClass, RedisConfig, RedisLane};
 use crate::sinks::{DryRunLane, Lane};
+use crate::state::Owed;
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Outcome> {
     logs::start(global)?;
@@ -30,39 +32,110 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Outcome> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(follow(loaded, mode))
+    runtime.block_on(follow(global, loaded, mode))
 }
 
-async fn follow(Loaded { config, rules, .. }: Loaded, mode: Mode) -> anyhow::Result<Outcome> {
-    let stop = stop_signal()?;
-    let settings = settings(&config.postgres, mode)?;
-    let sinks = config.redis.iter().map(redis_sink).collect::<Result<Vec<_>, _>>()?;
-    info!(
-        version = env!("CARGO_PKG_VERSION"),
-        postgres = settings.connect.target(),
-        slot = settings.slot,
-        rules = rules.rules().len(),
-        "starting"
-    );
-    for sink in &sinks {
-        info!(sink = sink.name(), target = sink.target(), "sink");
-    }
-    let rules = Arc::new(rules);
-    let looks_up = rules.rules().iter().any(|rule| rule.lookup.is_some());
-    let pool = match looks_up {
-        true => Some(Pool::new(lookup_config(&config.postgres)?)),
-        false => None,
-    };
-    let (lanes, routes) = lanes(sinks, &rules, pool.as_ref(), mode);
-    let state_dir = state_dir(&config).filter(|_| mode == Mode::Live);
-    let daemon = Daemon::new(settings, rules, lanes, routes, Parked::open(state_dir.as_deref()));
-    match daemon.run(stop).await {
-        Ok(()) => Ok(Outcome::Done),
-        Err(error) => {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            error!(cause, hint = error.hint(), "{error}");
-            Ok(Outcome::Misconfigured)
+async fn follow(global: &Global, loaded: Loaded, mode: Mode) -> anyhow::Result<Outcome> {
+    let mut stop = std::pin::pin!(stop_signal()?);
+    let mut hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+    let mut parts = Parts::new(loaded, mode)?;
+    info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    let mut owed = Owed::open(parts.state_dir.as_deref());
+    loop {
+        parts.announce();
+        let due = owed.settle(parts.sinks(), parts.rules());
+        let mut daemon = parts.daemon(Debt::new(owed, due));
+        let why = async {
+            tokio::select! {
+                () = &mut stop => None,
+                parts = reloaded(global, mode, &mut hangup) => Some(parts),
+            }
+        };
+        match daemon.run(why).await {
+            Ok(None) => return Ok(Outcome::Done),
+            Ok(Some(new)) => parts = new,
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                error!(cause, hint = error.hint(), "{error}");
+                return Ok(Outcome::Misconfigured);
+            }
         }
+        owed = daemon.into_debt().into_owed();
+    }
+}
+
+/// Waits for a SIGHUP after which the configuration is good, and says what is wrong otherwise.
+async fn reloaded(global: &Global, mode: Mode, hangup: &mut Signal) -> Parts {
+    loop {
+        // It ends only with the process.
+        hangup.recv().await;
+        let loaded = load(global).map_err(|error| error.render(Style::Plain));
+        match loaded
+            .and_then(|loaded| Parts::new(loaded, mode).map_err(|error| format!("{error:#}")))
+        {
+            Ok(parts) => {
+                info!("taking the new configuration on SIGHUP");
+                return parts;
+            }
+            Err(told) => error!(
+                hint = "walpurge check",
+                "the new configuration is not taken, and the old one stays: {}",
+                told.trim_end()
+            ),
+        }
+    }
+}
+
+/// What a daemon is made of.
+struct Parts {
+    config: Config,
+    settings: Settings,
+    rules: Arc<RuleSet>,
+    sinks: Vec<Arc<RedisConfig>>,
+    lookups: Option<Pool>,
+    state_dir: Option<PathBuf>,
+}
+
+impl Parts {
+    /// Fetches secrets and reads files, so that what is wrong with them is known before anything
+    /// is stopped for it.
+    fn new(Loaded { config, rules, .. }: Loaded, mode: Mode) -> anyhow::Result<Self> {
+        let settings = settings(&config.postgres, mode)?;
+        let sinks = config.redis.iter().map(redis_sink).collect::<Result<Vec<_>, _>>()?;
+        let looks_up = rules.rules().iter().any(|rule| rule.lookup.is_some());
+        let lookups = match looks_up {
+            true => Some(Pool::new(lookup_config(&config.postgres)?)),
+            false => None,
+        };
+        let state_dir = state_dir(&config).filter(|_| mode == Mode::Live);
+        Ok(Parts { config, settings, rules: Arc::new(rules), sinks, lookups, state_dir })
+    }
+
+    fn announce(&self) {
+        let (postgres, slot) = (self.settings.connect.target(), &self.settings.slot);
+        info!(postgres, slot, rules = self.rules.rules().len(), "configured");
+        for (sink, config) in self.sinks.iter().zip(&self.config.redis) {
+            info!(sink = sink.name(), target = sink.target(), mode = config.mode.name(), "sink");
+        }
+    }
+
+    /// Each sink's name, and whether it gets actions.
+    fn sinks(&self) -> impl Iterator<Item = (String, bool)> {
+        self.config.redis.iter().map(|sink| (sink.name.clone(), sink.mode != SinkMode::Off))
+    }
+
+    /// Each rule's name, and whether it is enabled.
+    fn rules(&self) -> impl Iterator<Item = (String, bool)> {
+        let names = rule_names(&self.config.rules);
+        names.into_iter().zip(self.config.rules.iter().map(|rule| rule.enabled))
+    }
+
+    fn daemon(&self, debt: Debt) -> Daemon {
+        let sinks = self.sinks.iter().cloned().zip(self.config.redis.iter().map(|sink| sink.mode));
+        let mode = self.settings.mode;
+        let (lanes, routes) = lanes(sinks.collect(), &self.rules, self.lookups.as_ref(), mode);
+        let parked = Parked::open(self.state_dir.as_deref());
+        Daemon::new(self.settings.clone(), Arc::clone(&self.rules), lanes, routes, parked, debt)
     }
 }
 
@@ -101,7 +174,7 @@ const LANES: [(LaneClass, Stage, Urgency); 5] = [
 
 /// The lanes of all sinks and of all lookups, and which of them does what.
 fn lanes(
-    sinks: Vec<Arc<RedisConfig>>,
+    sinks: Vec<(Arc<RedisConfig>, SinkMode)>,
     rules: &Arc<RuleSet>,
     lookups: Option<&Pool>,
     mode: Mode,
@@ -110,11 +183,13 @@ fn lanes(
     // Most configurations publish nothing, and then nothing is kept in order for it.
     let publishes = publishes(rules);
     let classes = if publishes { &LANES[..] } else { &LANES[..LANES.len() - 1] };
-    for sink in &sinks {
+    for (sink, switch) in &sinks {
         for &(class, stage, urgency) in classes {
-            let lane = match mode {
-                Mode::Live => Lane::Redis(RedisLane::new(Arc::clone(sink), class)),
-                Mode::DryRun => Lane::DryRun(DryRunLane::new(sink.name())),
+            let lane = match (mode, switch) {
+                (_, SinkMode::Off) => Lane::Off,
+                (Mode::DryRun, _) => Lane::DryRun(DryRunLane::new(sink.name())),
+                (Mode::Live, SinkMode::Hold) => Lane::Hold,
+                (Mode::Live, SinkMode::On) => Lane::Redis(RedisLane::new(Arc::clone(sink), class)),
             };
             let pace = (urgency == Urgency::Paced).then(|| pace(rules));
             lanes.push(LaneSpec { sink: sink.name().to_owned(), lane, stage, pace });
@@ -136,7 +211,7 @@ fn lanes(
     let route = move |sink: SinkId, verb: Verb, urgency: Urgency| {
         let sink = sink.0 as usize;
         // Rules send a sink only what it supports.
-        let class = sinks[sink].lane_class(verb).unwrap_or(LaneClass::Precise);
+        let class = sinks[sink].0.lane_class(verb).unwrap_or(LaneClass::Precise);
         // Only scans cost enough to be held back.
         let urgency = if class == LaneClass::Scan { urgency } else { Urgency::Prompt };
         let is_it = |lane: &(LaneClass, Stage, Urgency)| (lane.0, lane.2) == (class, urgency);

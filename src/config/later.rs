@@ -12,7 +12,7 @@ pub(super) const ROOT: &[&str] = &["admin", "cloudfront", "fastly", "http"];
 pub(super) const POSTGRES: &[&str] = &["on_gap", "publication", "replay", "replicas"];
 
 /// `[redis.NAME]`.
-pub(super) const REDIS: &[&str] = &["cluster", "mode", "sentinel"];
+pub(super) const REDIS: &[&str] = &["cluster", "sentinel"];
 
 /// `[[rule]]`.
 pub(super) const RULE: &[&str] = &["redelete_after"];

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
 pub use postgres::{Plugin, PostgresConfig, Visibility};
-pub use redis::RedisSinkConfig;
+pub use redis::{RedisSinkConfig, SinkMode};
 pub use render::{Source, Style, render};
 pub use schema::schema;
 pub use secret::{Secret, SecretError};

@@ -22,8 +22,33 @@ pub struct RedisSinkConfig {
     pub tag_key: String,
     /// `tag_mode`.
     pub tag_mode: TagMode,
+    /// `mode`.
+    pub mode: SinkMode,
     /// `tls_root`, `tls_cert` and `tls_key`.
     pub tls: RedisTls,
+}
+
+/// What becomes of a sink's actions: a switch for incidents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SinkMode {
+    /// They are done.
+    #[default]
+    On,
+    /// They wait, and so does the WAL.
+    Hold,
+    /// They are dropped; the fallbacks run when it is on again.
+    Off,
+}
+
+impl SinkMode {
+    /// Its word in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            SinkMode::On => "on",
+            SinkMode::Hold => "hold",
+            SinkMode::Off => "off",
+        }
+    }
 }
 
 impl RedisSinkConfig {
@@ -73,7 +98,8 @@ pub(super) fn read(root: &mut Table<'_>) -> Vec<RedisSinkConfig> {
 /// Whether this is a key of a sink in a `[redis]` without name.
 fn is_setting(name: &str, entry: &Entry<'_>) -> bool {
     let is_known =
-        ["url", "prefix", "tag_key", "tag_mode", "tls_root", "tls_cert", "tls_key"].contains(&name);
+        ["url", "mode", "prefix", "tag_key", "tag_mode", "tls_root", "tls_cert", "tls_key"]
+            .contains(&name);
     is_known && !entry.value.get_ref().is_table()
 }
 
@@ -93,6 +119,7 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
         prefix: String::new(),
         tag_key: TAG_KEY.to_owned(),
         tag_mode: TagMode::default(),
+        mode: SinkMode::On,
         tls: RedisTls::default(),
     };
     match table.entry("url") {
@@ -104,6 +131,10 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
         }
         None if table.has("cluster") || table.has("sentinel") => {}
         None => table.missing(format!("`redis.{name}.url` is missing"), URL_EXAMPLE),
+    }
+    let words = [("on", SinkMode::On), ("hold", SinkMode::Hold), ("off", SinkMode::Off)];
+    if let Some(mode) = table.entry("mode").and_then(|entry| entry.one_of(&words)) {
+        config.mode = mode;
     }
     if let Some(prefix) = table.entry("prefix").and_then(|entry| entry.text()) {
         config.prefix = prefix.value;

@@ -18,8 +18,8 @@ pub fn schema() -> Value {
         vec![
             (
                 "state_dir",
-                "Where state will be kept over restarts; this version keeps none. Default: \
-                 $STATE_DIRECTORY.",
+                "Where is kept over restarts what was given up on, and which fallbacks are owed. \
+                 Default: $STATE_DIRECTORY.",
                 reference("text"),
             ),
             ("postgres", "How and where to read the write-ahead log.", postgres()),
@@ -118,6 +118,12 @@ fn redis() -> Value {
                 "What invalidating a tag does. \"members\": deletes the keys in the set at the \
                  tag's key. \"version\": bumps the counter at the tag's key.",
                 default(words(["members", "version"]), "members"),
+            ),
+            (
+                "mode",
+                "A switch for incidents. \"hold\": the sink's actions wait, and so does the WAL. \
+                 \"off\": they are dropped, and the fallbacks run when it is on again.",
+                default(words(["on", "hold", "off"]), "on"),
             ),
             (
                 "tls_root",

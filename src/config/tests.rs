@@ -53,9 +53,9 @@ fn postgres_and_redis(config: &Config) -> String {
         url: _,
         lookup_url: _,
     } = &config.postgres;
-    let RedisSinkConfig { prefix, tag_key, tag_mode, name: _, url: _, tls: _ } = redis;
+    let RedisSinkConfig { prefix, tag_key, tag_mode, mode, name: _, url: _, tls: _ } = redis;
     let postgres = (slot, plugin, create_slot, visibility, heartbeat, messages);
-    format!("{postgres:?} {:?}", (prefix, tag_key, tag_mode))
+    format!("{postgres:?} {:?}", (prefix, tag_key, tag_mode, mode))
 }
 
 #[test]
@@ -186,6 +186,7 @@ fn the_example_shows_the_defaults_of_the_code() {
         "fallback_every",
         "heartbeat",
         "messages",
+        "mode",
         "on",
         "plugin",
         "prefix",

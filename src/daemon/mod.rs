@@ -1,6 +1,7 @@
 //! The daemon: connects, streams, and connects again, until it is told to stop.
 
 mod connect;
+mod debt;
 mod flood;
 mod reader;
 mod session;
@@ -13,6 +14,7 @@ use tracing::{error, info, warn};
 
 pub use connect::Mode;
 use connect::{Connected, connect};
+pub use debt::Debt;
 use reader::Interrupted;
 use session::Session;
 
@@ -47,6 +49,7 @@ const REMINDER: Duration = Duration::from_secs(30);
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How the daemon follows Postgres.
+#[derive(Clone)]
 pub struct Settings {
     /// Where Postgres is.
     pub connect: ConnectConfig,
@@ -69,6 +72,7 @@ pub struct Daemon {
     settings: Settings,
     matcher: Matcher,
     dispatcher: Dispatcher,
+    debt: Debt,
 }
 
 impl Daemon {
@@ -80,22 +84,29 @@ impl Daemon {
         lanes: Vec<LaneSpec>,
         routes: Routes,
         parked: Parked,
+        debt: Debt,
     ) -> Self {
         let dispatcher = Dispatcher::new(lanes, routes, Arc::clone(&rules), parked);
-        Daemon { settings, matcher: Matcher::new(rules), dispatcher }
+        Daemon { settings, matcher: Matcher::new(rules), dispatcher, debt }
     }
 
-    /// Works until `stop` completes; then finishes what is in flight and confirms it.
+    /// What is owed, for the next daemon.
+    pub fn into_debt(self) -> Debt {
+        self.debt
+    }
+
+    /// Works until `stop` completes, and answers with what that says; before, it finishes what is
+    /// in flight and confirms it.
     ///
     /// # Errors
     /// Only what no waiting mends: the slot belongs to another database or plugin.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), PgError> {
+    pub async fn run<T>(&mut self, stop: impl Future<Output = T>) -> Result<T, PgError> {
         let mut stop = std::pin::pin!(stop);
         let mut outage = Outage::default();
         loop {
             let attempt = tokio::select! {
                 biased;
-                () = &mut stop => return Ok(()),
+                why = &mut stop => return Ok(why),
                 connected = connect(&self.settings, self.matcher.rules()) => connected,
                 // What was received before goes on to the sinks while Postgres is away.
                 () = turn_for_ever(&mut self.dispatcher) => continue,
@@ -104,7 +115,7 @@ impl Daemon {
                 Ok(connected) => {
                     outage.connected();
                     match self.stream(connected, stop.as_mut()).await {
-                        Ok(()) => return Ok(()),
+                        Ok(why) => return Ok(why),
                         Err(Interrupted::ByError(error)) => error,
                         Err(Interrupted::ByCatalog) => {
                             info!(
@@ -120,24 +131,25 @@ impl Daemon {
             let wait = outage.next_wait(&error);
             tokio::select! {
                 biased;
-                () = &mut stop => return Ok(()),
+                why = &mut stop => return Ok(why),
                 () = tokio::time::sleep(wait) => {}
                 () = turn_for_ever(&mut self.dispatcher) => {}
             }
         }
     }
 
-    async fn stream(
+    async fn stream<T>(
         &mut self,
         mut connected: Connected,
-        stop: std::pin::Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<(), Interrupted> {
-        let Daemon { settings, matcher, dispatcher } = self;
+        stop: std::pin::Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Interrupted> {
+        let Daemon { settings, matcher, dispatcher, debt } = self;
+        debt.pay(matcher.rules(), dispatcher.plan_mut());
         matcher.set_partitions(connected.partitions.take(), connected.catalog_lsn);
-        let mut session = Session::new(connected, settings, matcher, dispatcher);
+        let mut session = Session::new(connected, settings, matcher, dispatcher, debt);
         let ended = session.follow(stop).await;
         match &ended {
-            Ok(()) => session.stop(STOP_PATIENCE).await,
+            Ok(_) => session.stop(STOP_PATIENCE).await,
             Err(Interrupted::ByCatalog) => session.leave().await,
             Err(Interrupted::ByError(_)) => {}
         }

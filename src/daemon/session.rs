@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::Settings;
 use super::connect::{Connected, Mode};
+use super::debt::Debt;
 use super::flood::Flood;
 use super::reader::{Interrupted, Reader};
 use crate::failpoint::Failpoint;
@@ -31,6 +32,7 @@ pub(super) struct Session<'d> {
     barrier: Barrier,
     dispatcher: &'d mut Dispatcher,
     reader: Reader<'d>,
+    debt: &'d mut Debt,
     status: Status,
     flood: Flood,
 }
@@ -52,6 +54,7 @@ impl<'d> Session<'d> {
         settings: &Settings,
         matcher: &'d mut Matcher,
         dispatcher: &'d mut Dispatcher,
+        debt: &'d mut Debt,
     ) -> Self {
         let mut reader =
             Reader::new(matcher, connected.nulls, settings.visibility, settings.messages);
@@ -61,6 +64,7 @@ impl<'d> Session<'d> {
             barrier: connected.barrier,
             dispatcher,
             reader,
+            debt,
             status: Status {
                 mode: settings.mode,
                 received_lsn: Lsn::ZERO,
@@ -72,14 +76,14 @@ impl<'d> Session<'d> {
         }
     }
 
-    /// Streams until `stop` completes.
+    /// Streams until `stop` completes, and answers with what that says.
     ///
     /// # Errors
     /// When the stream breaks, or has to be started again.
-    pub(super) async fn follow(
+    pub(super) async fn follow<T>(
         &mut self,
-        mut stop: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<(), Interrupted> {
+        mut stop: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Interrupted> {
         let mut clock = interval(STATUS_EVERY);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -92,7 +96,7 @@ impl<'d> Session<'d> {
             // a status update. Everything here is cancel safe.
             tokio::select! {
                 biased;
-                () = stop.as_mut() => return Ok(()),                         // 1. the end
+                why = stop.as_mut() => return Ok(why),                       // 1. the end
                 () = self.dispatcher.turn() => {}                            // 2. room
                 answer = self.barrier.hear() => match answer {             // 3. visibility
                     Heard::Snapshot(snapshot) => self.dispatcher.plan_mut().show(snapshot),
@@ -170,6 +174,7 @@ impl<'d> Session<'d> {
     }
 
     async fn send_status(&mut self) -> Result<(), PgError> {
+        self.debt.check(self.dispatcher.plan());
         let confirmed = self.status.confirmed(self.dispatcher.plan());
         let written = self.status.received_lsn;
         self.stream.send_status(written, confirmed, Reply::NotNeeded).await?;

@@ -112,6 +112,10 @@ impl Outage {
             Failure::Outage { message } => {
                 warn!(sink, attempts, actions, "the sink is down, trying again: {message}");
             }
+            Failure::Held => {
+                let hint = "mode = \"on\", then SIGHUP";
+                warn!(sink, actions, hint, "the sink is held by its mode, and so is the WAL");
+            }
             Failure::Refused { message, hint } => {
                 error!(
                     sink,
@@ -126,7 +130,7 @@ impl Outage {
     fn next_wait(&mut self, failure: &Failure) -> Duration {
         let longest = match failure {
             Failure::Outage { .. } => RETRY_OUTAGE_MAX,
-            Failure::Refused { .. } => RETRY_REFUSED_MAX,
+            Failure::Held | Failure::Refused { .. } => RETRY_REFUSED_MAX,
         };
         let wait = self.wait.min(longest);
         self.wait = (self.wait * 2).min(longest);

@@ -163,6 +163,11 @@ impl Plan {
         self.open = Some(Open { txn, hidden: hidden.map(|(_, what)| what), group });
     }
 
+    /// The open transaction's place in the stream.
+    pub fn open_order(&self) -> Option<u64> {
+        self.open.as_ref().map(|open| open.group.order)
+    }
+
     /// The open transaction asks for an action at some sinks. Without an open transaction nothing
     /// happens.
     pub fn push(&mut self, sinks: &[SinkId], action: Action<'_>, urgency: Urgency) {

@@ -20,6 +20,10 @@ pub enum Lane {
     Redis(redis::RedisLane),
     /// None: what would be done is logged.
     DryRun(DryRunLane),
+    /// A sink's that is off: everything is dropped.
+    Off,
+    /// A sink's that is held: everything waits.
+    Hold,
     /// Not a sink's: the database says what there is to do.
     Lookup(LookupLane),
 }
@@ -34,6 +38,8 @@ impl Lane {
             // Only lookups come back unfinished.
             Lane::Redis(lane) => lane.send(batch).await,
             Lane::DryRun(lane) => Ok(lane.send(batch)),
+            Lane::Off => Ok(Report::default()),
+            Lane::Hold => Err(Failure::Held),
             Lane::Lookup(lane) => lane.send(batch, from).await,
         }
     }
@@ -74,6 +80,9 @@ pub enum Failure {
         /// What happened, where: the sink's address, the command, its error.
         message: String,
     },
+    /// The sink is held by its `mode`.
+    #[error("it is held by its mode")]
+    Held,
     /// The sink refuses us (password, rights, configuration): a person must act. The actions are
     /// held, tried again slowly, and never dropped.
     #[error("{message}")]

@@ -23,6 +23,7 @@ mod postgres;
 mod publish;
 mod readme;
 mod redis_sink;
+mod reload;
 mod schema;
 mod schema_changes;
 mod setup;

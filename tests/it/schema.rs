@@ -113,6 +113,7 @@ fn its_words_are_those_that_the_walker_allows() {
         ("in `postgres`", "plugin", "[postgres]: plugin = '?'"),
         ("in `postgres`", "visibility", "[postgres]: visibility = '?'"),
         ("in `postgres`", "messages", "[postgres]: messages = '?'"),
+        ("in `redis.cache`", "mode", "[redis.cache]: mode = '?'"),
         ("in `redis.cache`", "tag_mode", "[redis.cache]: tag_mode = '?'"),
         ("in `rule`", "on", "[[rule]]: on = ['?']"),
         ("in `rule.test`", "op", "[[rule]]\n[[rule.test]]: op = '?'"),

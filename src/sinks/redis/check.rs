@@ -267,7 +267,7 @@ fn failure(
 fn failed(what: &str, failure: Failure) -> CheckLine {
     let what = format!("{what}: {failure}");
     match failure {
-        Failure::Outage { .. } => CheckLine { ok: false, what, hint: None },
+        Failure::Outage { .. } | Failure::Held => CheckLine { ok: false, what, hint: None },
         Failure::Refused { hint, .. } => CheckLine { ok: false, what, hint: Some(hint) },
     }
 }

@@ -1,0 +1,65 @@
+//! The fallbacks that are owed to sinks and rules that were off: run once, as actions before
+//! everything else, and noted as paid when they are done.
+
+use std::collections::BTreeSet;
+
+use tracing::info;
+
+use crate::lsn::Lsn;
+use crate::pipeline::{Plan, Urgency};
+use crate::rules::RuleSet;
+use crate::state::{Due, Owed};
+
+/// What is owed, and what of it is under way.
+#[derive(Debug, Default)]
+pub struct Debt {
+    owed: Owed,
+    due: Due,
+    /// The place in the stream of the fallbacks that are under way.
+    order: Option<u64>,
+}
+
+impl Debt {
+    /// What `owed` makes due now.
+    pub fn new(owed: Owed, due: Due) -> Self {
+        Debt { owed, due, order: None }
+    }
+
+    /// What is owed, to be settled anew.
+    pub fn into_owed(self) -> Owed {
+        self.owed
+    }
+
+    /// Asks for the fallbacks that are due, unless they are under way. Between two transactions.
+    pub(super) fn pay(&mut self, rules: &RuleSet, plan: &mut Plan) {
+        if self.due.is_empty() || self.order.is_some() {
+            return;
+        }
+        plan.begin(None);
+        self.order = plan.open_order();
+        for rule in rules.rules() {
+            for coarse in &rule.fallback {
+                let is_due = |sink: &&_| self.due.includes(&rule.name, &rules.sink(**sink).name);
+                let sinks: Vec<_> = coarse.sinks.iter().filter(is_due).copied().collect();
+                plan.push(&sinks, coarse.action(), Urgency::Prompt);
+            }
+        }
+        plan.commit(Lsn::ZERO);
+        let Due { everybody, sinks, rules } = &self.due;
+        let list = |names: &BTreeSet<String>| {
+            names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+        };
+        let (sinks, rules) = (list(sinks), list(rules));
+        info!(everybody, sinks, rules, "on again: the fallbacks that are owed run once");
+    }
+
+    /// Notes it if they are done.
+    pub(super) fn check(&mut self, plan: &Plan) {
+        let Some(order) = self.order else { return };
+        if plan.oldest().is_none_or(|oldest| oldest > order) {
+            self.owed.paid(&self.due);
+            self.due = Due::default();
+            self.order = None;
+        }
+    }
+}
