@@ -18,7 +18,6 @@ mod server;
 mod show;
 mod sinks;
 mod slot;
-mod standby_names;
 mod tables;
 
 use std::sync::Arc;

@@ -3,9 +3,9 @@
 //! One question, which any role may ask; the rest is pure.
 
 use super::finding::Findings;
-use super::standby_names::{Named, names_us};
 use crate::lsn::Lsn;
 use crate::postgres::client::simple_query;
+use crate::postgres::standby_names::{Named, names_us};
 use crate::postgres::{PgError, Rows};
 
 /// The oldest Postgres that walpurge is made for.

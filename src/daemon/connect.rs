@@ -46,6 +46,7 @@ pub(super) struct Connected {
 pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Connected, PgError> {
     let mut session = ReplicationSession::connect(&settings.connect).await?;
     let identity = session.identify_system().await?;
+    session.refuse_to_be_waited_for(&settings.connect).await?;
     let server = session.server_identity().await?;
     let host = session.host().clone();
     let tables: Vec<_> = rules.tables().collect();

@@ -116,6 +116,7 @@ impl Daemon {
                     outage.connected();
                     match self.stream(connected, stop.as_mut()).await {
                         Ok(why) => return Ok(why),
+                        Err(Interrupted::ByError(error)) if is_final(&error) => return Err(error),
                         Err(Interrupted::ByError(error)) => error,
                         Err(Interrupted::ByCatalog) => {
                             info!(
@@ -166,11 +167,13 @@ async fn turn_for_ever(dispatcher: &mut Dispatcher) {
     }
 }
 
-/// Whether a person chose the wrong slot: nothing that the daemon waits for will change that.
+/// Whether a person has to choose another slot or setting: nothing that the daemon waits for will change that.
 fn is_final(error: &PgError) -> bool {
     matches!(
         error.kind(),
-        PgErrorKind::SlotOfOtherDatabase { .. } | PgErrorKind::SlotOfOtherPlugin { .. }
+        PgErrorKind::SlotOfOtherDatabase { .. }
+            | PgErrorKind::SlotOfOtherPlugin { .. }
+            | PgErrorKind::SynchronousStandby
     )
 }
 

@@ -103,6 +103,7 @@ impl<'d> Session<'d> {
                     Heard::Tables(tables) => {
                         self.reader.tables(tables, self.dispatcher.plan_mut())?;
                     }
+                    Heard::WaitsForUs => return Err(self.waits_for_us().into()),
                     Heard::ShuttingDown => return Err(self.let_go().await.into()),
                 },
                 _ = clock.tick() => self.send_status_if_due(has_room).await?, // 4. feedback
@@ -182,6 +183,11 @@ impl<'d> Session<'d> {
         self.status.sent_at = Instant::now();
         self.status.urgent = false;
         Ok(())
+    }
+
+    /// Whoever waits for us goes on when the connection is closed.
+    fn waits_for_us(&self) -> PgError {
+        PgError::new(PgErrorKind::SynchronousStandby, "wait for commits that wait for walpurge")
     }
 
     /// The server is shutting down, and would wait for ever for what it cannot have: leaves, after

@@ -20,6 +20,7 @@ use super::client::{
 use super::error::{PgError, PgErrorKind};
 use super::query::Rows;
 use super::socket::ChosenHost;
+use super::standby_names;
 use super::url::ConnectConfig;
 use crate::rules::KnownTables;
 use crate::snapshot::Snapshot;
@@ -48,16 +49,20 @@ const RECONNECT_WAIT: Duration = Duration::from_millis(500);
 /// microseconds after it was streamed.
 const IMPATIENT_QUESTIONS: u32 = 3;
 
+/// How long somebody waits before Postgres is suspected of waiting for us.
+const DOUBT_AFTER: Duration = Duration::from_secs(2);
+
 /// The longest wait between questions, which bounds how late a transaction is noticed.
 const QUESTION_WAIT_MAX: Duration = Duration::from_millis(10);
 
 /// Asks one server for snapshots, in a task of its own that ends when this is dropped.
 pub struct Barrier {
-    questions: mpsc::Sender<Duration>,
+    questions: mpsc::Sender<Question>,
     answers: mpsc::Receiver<Heard>,
     asked: Asked,
-    /// Questions since somebody began to wait.
+    /// Questions since somebody began to wait, and since when.
     repeated: u32,
+    since: Option<Instant>,
     _task: JoinSet<()>,
 }
 
@@ -74,6 +79,8 @@ pub enum Heard {
     Snapshot(Snapshot),
     /// The rules' tables, if they may be others than before.
     Tables(KnownTables),
+    /// It waits for us before anybody can see a commit.
+    WaitsForUs,
     /// It is shutting down, and waits for the end of the replication connection.
     ShuttingDown,
 }
@@ -93,7 +100,8 @@ impl Barrier {
         let asker = Asker { config, host, server, heartbeat, look, asked, answer, open: None };
         let mut task = JoinSet::new();
         task.spawn(asker.run());
-        Barrier { questions, answers, asked: Asked::Nothing, repeated: 0, _task: task }
+        let (asked, repeated, since) = (Asked::Nothing, 0, None);
+        Barrier { questions, answers, asked, repeated, since, _task: task }
     }
 
     /// Asks for a snapshot, unless one is under way; the more often in a row, the slower.
@@ -105,8 +113,13 @@ impl Barrier {
             None => Duration::ZERO,
             Some(late) => QUESTION_WAIT_MAX.min(Duration::from_millis(1 << late.min(10))),
         };
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let doubts = since.elapsed() >= DOUBT_AFTER;
+        if doubts {
+            self.since = Some(Instant::now());
+        }
         // The channel is empty: its only question was answered. The task lives as long as we do.
-        if self.questions.try_send(wait).is_ok() {
+        if self.questions.try_send(Question { wait, doubts }).is_ok() {
             self.asked = Asked::Snapshot;
             self.repeated += 1;
         }
@@ -115,6 +128,7 @@ impl Barrier {
     /// Nobody waits any more.
     pub fn rest(&mut self) {
         self.repeated = 0;
+        self.since = None;
     }
 
     /// The next thing that the server says. Cancel safe.
@@ -131,6 +145,15 @@ impl Barrier {
     }
 }
 
+/// What the task is asked for.
+#[derive(Clone, Copy, Debug)]
+struct Question {
+    /// How long to wait before.
+    wait: Duration,
+    /// Somebody waits for so long that Postgres may be waiting for us.
+    doubts: bool,
+}
+
 /// The task behind a [`Barrier`].
 struct Asker {
     config: ConnectConfig,
@@ -138,10 +161,10 @@ struct Asker {
     server: ServerIdentity,
     heartbeat: Option<Duration>,
     look: Look,
-    asked: mpsc::Receiver<Duration>,
+    asked: mpsc::Receiver<Question>,
     answer: mpsc::Sender<Heard>,
     /// A question that is not answered yet, which the next connection goes on with.
-    open: Option<Duration>,
+    open: Option<Question>,
 }
 
 /// What was seen of the rules' tables.
@@ -221,7 +244,12 @@ impl Asker {
         let mut heartbeat = interval_at(Instant::now() + period, period);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let Some(wait) = self.open {
+            if let Some(Question { wait, doubts }) = self.open {
+                if doubts && waits_for_us(client, self.config.application_name()).await? {
+                    // Whoever hears this asks no more.
+                    let _ = self.answer.send(Heard::WaitsForUs).await;
+                    return Ok(());
+                }
                 if !wait.is_zero() {
                     sleep(wait).await;
                 }
@@ -233,7 +261,7 @@ impl Asker {
             }
             tokio::select! {
                 question = self.asked.recv() => match question {
-                    Some(wait) => self.open = Some(wait),
+                    Some(question) => self.open = Some(question),
                     None => return Ok(()),
                 },
                 error = connection.task.ended() => return Err(Broken::Connection(error)),
@@ -291,6 +319,16 @@ async fn snapshot(
     let row = answer.map_err(|_| Broken::NoAnswer)?.map_err(Broken::Query)?;
     let snapshot: String = row.try_get(0).map_err(Broken::Query)?;
     snapshot.parse().map_err(|_| Broken::NoAnswer)
+}
+
+/// Whether the server takes us for a synchronous standby.
+async fn waits_for_us(
+    client: &tokio_postgres::Client,
+    application_name: &str,
+) -> Result<bool, Broken> {
+    let asked = timeout(ANSWER_TIMEOUT, simple_query(client, standby_names::QUERY)).await;
+    let rows = asked.map_err(|_| Broken::NoAnswer)?.map_err(Broken::Connection)?;
+    Ok(standby_names::refuse(&rows, application_name).is_err())
 }
 
 async fn beat(client: &tokio_postgres::Client) -> Result<(), Broken> {

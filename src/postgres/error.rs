@@ -45,6 +45,8 @@ pub enum PgErrorKind {
         /// That plugin; `None`: physical.
         plugin: Option<String>,
     },
+    /// `synchronous_standby_names` means us: writes would wait for us while we wait for them.
+    SynchronousStandby,
     /// The server has removed WAL that the slot needs.
     SlotLost,
     /// The plugin is not installed.
@@ -210,6 +212,7 @@ impl PgError {
             Auth
             | SlotOfOtherDatabase { .. }
             | SlotOfOtherPlugin { .. }
+            | SynchronousStandby
             | PluginMissing
             | PluginRefused
             | UnknownPluginOption(_)

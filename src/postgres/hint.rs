@@ -44,6 +44,12 @@ pub(crate) fn hint(
             ),
             None => format!("slot {slot:?} is a physical one: choose another postgres.slot"),
         },
+        SynchronousStandby => {
+            "synchronous_standby_names holds `*` or walpurge's application_name; as a \
+             superuser, with the standbys' own names: ALTER SYSTEM SET synchronous_standby_names \
+             = …; SELECT pg_reload_conf();  (or choose another application_name in postgres.url)"
+                .into()
+        }
         SlotLost => format!(
             "raise max_slot_wal_keep_size, then drop the slot, and walpurge makes a new one: \
              SELECT pg_drop_replication_slot({slot_literal});"

@@ -25,6 +25,7 @@ mod replication;
 mod session;
 mod slot;
 mod socket;
+pub(crate) mod standby_names;
 mod tls;
 mod url;
 mod wal2json;

@@ -14,6 +14,7 @@ use super::fields::{Cursor, ServerError};
 use super::query::{self, Answer, Rows};
 use super::replication::ReplicationStream;
 use super::socket::ChosenHost;
+use super::standby_names;
 use super::url::ConnectConfig;
 use super::wire::Wire;
 use crate::lsn::Lsn;
@@ -176,6 +177,15 @@ impl ReplicationSession {
     /// A setting that the server reports by itself.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str)
+    }
+
+    /// Makes sure that no write of the server would wait for our stream.
+    ///
+    /// # Errors
+    /// [`PgErrorKind::SynchronousStandby`] if one would.
+    pub async fn refuse_to_be_waited_for(&mut self, config: &ConnectConfig) -> Result<(), PgError> {
+        let rows = self.simple_query(standby_names::QUERY).await?;
+        standby_names::refuse(&rows, config.application_name())
     }
 
     /// Asks who the server is. A pooler in between shows itself here at the latest.

@@ -294,3 +294,32 @@ fn a_sink_that_is_down_for_long_gets_the_fallback_and_delays_no_other() {
     assert!(healthy.exists("foreign"));
     healthy.stop();
 }
+
+#[test]
+fn a_server_that_would_wait_for_us_is_left_at_once_with_78_and_what_mends_it() {
+    let mut world = world();
+    world.start();
+    world.sql("ALTER SYSTEM SET synchronous_standby_names = '*'; SELECT pg_reload_conf()");
+    let mut writer = world.pg.session("postgres", "postgres");
+    writer.send("UPDATE items SET n = 1 WHERE id = 1");
+    let mut daemon = world.daemon.take().unwrap();
+    let status = daemon.wait(PATIENCE).expect("it ends");
+    assert_eq!(status.code(), Some(78), "{}", daemon.log());
+    assert!(
+        daemon.log().contains("ALTER SYSTEM SET synchronous_standby_names"),
+        "{}",
+        daemon.log()
+    );
+    // At the next start it does not even begin.
+    world.spawn(&["run"]);
+    let mut daemon = world.daemon.take().unwrap();
+    assert_eq!(daemon.wait(PATIENCE).expect("it ends").code(), Some(78), "{}", daemon.log());
+    world.pg.psql(
+        "postgres",
+        "SET synchronous_commit = local;
+         ALTER SYSTEM RESET synchronous_standby_names; SELECT pg_reload_conf()",
+    );
+    writer.finish(PATIENCE).expect("the write goes on").unwrap();
+    world.start();
+    world.wait_gone(&["item:1"]);
+}

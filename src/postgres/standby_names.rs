@@ -4,9 +4,26 @@
 //! visible before we confirm it. With our name among them both wait for ever, and every write on
 //! the primary hangs. Pure.
 
+use super::error::{PgError, PgErrorKind};
+use super::query::Rows;
+
+/// The question for the setting, which any role may ask.
+pub(super) const QUERY: &str = "SELECT pg_catalog.current_setting('synchronous_standby_names')";
+
+/// The error that the answer to [`QUERY`] is, if it means us.
+pub(super) fn refuse(rows: &Rows, application_name: &str) -> Result<(), PgError> {
+    let setting = rows.first().and_then(|row| row.first()?.as_deref()).unwrap_or_default();
+    match names_us(setting, application_name) {
+        Named::No => Ok(()),
+        Named::Star | Named::ByName => {
+            Err(PgError::new(PgErrorKind::SynchronousStandby, "stream without making writes wait"))
+        }
+    }
+}
+
 /// How `synchronous_standby_names` means us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Named {
+pub(crate) enum Named {
     /// It does not.
     No,
     /// By `*`, which any connected walsender fits.
@@ -18,7 +35,7 @@ pub(super) enum Named {
 /// Whether the setting means a walsender whose client calls itself `application_name`.
 ///
 /// The forms are those of syncrep_gram.y: `a, b`, `2 (a, b)`, `FIRST 2 (a, b)`, `ANY 2 (a, b)`.
-pub(super) fn names_us(setting: &str, application_name: &str) -> Named {
+pub(crate) fn names_us(setting: &str, application_name: &str) -> Named {
     let mut named = Named::No;
     for token in tokens(setting) {
         match token {
