@@ -79,7 +79,14 @@ pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Conn
         "following the write-ahead log"
     );
     let heartbeat = settings.heartbeat.filter(|_| settings.mode == Mode::Live);
-    let barrier = Barrier::start(settings.connect.clone(), host, server, heartbeat, tables_query);
+    let barrier = Barrier::start(
+        settings.connect.clone(),
+        host,
+        server,
+        heartbeat,
+        tables_query,
+        &settings.slot,
+    );
     let nulls = match started.numerics {
         NumericFormat::Strings => Nulls::Certain,
         NumericFormat::Numbers => Nulls::ByType,

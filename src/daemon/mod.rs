@@ -3,6 +3,7 @@
 mod connect;
 mod debt;
 mod flood;
+mod held;
 mod reader;
 mod session;
 mod warn;

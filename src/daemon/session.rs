@@ -10,6 +10,7 @@ use super::Settings;
 use super::connect::{Connected, Mode};
 use super::debt::Debt;
 use super::flood::Flood;
+use super::held::Held;
 use super::reader::{Interrupted, Reader};
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
@@ -35,6 +36,8 @@ pub(super) struct Session<'d> {
     debt: &'d mut Debt,
     status: Status,
     flood: Flood,
+    slot: String,
+    held: Held,
 }
 
 /// What has been told to the server, and is to be.
@@ -73,6 +76,8 @@ impl<'d> Session<'d> {
                 urgent: false,
             },
             flood: Flood::new(Instant::now().into_std()),
+            slot: settings.slot.clone(),
+            held: Held::default(),
         }
     }
 
@@ -102,6 +107,9 @@ impl<'d> Session<'d> {
                     Heard::Snapshot(snapshot) => self.dispatcher.plan_mut().show(snapshot),
                     Heard::Tables(tables) => {
                         self.reader.tables(tables, self.dispatcher.plan_mut())?;
+                    }
+                    Heard::Held(wal) => {
+                        self.held.look(wal, &self.slot, Instant::now().into_std());
                     }
                     Heard::WaitsForUs => return Err(self.waits_for_us().into()),
                     Heard::ShuttingDown => return Err(self.let_go().await.into()),

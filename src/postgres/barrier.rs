@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
+use tokio_postgres::types::{ToSql, Type};
 use tracing::{debug, error, info, warn};
 
 use super::catalog::TablesQuery;
@@ -49,6 +50,9 @@ const RECONNECT_WAIT: Duration = Duration::from_millis(500);
 /// microseconds after it was streamed.
 const IMPATIENT_QUESTIONS: u32 = 3;
 
+/// How often the server is asked how much WAL our slot holds.
+const HELD_EVERY: Duration = Duration::from_secs(10);
+
 /// How long somebody waits before Postgres is suspected of waiting for us.
 const DOUBT_AFTER: Duration = Duration::from_secs(2);
 
@@ -79,6 +83,8 @@ pub enum Heard {
     Snapshot(Snapshot),
     /// The rules' tables, if they may be others than before.
     Tables(KnownTables),
+    /// How much WAL our slot holds.
+    Held(WalHeld),
     /// It waits for us before anybody can see a commit.
     WaitsForUs,
     /// It is shutting down, and waits for the end of the replication connection.
@@ -93,11 +99,14 @@ impl Barrier {
         server: ServerIdentity,
         heartbeat: Option<Duration>,
         tables: TablesQuery,
+        slot: &str,
     ) -> Self {
         let (questions, asked) = mpsc::channel(1);
         let (answer, answers) = mpsc::channel(1);
         let look = Look { tables, digest: None, due: Instant::now() + LOOK_EVERY };
-        let asker = Asker { config, host, server, heartbeat, look, asked, answer, open: None };
+        let slot = slot.to_owned();
+        let asker =
+            Asker { config, host, server, heartbeat, look, slot, asked, answer, open: None };
         let mut task = JoinSet::new();
         task.spawn(asker.run());
         let (asked, repeated, since) = (Asked::Nothing, 0, None);
@@ -161,10 +170,47 @@ struct Asker {
     server: ServerIdentity,
     heartbeat: Option<Duration>,
     look: Look,
+    slot: String,
     asked: mpsc::Receiver<Question>,
     answer: mpsc::Sender<Heard>,
     /// A question that is not answered yet, which the next connection goes on with.
     open: Option<Question>,
+}
+
+/// The WAL that a slot holds, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalHeld {
+    /// From the oldest that it needs to the newest.
+    pub held: u64,
+    /// How much more there may be before the slot is lost; `None`: any amount.
+    pub left: Option<u64>,
+}
+
+/// How much WAL a slot holds; nothing on a standby, which does not write it.
+const HELD_QUERY: &str = "SELECT \
+       pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::bigint, \
+       safe_wal_size::bigint \
+     FROM pg_catalog.pg_replication_slots \
+     WHERE slot_name = $1 AND NOT pg_catalog.pg_is_in_recovery()";
+
+async fn wal_held(client: &tokio_postgres::Client, slot: &str) -> Result<Option<WalHeld>, Broken> {
+    let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&slot, Type::TEXT)];
+    let rows = timeout(ANSWER_TIMEOUT, client.query_typed(HELD_QUERY, &parameters))
+        .await
+        .map_err(|_| Broken::NoAnswer)?;
+    let rows = match rows {
+        Ok(rows) => rows,
+        Err(error) if error.is_closed() => return Err(Broken::Query(error)),
+        // It is for people alone.
+        Err(_) => return Ok(None),
+    };
+    let held = rows.first().and_then(|row| {
+        let held: Option<i64> = row.try_get(0).ok()?;
+        let left: Option<i64> = row.try_get(1).ok()?;
+        let left = left.map(|left| u64::try_from(left).unwrap_or(0));
+        Some(WalHeld { held: u64::try_from(held?).ok()?, left })
+    });
+    Ok(held)
 }
 
 /// What was seen of the rules' tables.
@@ -243,6 +289,8 @@ impl Asker {
         let period = self.heartbeat.unwrap_or(Duration::from_secs(86_400));
         let mut heartbeat = interval_at(Instant::now() + period, period);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut held_clock = interval_at(Instant::now(), HELD_EVERY);
+        held_clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if let Some(Question { wait, doubts }) = self.open {
                 if doubts && waits_for_us(client, self.config.application_name()).await? {
@@ -267,6 +315,13 @@ impl Asker {
                 error = connection.task.ended() => return Err(Broken::Connection(error)),
                 _ = heartbeat.tick(), if self.heartbeat.is_some() => {
                     beat(client).await?;
+                }
+                _ = held_clock.tick() => {
+                    if let Some(held) = wal_held(client, &self.slot).await?
+                        && self.answer.send(Heard::Held(held)).await.is_err()
+                    {
+                        return Ok(());
+                    }
                 }
                 () = sleep_until(self.look.due) => {
                     if let Some(tables) = self.look.at(client).await?

@@ -323,3 +323,29 @@ fn a_server_that_would_wait_for_us_is_left_at_once_with_78_and_what_mends_it() {
     world.start();
     world.wait_gone(&["item:1"]);
 }
+
+#[test]
+fn wal_that_is_held_for_a_sink_that_is_down_is_reported_with_the_time_that_is_left() {
+    let pg = Postgres::builder().fsync(false).setting("max_slot_wal_keep_size", "256MB").start();
+    let redis = Redis::builder().persistent().start();
+    let mut world = World::with(pg, redis, oracle::TABLE, oracle::RULE);
+    world.redis.pause();
+    world.start();
+    world.sql("UPDATE items SET n = 1 WHERE id = 1");
+    let writes = "CREATE TABLE filler (t text); ALTER TABLE filler ALTER t SET STORAGE EXTERNAL;
+        INSERT INTO filler SELECT repeat('x', 1000000) FROM generate_series(1, 10)";
+    world.sql(writes);
+    let is_said = |world: &World| world.news().contains("the slot holds WAL, and is lost when");
+    let mut written = 0;
+    wait_until("it is said", 3 * PATIENCE, || {
+        // Not so much that the slot is lost.
+        if written < 60 {
+            world.sql("INSERT INTO filler SELECT repeat('x', 1000000) FROM generate_series(1, 2)");
+            written += 1;
+        }
+        is_said(&world)
+    });
+    assert!(world.news().contains("left="), "{}", world.news());
+    world.redis.resume();
+    world.wait_confirmed();
+}
