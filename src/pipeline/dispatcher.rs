@@ -131,7 +131,7 @@ impl Dispatcher {
     /// this is to be called now and then even if nothing happens.
     pub fn dispatch(&mut self) {
         for (at, lane) in self.lanes.iter_mut().enumerate() {
-            if lane.stage == Stage::Lookup && !self.plan.has_room_for_answers() {
+            if lane.stage == Stage::Lookup && !self.plan.has_room_for_answers(LaneId(at)) {
                 continue;
             }
             let next = lane
