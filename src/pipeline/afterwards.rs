@@ -155,8 +155,7 @@ impl Afterwards {
         if self.groups.is_empty() {
             return Vec::new();
         }
-        let due: Vec<Group> =
-            self.groups.extract_if(.., |group| group.is_due(lanes)).collect();
+        let due: Vec<Group> = self.groups.extract_if(.., |group| group.is_due(lanes)).collect();
         self.bytes -= due.iter().map(Group::bytes).sum::<usize>();
         due
     }

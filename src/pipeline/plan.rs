@@ -245,7 +245,8 @@ impl Plan {
         if group.is_due(&self.lanes) {
             self.hand_on(group);
         // An answer may bring something for it.
-        } else if !group.actions.is_empty() || self.tells && self.stages.iter().enumerate().any(asks)
+        } else if !group.actions.is_empty()
+            || self.tells && self.stages.iter().enumerate().any(asks)
         {
             self.afterwards.push(group);
         }
@@ -354,7 +355,8 @@ impl Plan {
         let Plan { progress, stages, answered, afterwards, .. } = self;
         let (lanes, order) = (stages.len(), progress.order(txn));
         let found = &answered[answering.0];
-        let mut add = |group: &mut Group| put(progress, group.actions_for(lane, lanes), action, txn);
+        let mut add =
+            |group: &mut Group| put(progress, group.actions_for(lane, lanes), action, txn);
         let part = |group: &mut Group| {
             let is_huge = group.bytes() >= CROWDED_BYTES;
             is_huge.then(|| group.part(|lane| stages[lane.0] == Stage::Lookup, found))

@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     fn statement(query: &str) -> Result<Statement, String> {
-        Lookup::new(query, &[]).map(|lookup| lookup.statement).map_err(|error| error.message)
+        Lookup::new(query, &[], &[]).map(|lookup| lookup.statement).map_err(|error| error.message)
     }
 
     #[test]

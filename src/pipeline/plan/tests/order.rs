@@ -183,10 +183,7 @@ fn two_lookups() -> Plan {
     let lane = |stage| PlannedLane { stage, pace: None };
     let route = |_, verb, _| LaneId(if verb == Verb::Publish { TELL } else { 1 });
     let lookups = HashMap::from([(RULE, LaneId(LOOKUP)), (RuleId(1), LaneId(2))]);
-    Plan::new(
-        stages.into_iter().map(lane).collect(),
-        Routes { actions: Box::new(route), lookups },
-    )
+    Plan::new(stages.into_iter().map(lane).collect(), Routes { actions: Box::new(route), lookups })
 }
 
 #[test]
