@@ -24,6 +24,10 @@ use crate::sinks::Lane;
 /// How many transactions' lookups are counted at most. Beyond, counting begins anew.
 const BULKS_MAX: usize = 10_000;
 
+/// How many of their values are remembered at most, but for those of the youngest transaction: its
+/// rules bound them. Beyond, counting begins anew for the others.
+const BULK_VALUES_MAX: usize = 500_000;
+
 /// A plan with lanes.
 pub struct Dispatcher {
     plan: Plan,
@@ -194,6 +198,7 @@ impl Dispatcher {
     /// Hands on what lookups ask for, for the transactions that asked for them.
     fn answer(&mut self, lane: LaneId, found: &Found) {
         let Dispatcher { plan, rules, bulks, .. } = self;
+        bulks.values_mut().for_each(Bulk::next_answer);
         found.emissions(rules, |lookup, emission| {
             let Some(order) = plan.asker(lane, lookup) else { return };
             let bulk = bulks.entry(order).or_default();
@@ -211,8 +216,10 @@ impl Dispatcher {
     fn forget_bulks(&mut self) {
         let oldest = self.plan.oldest();
         self.bulks.retain(|&order, _| oldest.is_some_and(|oldest| order >= oldest));
-        if self.bulks.len() > BULKS_MAX {
-            self.bulks.clear();
+        let values: usize = self.bulks.values().map(Bulk::remembered).sum();
+        if self.bulks.len() > BULKS_MAX || values > BULK_VALUES_MAX {
+            let youngest = self.bulks.keys().copied().max();
+            self.bulks.retain(|&order, _| Some(order) == youngest);
         }
     }
 
