@@ -439,13 +439,18 @@ impl Plan {
         self.invisible_bytes = 0;
         self.progress.void();
         self.snapshot = None;
+        self.set_hurry(false);
     }
 
-    /// Lets what has a pace run as soon as it can, for the end.
+    /// Lets what has a pace run as soon as it can, for the end of this stream.
     pub fn hurry(&mut self) {
+        self.set_hurry(true);
+    }
+
+    fn set_hurry(&mut self, in_hurry: bool) {
         for lane in &mut self.lanes {
             if let LanePlan::Paced(lane) = lane {
-                lane.hurry();
+                lane.hurry(in_hurry);
             }
         }
     }

@@ -269,6 +269,26 @@ fn transactions_that_stay_invisible_are_bounded_by_what_they_take() {
     assert_eq!(plan.invisible_bytes, 0);
 }
 
+#[test]
+fn what_has_a_pace_hurries_to_the_end_of_a_stream_and_no_further() {
+    let minute = |_: Action<'_>| std::time::Duration::from_secs(60);
+    let lane = PlannedLane { stage: Stage::Remove, pace: Some(Box::new(minute)) };
+    let routes = Routes { actions: Box::new(|_, _, _| LaneId(0)), lookups: HashMap::new() };
+    let mut plan = Plan::new(vec![lane], routes);
+    let runs = |plan: &mut Plan| {
+        transact(plan, "k", 1);
+        let batch = plan.take(LaneId(0), Instant::now);
+        let runs = batch.is_some();
+        batch.into_iter().for_each(|batch| plan.done(LaneId(0), batch));
+        runs
+    };
+    assert!(runs(&mut plan) && !runs(&mut plan));
+    plan.hurry();
+    assert!(runs(&mut plan) && runs(&mut plan));
+    plan.disconnect();
+    assert!(!runs(&mut plan));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Begin,
