@@ -97,9 +97,14 @@ impl Counter {
     }
 }
 
+/// Values have to look as in the stream. A startup packet could say the same, but a pooler takes
+/// none of that.
 fn begin() -> String {
     format!(
-        "BEGIN READ ONLY; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}",
+        "BEGIN READ ONLY; SET LOCAL DateStyle = 'ISO'; SET LOCAL TimeZone = 'UTC'; \
+         SET LOCAL IntervalStyle = 'postgres'; SET LOCAL extra_float_digits = 1; \
+         SET LOCAL bytea_output = 'hex'; \
+         SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {}",
         STATEMENT_TIMEOUT.as_millis(),
         LOCK_TIMEOUT.as_millis()
     )
@@ -117,8 +122,9 @@ pub(super) async fn describe(
     // A name of its own: behind a pooler others may prepare statements in the same session.
     let name = format!("walpurge_{:016x}", fastrand::u64(..));
     let work = async {
+        // With -1, so that char(n) is bpchar and no char(1), which would cut values off.
         let types = format!(
-            "{};\n{}\n;\nSELECT pg_catalog.unnest(parameter_types)::text \
+            "{};\n{}\n;\nSELECT pg_catalog.format_type(pg_catalog.unnest(parameter_types), -1) \
              FROM pg_catalog.pg_prepared_statements WHERE name = '{name}';\nDEALLOCATE {name}",
             begin(),
             statement.prepare(&name)

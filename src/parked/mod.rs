@@ -32,6 +32,8 @@ pub struct Parked {
     file: Option<PathBuf>,
     /// What the file holds, by hash.
     known: HashSet<u64>,
+    /// How long the file was then.
+    length: u64,
     count: u64,
 }
 
@@ -53,7 +55,8 @@ impl Parked {
                 error!(file = %file.display(), "cannot read what was given up on: {error}");
             }
         }
-        Parked { file: Some(file), known, count: 0 }
+        let length = std::fs::metadata(&file).map_or(0, |metadata| metadata.len());
+        Parked { file: Some(file), known, length, count: 0 }
     }
 
     /// How much was given up on since the start.
@@ -65,6 +68,10 @@ impl Parked {
     pub fn park(&mut self, record: &Record) {
         let hash = hash(record);
         if self.known.contains(&hash) {
+            let length = self.file.as_ref().and_then(|file| std::fs::metadata(file).ok());
+            self.forget_if_cleared(length.map_or(0, |metadata| metadata.len()));
+        }
+        if self.known.contains(&hash) {
             return;
         }
         self.count += 1;
@@ -75,11 +82,13 @@ impl Parked {
             );
         };
         match append(file, record) {
-            Ok(true) => {
+            Ok(Some(Grown { from, to })) => {
+                self.forget_if_cleared(from);
                 // A record that is known may be streamed again.
                 self.known.insert(hash);
+                self.length = to;
             }
-            Ok(false) => error!(
+            Ok(None) => error!(
                 file = %file.display(),
                 hint = "walpurge parked list, then walpurge parked clear",
                 "there is no room for what was given up on"
@@ -89,6 +98,21 @@ impl Parked {
             }
         }
     }
+}
+
+impl Parked {
+    /// Whoever clears the file has looked at it, and wants to see it if it happens again.
+    fn forget_if_cleared(&mut self, length: u64) {
+        if length < self.length {
+            self.known.clear();
+        }
+    }
+}
+
+/// A file's length before and after.
+struct Grown {
+    from: u64,
+    to: u64,
 }
 
 /// Where what is given up on is kept.
@@ -142,8 +166,8 @@ pub fn clear(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a record and waits until it is on disk; `false`: there is no room for it.
-fn append(path: &Path, record: &Record) -> io::Result<bool> {
+/// Writes a record and waits until it is on disk; `None`: there is no room for it.
+fn append(path: &Path, record: &Record) -> io::Result<Option<Grown>> {
     let mut file =
         OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path)?;
     file.lock()?;
@@ -151,7 +175,7 @@ fn append(path: &Path, record: &Record) -> io::Result<bool> {
     line.push(b'\n');
     let length = file.metadata()?.len();
     if length + line.len() as u64 > PARKED_BYTES_MAX {
-        return Ok(false);
+        return Ok(None);
     }
     if length > 0 {
         // A crash may have cut off the last line.
@@ -169,7 +193,7 @@ fn append(path: &Path, record: &Record) -> io::Result<bool> {
     {
         File::open(directory)?.sync_all()?;
     }
-    Ok(true)
+    Ok(Some(Grown { from: length, to: length + line.len() as u64 }))
 }
 
 /// The same for a record that is streamed again, whenever that is.
@@ -205,6 +229,22 @@ mod tests {
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         clear(&file).unwrap();
         assert!(read(&file).unwrap().records.is_empty());
+    }
+
+    #[test]
+    fn what_was_cleared_is_kept_when_it_happens_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = file_in(dir.path());
+        let mut parked = Parked::open(Some(dir.path()));
+        for _ in 0..2 {
+            parked.park(&record(b"a"));
+            parked.park(&record(b"a"));
+            assert_eq!(read(&file).unwrap().records.len(), 1);
+            clear(&file).unwrap();
+        }
+        parked.park(&record(b"b"));
+        parked.park(&record(b"a"));
+        assert_eq!(read(&file).unwrap().records.len(), 2);
     }
 
     #[test]

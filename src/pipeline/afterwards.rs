@@ -59,6 +59,10 @@ impl Marks {
     pub(super) fn extend(&mut self, others: &Marks) {
         others.0.iter().for_each(|&mark| self.add(mark));
     }
+
+    fn bytes(&self) -> usize {
+        self.0.capacity() * size_of::<Mark>()
+    }
 }
 
 /// One transaction's actions that run afterwards.
@@ -80,7 +84,22 @@ impl Group {
     /// The memory that it takes.
     pub(super) fn bytes(&self) -> usize {
         let sets: usize = self.actions.iter().map(ActionSet::bytes).sum();
-        size_of::<Group>() + size_of_val(self.actions.as_slice()) + sets
+        size_of::<Group>() + self.after.bytes() + size_of_val(self.actions.as_slice()) + sets
+    }
+
+    /// Whether its turn has come.
+    pub(super) fn is_due(&self, lanes: &[LanePlan]) -> bool {
+        self.after.are_reached(lanes)
+    }
+
+    /// Parts with its actions, of which there are too many to wait for lookups that bring ever
+    /// more: they are to run after what is asked for already, and what was found.
+    pub(super) fn part(&mut self, is_lookup: impl Fn(LaneId) -> bool, found: &Marks) -> Group {
+        let removals = self.after.0.iter().filter(|mark| !is_lookup(mark.lane));
+        let mut after = Marks(removals.copied().collect());
+        after.extend(found);
+        let actions = std::mem::take(&mut self.actions);
+        Group { txn: self.txn, order: self.order, after, actions }
     }
 
     /// The actions for a lane.
@@ -112,7 +131,9 @@ impl Afterwards {
     /// Lets the groups that wait for a lane wait for more.
     pub(super) fn await_more(&mut self, lane: LaneId, lanes: &[LanePlan], more: &Marks) {
         for group in self.groups.iter_mut().filter(|group| group.after.await_lane(lane, lanes)) {
+            self.bytes -= group.bytes();
             group.after.extend(more);
+            self.bytes += group.bytes();
         }
     }
 
@@ -123,15 +144,29 @@ impl Afterwards {
         }
     }
 
-    /// Changes the last group of the transaction at that place in the stream; answers whether there
-    /// is one.
-    pub(super) fn change(&mut self, order: u64, change: impl FnOnce(&mut Group)) -> bool {
-        let Some(group) = self.groups.iter_mut().rfind(|group| group.order == order) else {
+    /// Whether the first group waits for that lane, which alone can make room then.
+    pub(super) fn first_awaits(&self, lane: LaneId, lanes: &[LanePlan]) -> bool {
+        self.groups.first().is_some_and(|group| group.after.await_lane(lane, lanes))
+    }
+
+    /// Changes the last group of the transaction at that place in the stream, and puts the part in
+    /// front of it that `change` has cut off; answers whether there is such a group.
+    pub(super) fn change(
+        &mut self,
+        order: u64,
+        change: impl FnOnce(&mut Group) -> Option<Group>,
+    ) -> bool {
+        let Some(at) = self.groups.iter().rposition(|group| group.order == order) else {
             return false;
         };
+        let group = &mut self.groups[at];
         self.bytes -= group.bytes();
-        change(group);
+        let part = change(group);
         self.bytes += group.bytes();
+        if let Some(part) = part {
+            self.bytes += part.bytes();
+            self.groups.insert(at, part);
+        }
         true
     }
 
@@ -140,8 +175,7 @@ impl Afterwards {
         if self.groups.is_empty() {
             return Vec::new();
         }
-        let due: Vec<Group> =
-            self.groups.extract_if(.., |group| group.after.are_reached(lanes)).collect();
+        let due: Vec<Group> = self.groups.extract_if(.., |group| group.is_due(lanes)).collect();
         self.bytes -= due.iter().map(Group::bytes).sum::<usize>();
         due
     }

@@ -28,6 +28,10 @@ const SAMPLE: usize = 1024;
 /// How many transactions' lookups are counted at most. Beyond, counting begins anew.
 const BULKS_MAX: usize = 10_000;
 
+/// How many of their values are remembered at most, but for those of the youngest transaction: its
+/// rules bound them. Beyond, counting begins anew for the others.
+const BULK_VALUES_MAX: usize = 500_000;
+
 /// A plan with lanes.
 pub struct Dispatcher {
     plan: Plan,
@@ -149,7 +153,7 @@ impl Dispatcher {
     /// this is to be called now and then even if nothing happens.
     pub fn dispatch(&mut self) {
         for (at, lane) in self.lanes.iter_mut().enumerate() {
-            if lane.stage == Stage::Lookup && !self.plan.has_room_for_answers() {
+            if lane.stage == Stage::Lookup && !self.plan.has_room_for_answers(LaneId(at)) {
                 continue;
             }
             let next = lane
@@ -273,6 +277,7 @@ impl Dispatcher {
     /// Hands on what lookups ask for, for the transactions that asked for them.
     fn answer(&mut self, lane: LaneId, found: &Found) {
         let Dispatcher { plan, rules, bulks, .. } = self;
+        bulks.values_mut().for_each(Bulk::next_answer);
         found.emissions(rules, |lookup, emission| {
             let Some(order) = plan.asker(lane, lookup) else { return };
             let bulk = bulks.entry(order).or_default();
@@ -290,8 +295,10 @@ impl Dispatcher {
     fn forget_bulks(&mut self) {
         let oldest = self.plan.oldest();
         self.bulks.retain(|&order, _| oldest.is_some_and(|oldest| order >= oldest));
-        if self.bulks.len() > BULKS_MAX {
-            self.bulks.clear();
+        let values: usize = self.bulks.values().map(Bulk::remembered).sum();
+        if self.bulks.len() > BULKS_MAX || values > BULK_VALUES_MAX {
+            let youngest = self.bulks.keys().copied().max();
+            self.bulks.retain(|&order, _| Some(order) == youngest);
         }
     }
 

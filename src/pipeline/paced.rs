@@ -25,6 +25,8 @@ pub(super) struct PacedLane {
     waiting: usize,
     /// The tracks that are in flight, and for whom.
     in_flight: Vec<(u32, TxnId)>,
+    /// Nothing rests.
+    in_hurry: bool,
 }
 
 /// One action, which is remembered for ever.
@@ -42,9 +44,9 @@ struct Track {
 }
 
 impl Track {
-    fn is_due(&self, now: Instant) -> bool {
+    fn is_due(&self, now: Instant, in_hurry: bool) -> bool {
         let rested = |at: Instant| now.saturating_duration_since(at) >= self.every;
-        self.owner.is_some() && self.started_at.is_none_or(rested)
+        self.owner.is_some() && (in_hurry || self.started_at.is_none_or(rested))
     }
 }
 
@@ -57,13 +59,13 @@ impl PacedLane {
             hasher: foldhash::fast::RandomState::default(),
             waiting: 0,
             in_flight: Vec::new(),
+            in_hurry: false,
         }
     }
 
-    /// Lets everything run as soon as the lane is idle, for the end.
-    pub(super) fn hurry(&mut self) {
-        self.tracks.iter_mut().for_each(|track| track.every = Duration::ZERO);
-        self.pace = Box::new(|_| Duration::ZERO);
+    /// Whether everything runs as soon as the lane is idle, for the end of a stream.
+    pub(super) fn hurry(&mut self, in_hurry: bool) {
+        self.in_hurry = in_hurry;
     }
 
     pub(super) fn put(
@@ -119,7 +121,7 @@ impl PacedLane {
         let now = now();
         let mut batch = Batch::default();
         for (at, track) in self.tracks.iter_mut().enumerate() {
-            if track.is_due(now)
+            if track.is_due(now, self.in_hurry)
                 && let Some(owner) = track.owner.take()
             {
                 batch.push(Action { verb: track.verb, value: &track.value });
@@ -208,7 +210,7 @@ mod tests {
         let (mut progress, now) = (Progress::default(), Instant::now());
         for _ in 0..2 {
             put(&mut lane, &mut progress, "a");
-            lane.hurry();
+            lane.hurry(true);
             assert_eq!(take(&mut lane, now), ["a"]);
             lane.done(&mut progress);
         }

@@ -91,8 +91,8 @@ pub struct Plan {
     /// Empty sets of earlier transactions, whose memory is used again.
     spare: Vec<Vec<ActionSet>>,
     afterwards: Afterwards,
-    /// What the batch of lookups that is being answered asks for.
-    answered: Marks,
+    /// For each lane, what the batch of lookups that is being answered asks for.
+    answered: Vec<Marks>,
     open: Option<Open>,
     snapshot: Option<Snapshot>,
     progress: Progress,
@@ -138,15 +138,15 @@ impl Plan {
             routes,
             lanes: lanes.into_iter().map(lane).collect(),
             tells: stages.contains(&Stage::Tell),
-            stages,
             invisible: Vec::new(),
             invisible_bytes: 0,
             spare: Vec::new(),
             afterwards: Afterwards::default(),
-            answered: Marks::default(),
+            answered: stages.iter().map(|_| Marks::default()).collect(),
             open: None,
             snapshot: None,
             progress: Progress::default(),
+            stages,
         }
     }
 
@@ -247,10 +247,13 @@ impl Plan {
         let asks = |(lane, stage): (usize, &Stage)| {
             *stage == Stage::Lookup && group.after.await_lane(LaneId(lane), &self.lanes)
         };
+        if group.is_due(&self.lanes) {
+            self.hand_on(group);
         // An answer may bring something for it.
-        if !group.actions.is_empty() || self.tells && self.stages.iter().enumerate().any(asks) {
+        } else if !group.actions.is_empty()
+            || self.tells && self.stages.iter().enumerate().any(asks)
+        {
             self.afterwards.push(group);
-            self.release();
         }
     }
 
@@ -342,33 +345,51 @@ impl Plan {
         for &sink in sinks {
             let to = (self.routes.actions)(sink, action.verb, urgency);
             if self.stages[to.0] == Stage::Tell {
-                self.tell(txn, to, action);
+                self.tell(lane, txn, to, action);
             } else {
                 let position = self.lanes[to.0].put(&mut self.progress, action, txn);
                 if self.tells {
-                    self.answered.add(Mark { lane: to, position });
+                    self.answered[lane.0].add(Mark { lane: to, position });
                 }
             }
         }
     }
 
-    /// Adds an action to what runs after a transaction, which waits for the answer.
-    fn tell(&mut self, txn: TxnId, lane: LaneId, action: Action<'_>) {
-        let (lanes, order) = (self.lanes.len(), self.progress.order(txn));
-        let progress = &mut self.progress;
+    /// Adds an action to what runs after a transaction, which waits for the lane that answers.
+    fn tell(&mut self, answering: LaneId, txn: TxnId, lane: LaneId, action: Action<'_>) {
+        let Plan { progress, stages, answered, afterwards, .. } = self;
+        let (lanes, order) = (stages.len(), progress.order(txn));
+        let found = &answered[answering.0];
+        let mut add =
+            |group: &mut Group| put(progress, group.actions_for(lane, lanes), action, txn);
+        let part = |group: &mut Group| {
+            let is_huge = group.bytes() >= CROWDED_BYTES;
+            is_huge.then(|| group.part(|lane| stages[lane.0] == Stage::Lookup, found))
+        };
+        let mut has_parted = false;
         if let Some(open) = self.open.as_mut().filter(|open| open.txn == txn) {
-            put(progress, open.group.actions_for(lane, lanes), action, txn);
-            return;
+            add(&mut open.group);
+            if let Some(part) = part(&mut open.group) {
+                afterwards.push(part);
+                has_parted = true;
+            }
+        } else {
+            let is_known = afterwards.change(order, |group| {
+                add(group);
+                let part = part(group);
+                has_parted = part.is_some();
+                part
+            });
+            if !is_known {
+                // Its stream broke off before it was complete.
+                let mut group = Group::new(txn, order);
+                add(&mut group);
+                group.after.extend(found);
+                afterwards.push(group);
+            }
         }
-        let known = self.afterwards.change(order, |group| {
-            put(progress, group.actions_for(lane, lanes), action, txn);
-        });
-        if !known {
-            // Its stream broke off before it was complete.
-            let mut group = Group::new(txn, order);
-            put(progress, group.actions_for(lane, lanes), action, txn);
-            group.after.extend(&self.answered);
-            self.afterwards.push(group);
+        if has_parted {
+            self.release();
         }
     }
 
@@ -376,7 +397,7 @@ impl Plan {
     pub fn done(&mut self, lane: LaneId, batch: Batch) {
         if self.stages[lane.0] == Stage::Lookup && self.tells {
             // Whoever waited for an answer waits for what it asks for.
-            let (answered, lanes) = (std::mem::take(&mut self.answered), &self.lanes);
+            let (answered, lanes) = (std::mem::take(&mut self.answered[lane.0]), &self.lanes);
             if let Some(open) = self.open.as_mut()
                 && open.group.after.await_lane(lane, lanes)
             {
@@ -391,9 +412,13 @@ impl Plan {
     /// Hands the groups whose turn it is to their lanes.
     fn release(&mut self) {
         for group in self.afterwards.take_due(&self.lanes) {
-            for (lane, mut actions) in group.actions.into_iter().enumerate() {
-                self.lanes[lane].absorb(&mut self.progress, &mut actions, group.txn, |_| {});
-            }
+            self.hand_on(group);
+        }
+    }
+
+    fn hand_on(&mut self, group: Group) {
+        for (lane, mut actions) in group.actions.into_iter().enumerate() {
+            self.lanes[lane].absorb(&mut self.progress, &mut actions, group.txn, |_| {});
         }
     }
 
@@ -419,6 +444,7 @@ impl Plan {
         self.invisible_bytes = 0;
         self.progress.void();
         self.snapshot = None;
+        self.set_hurry(false);
     }
 
     /// Whether a lane has no room for more.
@@ -461,11 +487,15 @@ impl Plan {
         owners.len()
     }
 
-    /// Lets what has a pace run as soon as it can, for the end.
+    /// Lets what has a pace run as soon as it can, for the end of this stream.
     pub fn hurry(&mut self) {
+        self.set_hurry(true);
+    }
+
+    fn set_hurry(&mut self, in_hurry: bool) {
         for lane in &mut self.lanes {
             if let LanePlan::Paced(lane) = lane {
-                lane.hurry();
+                lane.hurry(in_hurry);
             }
         }
     }
@@ -477,12 +507,14 @@ impl Plan {
             && self.afterwards.bytes() < WAITING_BYTES_MAX
     }
 
-    /// Whether lookups may go on: there is room for what they ask for.
-    pub fn has_room_for_answers(&self) -> bool {
+    /// Whether a lane's lookups may go on: there is room for what they ask for, or only they can
+    /// make any.
+    pub fn has_room_for_answers(&self, lane: LaneId) -> bool {
         let is_answer = |stage: &Stage| *stage != Stage::Lookup;
         let mut lanes = self.lanes.iter().zip(&self.stages).filter(|(_, stage)| is_answer(stage));
         lanes.all(|(lane, _)| lane.bytes() < WAITING_BYTES_MAX)
-            && self.afterwards.bytes() < WAITING_BYTES_MAX
+            && (self.afterwards.bytes() < WAITING_BYTES_MAX
+                || self.afterwards.first_awaits(lane, &self.lanes))
     }
 
     /// Whether so much waits to be told, or of a rule to be looked up, that a coarser action should

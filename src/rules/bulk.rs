@@ -28,6 +28,9 @@ enum Count {
     Values(HashSet<u64, foldhash::fast::RandomState>),
     /// The fallback took their place.
     Over,
+    /// It did so in an earlier answer. A lookup that waited then may have been joined since by a
+    /// transaction for which that was too early.
+    OverBefore,
 }
 
 impl Rule {
@@ -75,6 +78,24 @@ impl Bulk {
         self.run(rules, id, emission, above, is_crowded, emit);
     }
 
+    /// Another answer to the transaction's lookups begins.
+    pub fn next_answer(&mut self) {
+        for count in self.rules.values_mut() {
+            if let Count::Over = count {
+                *count = Count::OverBefore;
+            }
+        }
+    }
+
+    /// How many values are remembered.
+    pub fn remembered(&self) -> usize {
+        let values = |count: &Count| match count {
+            Count::Values(values) => values.capacity(),
+            Count::Over | Count::OverBefore => 0,
+        };
+        self.rules.values().map(values).sum()
+    }
+
     /// The same for an action that the answer to one of its lookups asks for.
     pub fn found(
         &mut self,
@@ -102,7 +123,8 @@ impl Bulk {
         if emission.fallback.is_some() {
             return emit(emission);
         }
-        if is_crowded || above.is_some_and(|above| self.count(id, emission) > above) {
+        let was_over = matches!(self.rules.get(&id), Some(Count::OverBefore));
+        if was_over || is_crowded || above.is_some_and(|above| self.count(id, emission) > above) {
             self.rules.insert(id, Count::Over);
             return rules.fallback(id, Cause::Bulk, &mut |coarse| emit(&coarse));
         }
@@ -111,7 +133,8 @@ impl Bulk {
 
     /// Whether the transaction's fallbacks took the place of actions, for each such rule.
     pub fn collapsed(&self) -> impl Iterator<Item = RuleId> {
-        let over = self.rules.iter().filter(|(_, count)| matches!(count, Count::Over));
+        let is_over = |count: &Count| matches!(count, Count::Over | Count::OverBefore);
+        let over = self.rules.iter().filter(move |(_, count)| is_over(count));
         over.map(|(&rule, _)| rule)
     }
 
@@ -125,7 +148,39 @@ impl Bulk {
                 values.insert(hash);
                 values.len() as u64
             }
-            Count::Over => 0,
+            Count::Over | Count::OverBefore => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::Action;
+
+    #[test]
+    fn a_later_answer_gets_a_fallback_of_its_own() {
+        let text = "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n\
+            [[rule]]\ntable = 's.t'\nlookup = 'SELECT 1 AS x'\ndelete = ['key:{x}']\n\
+            bulk_above = 1\n";
+        let rules = crate::config::parse("t", text).unwrap().rules;
+        let mut bulk = Bulk::default();
+        let mut find = |values: &[&[u8]]| {
+            let mut asked = Vec::new();
+            bulk.next_answer();
+            for value in values {
+                let action = Action { verb: Verb::Delete, value };
+                let emission =
+                    Emission { rule: Some(RuleId(0)), sinks: &[], action, fallback: None };
+                bulk.found(&rules, &emission, |emission| {
+                    asked.push(String::from_utf8(emission.action.value.to_vec()).unwrap());
+                });
+            }
+            asked
+        };
+        assert_eq!(find(&[b"a", b"b", b"c", b"d"]), ["a", "key:*"]);
+        // A younger transaction may have joined a lookup that was not answered then.
+        assert_eq!(find(&[b"e", b"f"]), ["key:*"]);
+        assert!(find(&[]).is_empty());
     }
 }

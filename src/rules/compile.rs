@@ -202,7 +202,7 @@ impl Compiler<'_> {
                 ),
             );
         }
-        match Lookup::new(&text.value, steps) {
+        match Lookup::new(&text.value, steps, fallback) {
             Ok(lookup) => Some(lookup),
             Err(error) => {
                 self.problems.push(template_problem(text, error));

@@ -14,6 +14,7 @@ mod fallbacks;
 mod faults;
 mod fuzz;
 mod invalidation;
+mod lookup_values;
 mod lookups;
 mod messages;
 mod oracle;

@@ -297,6 +297,26 @@ fn a_coarse_action_takes_the_place_of_those_that_it_reaches_and_confirms_none_of
     assert!(plan.is_idle());
 }
 
+#[test]
+fn what_has_a_pace_hurries_to_the_end_of_a_stream_and_no_further() {
+    let minute = |_: Action<'_>| std::time::Duration::from_secs(60);
+    let lane = PlannedLane { stage: Stage::Remove, pace: Some(Box::new(minute)) };
+    let routes = Routes { actions: Box::new(|_, _, _| LaneId(0)), lookups: HashMap::new() };
+    let mut plan = Plan::new(vec![lane], routes);
+    let runs = |plan: &mut Plan| {
+        transact(plan, "k", 1);
+        let batch = plan.take(LaneId(0), Instant::now);
+        let runs = batch.is_some();
+        batch.into_iter().for_each(|batch| plan.done(LaneId(0), batch));
+        runs
+    };
+    assert!(runs(&mut plan) && !runs(&mut plan));
+    plan.hurry();
+    assert!(runs(&mut plan) && runs(&mut plan));
+    plan.disconnect();
+    assert!(!runs(&mut plan));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Begin,

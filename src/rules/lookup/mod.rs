@@ -18,8 +18,10 @@ pub use sql::{Shape, Statement};
 use std::collections::BTreeSet;
 
 use super::compile::Step;
+use super::fallback::Coarse;
 use super::render::{Coverage, Escape, Facts, Missing, Renderer};
 use super::template::{Image, Placeholder, Source, Template, Variable};
+use crate::action::Verb;
 use crate::change::{Change, Op, Value};
 
 /// A rule's `lookup`, compiled.
@@ -30,8 +32,9 @@ pub struct Lookup {
     parameters: Vec<Placeholder>,
     /// The columns that the rule's templates use: of the row or of the result.
     columns: Vec<Vec<u8>>,
-    /// Whether a template says which transaction it was.
-    names_transaction: bool,
+    /// Whether a template says which transaction it was, or it is told: a message comes after all
+    /// that its own transaction removes, so that no other one can ask for it too.
+    is_of_transaction: bool,
 }
 
 /// What a change asks to be looked up.
@@ -43,11 +46,16 @@ pub(super) enum Asked {
 }
 
 impl Lookup {
-    /// Compiles a query, whose placeholders become parameters, for a rule of these templates.
+    /// Compiles a query, whose placeholders become parameters, for a rule of these templates and
+    /// this fallback.
     ///
     /// # Errors
     /// The first thing that is wrong in it.
-    pub(super) fn new(query: &str, steps: &[Step]) -> Result<Self, super::TemplateError> {
+    pub(super) fn new(
+        query: &str,
+        steps: &[Step],
+        fallback: &[Coarse],
+    ) -> Result<Self, super::TemplateError> {
         let template = Template::parse(query)?;
         let mut parameters: Vec<Placeholder> = Vec::new();
         for placeholder in template.placeholders() {
@@ -57,19 +65,20 @@ impl Lookup {
         }
         let statement = Statement::new(query, &template, &parameters)?;
         let mut columns = BTreeSet::new();
-        let mut names_transaction = false;
+        let mut verbs = steps.iter().map(|step| step.verb).chain(fallback.iter().map(|c| c.verb));
+        let mut is_of_transaction = verbs.any(|verb| verb == Verb::Publish);
         for placeholder in steps.iter().flat_map(|step| step.template.placeholders()) {
             match &placeholder.source {
                 Source::Column { name, .. } => {
                     columns.insert(name.clone());
                 }
                 Source::Variable(variable) => {
-                    names_transaction |= matches!(variable, Variable::Xid | Variable::CommitLsn);
+                    is_of_transaction |= matches!(variable, Variable::Xid | Variable::CommitLsn);
                 }
             }
         }
         let columns = columns.into_iter().collect();
-        Ok(Lookup { statement, parameters, columns, names_transaction })
+        Ok(Lookup { statement, parameters, columns, is_of_transaction })
     }
 
     /// The query.
@@ -103,7 +112,7 @@ impl Lookup {
     /// that changed, nobody knows any more.
     pub(super) fn ask(&self, change: &Change<'_>, facts: Facts, buffer: &mut Vec<u8>) -> Asked {
         buffer.clear();
-        let facts = if self.names_transaction { facts } else { Facts::default() };
+        let facts = if self.is_of_transaction { facts } else { Facts::default() };
         input::write_head(change, facts, buffer);
         let renderer = Renderer { change, facts, escape: Escape::Verbatim };
         let mut coverage = Coverage::Exact;
@@ -135,5 +144,44 @@ impl Lookup {
             input::write_value(if is_clear { new } else { Value::Absent }, buffer);
         }
         Asked::Lookup(coverage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::change::Row;
+    use crate::rules::Matcher;
+
+    /// Whether two transactions that change alike ask for one lookup.
+    fn is_shared(rule: &str) -> bool {
+        let text = format!(
+            "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n\
+             [[rule]]\ntable = 's.t'\nlookup = 'SELECT 1 AS x'\n{rule}"
+        );
+        let rules = crate::config::parse("t", &text).unwrap().rules;
+        let mut matcher = Matcher::new(Arc::new(rules));
+        let (new, old) = (Row::EMPTY, Row::EMPTY);
+        let change = Change { op: Op::Insert, schema: b"s", table: b"t", new, old };
+        let mut asked = [7, 8].map(|xid| {
+            let mut value = Vec::new();
+            let facts = Facts { xid: Some(xid), commit_lsn: None };
+            matcher.apply(&change, facts, |emission| value = emission.action.value.to_vec());
+            value
+        });
+        assert!(asked.iter_mut().all(|value| !value.is_empty()));
+        asked[0] == asked[1]
+    }
+
+    #[test]
+    fn only_what_says_nothing_of_its_transaction_and_tells_nobody_is_asked_once_for_several() {
+        assert!(is_shared("delete = ['key:{x}']"));
+        assert!(!is_shared("delete = ['key:{x}:{$xid}']"));
+        assert!(!is_shared("publish = { channel = 'c', message = 'key:{x}' }"));
+        assert!(!is_shared(
+            "delete = ['key:{x}']\n[rule.fallback]\npublish = { channel = 'c', message = 'all' }"
+        ));
     }
 }

@@ -3,6 +3,7 @@
 //! Pure: the text of statements, which [`lookups`](crate::lookups) runs. What comes from a row is
 //! bound and never part of the text.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::super::template::{Extent, Placeholder, Segment, Source, Template, TemplateError};
@@ -126,11 +127,15 @@ impl Statement {
     /// the input, from 1 on; the others are the query's, as text. No input gets more than `limit`
     /// rows.
     pub fn batch(&self, shape: &Shape, inputs: usize, limit: u64) -> String {
-        let query =
-            self.with(|at| format!("(walpurge_input.p{at}::{})", type_at(&shape.types, at)));
+        let query = self.with(|at| match type_at(&shape.types, at) {
+            // The stream has bytes as hexadecimal digits alone.
+            "bytea" => format!("(pg_catalog.decode(walpurge_input.p{at}, 'hex'))"),
+            name => format!("(walpurge_input.p{at}::{name})"),
+        });
+        let (columns, aliases) = shape.result();
         let mut sql = String::from("SELECT walpurge_input.n");
-        for at in 0..shape.columns.len() {
-            let _ = write!(sql, ", walpurge_result.c{at}::text");
+        for column in &columns {
+            let _ = write!(sql, ", {}", as_streamed(&format!("walpurge_result.{column}")));
         }
         sql.push_str("\nFROM ");
         match self.parameters {
@@ -145,15 +150,41 @@ impl Statement {
                     write!(sql, "unnest({arrays}) WITH ORDINALITY AS walpurge_input ({names}n)");
             }
         }
-        let columns: Vec<_> = (0..shape.columns.len()).map(|at| format!("c{at}")).collect();
-        let columns = columns.join(", ");
         let _ = write!(
             sql,
             "\nCROSS JOIN LATERAL (SELECT * FROM (\n{query}\n) AS walpurge_query LIMIT {limit}) \
-             AS walpurge_result ({columns})"
+             AS walpurge_result{aliases}"
         );
         sql
     }
+}
+
+impl Shape {
+    /// How SQL refers to the result's columns, and what it has to call them for that. By their own
+    /// names, so that columns which have changed places since are not taken for each other; where
+    /// two have the same one, by their places.
+    fn result(&self) -> (Vec<String>, String) {
+        let distinct: BTreeSet<&String> = self.columns.iter().collect();
+        if distinct.len() == self.columns.len() {
+            let quoted = self.columns.iter().map(|name| name.replace('"', "\"\""));
+            return (quoted.map(|name| format!("\"{name}\"")).collect(), String::new());
+        }
+        let places: Vec<_> = (0..self.columns.len()).map(|at| format!("c{at}")).collect();
+        let aliases = format!(" ({})", places.join(", "));
+        (places, aliases)
+    }
+}
+
+/// A value as the stream prints it: as its type's output function does, which a cast to text is
+/// not (it strips char(n), and gives inet a netmask), but for booleans and bytes.
+fn as_streamed(value: &str) -> String {
+    format!(
+        "CASE WHEN {value} IS NULL THEN NULL ELSE CASE pg_catalog.pg_typeof({value}) \
+         WHEN 'pg_catalog.bool'::pg_catalog.regtype THEN {value}::text \
+         WHEN 'pg_catalog.bytea'::pg_catalog.regtype \
+         THEN pg_catalog.substr(pg_catalog.format('%s', {value}), 3) \
+         ELSE pg_catalog.format('%s', {value}) END END"
+    )
 }
 
 fn type_at(types: &[String], at: usize) -> &str {
@@ -195,7 +226,7 @@ mod tests {
     use super::*;
 
     fn statement(query: &str) -> Result<Statement, String> {
-        Lookup::new(query, &[]).map(|lookup| lookup.statement).map_err(|error| error.message)
+        Lookup::new(query, &[], &[]).map(|lookup| lookup.statement).map_err(|error| error.message)
     }
 
     #[test]
@@ -219,15 +250,28 @@ mod tests {
         );
         assert_eq!(
             statement.batch(&shape, 9, 100),
-            "SELECT walpurge_input.n, walpurge_result.c0::text\n\
-             FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS walpurge_input (p0, p1, n)\n\
-             CROSS JOIN LATERAL (SELECT * FROM (\n\
-             SELECT id AS post_id FROM posts WHERE user_id = (walpurge_input.p0::bigint) AND kind \
-             <> (walpurge_input.p1::\"my type\") AND id <> (walpurge_input.p0::bigint)\n\
-             ) AS walpurge_query LIMIT 100) AS walpurge_result (c0)"
+            format!(
+                "SELECT walpurge_input.n, {}\n\
+                 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS walpurge_input (p0, p1, n)\n\
+                 CROSS JOIN LATERAL (SELECT * FROM (\n\
+                 SELECT id AS post_id FROM posts WHERE user_id = (walpurge_input.p0::bigint) AND \
+                 kind <> (walpurge_input.p1::\"my type\") AND id <> (walpurge_input.p0::bigint)\n\
+                 ) AS walpurge_query LIMIT 100) AS walpurge_result",
+                as_streamed("walpurge_result.\"post_id\"")
+            )
         );
         let shown = statement.shown([Some("7"), Some("it's")].into_iter());
         assert!(shown.contains("user_id = '7' AND kind <> 'it''s' AND id <> '7'"), "{shown}");
+    }
+
+    #[test]
+    fn columns_are_told_apart_by_name_and_where_two_have_the_same_by_place() {
+        let result = |columns: &[&str]| {
+            let columns = columns.iter().map(|name| name.to_string()).collect();
+            Shape { types: Vec::new(), columns }.result()
+        };
+        assert_eq!(result(&["id", "a\"b"]).0, ["\"id\"", "\"a\"\"b\""]);
+        assert_eq!(result(&["id", "id"]), (vec!["c0".into(), "c1".into()], " (c0, c1)".into()));
     }
 
     #[test]

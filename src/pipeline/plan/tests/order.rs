@@ -190,7 +190,109 @@ fn lookups_that_pile_up_are_noticed_before_they_stop_the_reader() {
         ask(&mut plan, Verb::Lookup, 0, &format!("lookup {count}"));
         count += 1;
     }
-    assert!(plan.has_room() && plan.has_room_for_answers());
+    assert!(plan.has_room() && plan.has_room_for_answers(LaneId(LOOKUP)));
+}
+
+/// Two rules that look something up, one sink and its messages.
+fn two_lookups() -> Plan {
+    let stages = [Stage::Lookup, Stage::Remove, Stage::Lookup, Stage::Tell];
+    let lane = |stage| PlannedLane { stage, pace: None };
+    let route = |_, verb, _| LaneId(if verb == Verb::Publish { TELL } else { 1 });
+    let lookups = HashMap::from([(RULE, LaneId(LOOKUP)), (RuleId(1), LaneId(2))]);
+    Plan::new(stages.into_iter().map(lane).collect(), Routes { actions: Box::new(route), lookups })
+}
+
+#[test]
+fn a_message_waits_for_the_first_part_of_an_answer_whoever_else_is_answered_meanwhile() {
+    let mut plan = two_lookups();
+    plan.begin(None);
+    ask(&mut plan, Verb::Lookup, 0, "q");
+    ask(&mut plan, Verb::Publish, 1, "m");
+    plan.commit(Lsn(1));
+    plan.begin(None);
+    plan.look_up(RuleId(1), Action { verb: Verb::Lookup, value: b"other" });
+    plan.commit(Lsn(2));
+    let (batch, other) = (take(&mut plan, LOOKUP).unwrap(), take(&mut plan, 2).unwrap());
+    let found = Action { verb: Verb::Delete, value: b"first part" };
+    plan.answer(LaneId(LOOKUP), 0, &[SinkId(0)], found, Urgency::Prompt);
+    let slow = take(&mut plan, 1).unwrap();
+    plan.done(LaneId(2), other);
+    plan.done(LaneId(LOOKUP), batch);
+    assert!(take(&mut plan, TELL).is_none(), "what was found is not removed yet");
+    plan.done(LaneId(1), slow);
+    assert_eq!(taken(&mut plan, TELL), ["m"]);
+}
+
+#[test]
+fn what_an_answer_tells_of_an_open_transaction_is_bounded_too() {
+    let mut plan = ordered();
+    plan.begin(None);
+    ask(&mut plan, Verb::Lookup, 0, "q");
+    ask(&mut plan, Verb::Delete, 1, "k");
+    let batch = take(&mut plan, LOOKUP).unwrap();
+    finish(&mut plan, 1);
+    let mut told = 0;
+    while plan.has_room_for_answers(LaneId(LOOKUP)) {
+        let message = format!("message {told}");
+        let action = Action { verb: Verb::Publish, value: message.as_bytes() };
+        plan.answer(LaneId(LOOKUP), 0, &[SinkId(1)], action, Urgency::Prompt);
+        told += 1;
+        assert!(told < 1_000_000, "no bound");
+    }
+    while take(&mut plan, TELL).map(|batch| plan.done(LaneId(TELL), batch)).is_some() {}
+    assert!(plan.has_room_for_answers(LaneId(LOOKUP)), "what is told makes room");
+    plan.done(LaneId(LOOKUP), batch);
+    plan.commit(Lsn(1));
+    while take(&mut plan, TELL).map(|batch| plan.done(LaneId(TELL), batch)).is_some() {}
+    assert!(plan.is_idle());
+    assert_eq!(plan.confirmed_lsn(), Lsn(1));
+}
+
+#[test]
+fn what_an_answer_tells_of_a_complete_transaction_is_bounded_too() {
+    let mut plan = ordered();
+    plan.begin(None);
+    ask(&mut plan, Verb::Lookup, 0, "q");
+    plan.commit(Lsn(1));
+    let batch = take(&mut plan, LOOKUP).unwrap();
+    let mut told = 0;
+    while plan.has_room_for_answers(LaneId(LOOKUP)) {
+        let message = format!("message {told}");
+        let action = Action { verb: Verb::Publish, value: message.as_bytes() };
+        plan.answer(LaneId(LOOKUP), 0, &[SinkId(1)], action, Urgency::Prompt);
+        told += 1;
+        assert!(told < 1_000_000, "no bound");
+    }
+    // The next part of the answer needs room, and nothing but messages is in its way.
+    while take(&mut plan, TELL).map(|batch| plan.done(LaneId(TELL), batch)).is_some() {}
+    assert!(plan.has_room_for_answers(LaneId(LOOKUP)), "the rest of the lookup is never asked for");
+    plan.done(LaneId(LOOKUP), batch);
+    while take(&mut plan, TELL).map(|batch| plan.done(LaneId(TELL), batch)).is_some() {}
+    assert!(plan.is_idle());
+}
+
+#[test]
+fn lookups_go_on_when_everything_that_fills_the_room_waits_for_them() {
+    let mut plan = ordered();
+    // In flight, so that the others wait.
+    plan.begin(None);
+    ask(&mut plan, Verb::Lookup, 0, "first");
+    plan.commit(Lsn(1));
+    let first = take(&mut plan, LOOKUP).unwrap();
+    let message = "m".repeat(1 << 20);
+    for number in 0..20 {
+        plan.begin(Some((10, Hidden::All)));
+        ask(&mut plan, Verb::Lookup, 0, &format!("lookup {number}"));
+        ask(&mut plan, Verb::Publish, 1, &format!("{message}{number}"));
+        plan.commit(Lsn(2 + number));
+    }
+    plan.show(snapshot(11, &[]));
+    plan.done(LaneId(LOOKUP), first);
+    assert!(!plan.has_room());
+    assert!(plan.has_room_for_answers(LaneId(LOOKUP)), "nobody else makes room");
+    finish(&mut plan, LOOKUP);
+    while take(&mut plan, TELL).map(|batch| plan.done(LaneId(TELL), batch)).is_some() {}
+    assert!(plan.is_idle());
 }
 
 #[derive(Clone, Debug)]
