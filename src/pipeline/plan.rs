@@ -480,6 +480,7 @@ impl Plan {
         owners.iter().for_each(|&owner| self.progress.finish(owner));
         let instead = Mark { lane: to, position };
         self.afterwards.redirect(lane, end, instead);
+        self.answered.iter_mut().for_each(|marks| marks.redirect(lane, end, instead));
         if let Some(open) = &mut self.open {
             open.group.after.redirect(lane, end, instead);
         }
