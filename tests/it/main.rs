@@ -7,6 +7,7 @@
 )]
 
 mod add_tables;
+mod barrier;
 mod check;
 mod config;
 mod explain;
