@@ -249,6 +249,22 @@ fn one_lookup_that_finds_more_than_fits_runs_the_fallback() {
 }
 
 #[test]
+fn an_answer_that_comes_in_parts_is_whole_in_the_end() {
+    let rule = RULE
+        .replace("SELECT id AS post_id", "SELECT id AS post_id, repeat('x', 60000) AS pad")
+        .replace("delete = [", "delete = [\"pad:{pad}:{post_id}\", ");
+    let mut world = world(&rule);
+    let all: Vec<String> = (0..100).map(|post| format!("post:{post}")).collect();
+    fill(&world, &all);
+    world.fill(&["post:foreign"]);
+    world.start();
+    world.sql("UPDATE users SET name = 'x' WHERE id <= 10");
+    wait_gone(&world, &all);
+    world.wait_confirmed();
+    world.assert_cached(&["post:foreign"]);
+}
+
+#[test]
 fn what_is_looked_up_survives_a_kill() {
     let mut world = world(RULE);
     let mine = posts_of(3);
