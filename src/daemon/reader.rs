@@ -430,6 +430,39 @@ mod tests {
 
     #[test]
     #[allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+    fn a_transaction_after_one_that_asked_for_too_much_is_counted_by_itself() {
+        let text = "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n\
+            [[rule]]\ntable = 's.t'\ndelete = ['key:{id}']\nbulk_above = 1\n";
+        let rules = Arc::new(crate::config::parse("t", text).unwrap().rules);
+        let mut matcher = Matcher::new(rules);
+        let mut reader =
+            Reader::new(&mut matcher, Nulls::Certain, Visibility::Wait, Messages::Keys);
+        let mut plan = plan();
+        plan.show("8:8:".parse().unwrap());
+        let insert = |id: &u32| {
+            let columns = format!(r#"[{{"name":"id","value":{id}}}]"#);
+            CHANGE.replace("[]", &columns)
+        };
+        let mut asked = |ids: &[u32]| {
+            let begin = std::iter::once(BEGIN.to_owned());
+            let lines = begin.chain(ids.iter().map(insert)).chain([COMMIT.to_owned()]);
+            for line in lines {
+                reader.message(Lsn(1), &mut line.into_bytes(), &mut plan).unwrap();
+            }
+            plan.take(LaneId(0), std::time::Instant::now).map(|batch| {
+                let values =
+                    batch.iter().map(|action| String::from_utf8_lossy(action.value).into());
+                let values: Vec<String> = values.collect();
+                plan.done(LaneId(0), batch);
+                values
+            })
+        };
+        assert_eq!(asked(&[1, 2, 3]).unwrap(), ["key:1", "key:*"]);
+        assert_eq!(asked(&[4]).unwrap(), ["key:4"]);
+    }
+
+    #[test]
+    #[allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
     fn a_table_that_is_gone_falls_back_when_the_open_transaction_ends() {
         let text = "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n\
             [[rule]]\ntable = 's.t'\ndelete = ['key:{id}']\n";

@@ -13,6 +13,7 @@ mod query;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::error::SqlState;
 use tracing::{debug, error, warn};
@@ -32,6 +33,13 @@ const STATEMENT_LOOKUPS_MAX: usize = 1024;
 /// How much one statement may ask for. What is asked for is handed on from half of that on.
 const FOUND_BYTES_MAX: usize = 4 << 20;
 
+/// How much a single lookup may ask for before its rule's fallback takes its place.
+const FOUND_BY_ONE_BYTES_MAX: usize = 16 << 20;
+
+/// How long the server is believed what it said about the query: a parameter's type may become
+/// another one without an error, as when a date becomes a timestamp.
+const SHAPE_AGE_MAX: Duration = Duration::from_secs(5);
+
 /// How often a single lookup may run out of time before its rule's fallback takes its place. It did
 /// not wait for a lock all that time, which is an error of its own.
 const SLOW_ATTEMPTS_MAX: u32 = 3;
@@ -43,6 +51,8 @@ pub struct LookupLane {
     rule: RuleId,
     /// What the server says about the query; `None`: it is asked first.
     shape: Option<Shape>,
+    /// When it said so.
+    described_at: Instant,
     /// How many lookups the next statement asks for.
     size: usize,
     /// How often the lookup at hand ran out of time by itself.
@@ -69,7 +79,8 @@ impl LookupLane {
     /// A lane for a rule's lookups.
     pub fn new(pool: Pool, rules: Arc<RuleSet>, rule: RuleId) -> Self {
         let (size, answer) = (STATEMENT_LOOKUPS_MAX, Answer::default());
-        LookupLane { pool, rules, rule, shape: None, size, slow: 0, answer }
+        let described_at = Instant::now();
+        LookupLane { pool, rules, rule, shape: None, described_at, size, slow: 0, answer }
     }
 
     /// Asks for what `batch` holds from `at` on: for all of it, or up to the report's `rest`.
@@ -81,6 +92,9 @@ impl LookupLane {
         let first = at;
         // What the server said before may be old: a column renamed, a type changed.
         let mut is_fresh = false;
+        if self.described_at.elapsed() > SHAPE_AGE_MAX {
+            self.shape = None;
+        }
         while at < batch.len() && found.bytes() < FOUND_BYTES_MAX / 2 {
             let range = at..batch.len().min(at + self.size);
             let count = range.len();
@@ -104,15 +118,20 @@ impl LookupLane {
             };
             match outcome {
                 Outcome::Done => {}
+                // What is answered need not be asked again.
+                Outcome::Again(_) if at > first => break,
                 Outcome::Again(failure) => return Err(failure),
+                Outcome::BadQuery(_) | Outcome::BadValue(_) if !is_fresh => self.shape = None,
                 Outcome::TooMuch | Outcome::Slow | Outcome::BadValue(_) if count > 1 => {
                     self.size = count.div_ceil(2);
                 }
                 Outcome::Slow if self.slow + 1 < SLOW_ATTEMPTS_MAX => {
                     self.slow += 1;
+                    if at > first {
+                        break;
+                    }
                     return Err(self.outage("ran out of time"));
                 }
-                Outcome::BadQuery(_) if !is_fresh => self.shape = None,
                 Outcome::BadQuery(state) => {
                     self.warn("its query fails", Some(&state));
                     self.fall_back(at..batch.len(), Cause::Absent, &mut found);
@@ -151,6 +170,7 @@ impl LookupLane {
             Ok(shape) => {
                 connection.keep();
                 self.shape = Some(shape);
+                self.described_at = Instant::now();
                 Outcome::Done
             }
             Err(error) => self.judge(error),
@@ -177,7 +197,12 @@ impl LookupLane {
         // A rule without fallback gets all the rows that there are.
         let limit = rule.bulk_above(Verb::Lookup).unwrap_or(i64::MAX as u64 - 1);
         let statement = lookup.statement();
-        let (id, answer, is_single) = (self.rule, &mut self.answer, range.len() == 1);
+        let (id, answer) = (self.rule, &mut self.answer);
+        let bytes_max = match range.len() {
+            1 if rule.fallback.is_empty() => usize::MAX,
+            1 => FOUND_BY_ONE_BYTES_MAX,
+            _ => FOUND_BYTES_MAX,
+        };
         let mut rows = query::Counter::new(inputs.len(), limit);
         let before = found.bytes();
         let asked = query::run(&mut connection, statement, shape, &inputs, limit + 1, |row| {
@@ -187,7 +212,7 @@ impl LookupLane {
             }
             let columns = shape.columns.iter().map(String::as_str).zip(row.values());
             found.add_row(&rules, id, (range.start + row.input, *input), columns, answer);
-            match found.bytes() - before > FOUND_BYTES_MAX && !is_single {
+            match found.bytes() - before > bytes_max {
                 true => query::Go::Over,
                 false => query::Go::On,
             }

@@ -1,7 +1,9 @@
 //! What a lookup binds and what it reads, type by type: the text of the stream and of the result is
 //! the same, whatever the server is set to.
 
-use crate::world::World;
+use testkit::wait_until;
+
+use crate::world::{PATIENCE, World};
 
 /// A world with one table, whose column `k` is bound and comes back as `found`.
 fn world(kind: &str, values: &str) -> World {
@@ -98,4 +100,27 @@ fn a_star_is_read_by_name_after_its_columns_have_changed_places() {
     world.fill(&["slug:a-slug"]);
     world.sql("INSERT INTO t VALUES (2, 'a')");
     world.wait_gone(&["slug:a-slug"]);
+}
+
+#[test]
+fn a_type_that_changes_without_an_error_is_noticed() {
+    let mut world = world("date", "('2026-03-01')");
+    world.fill(&["found:2026-03-01"]);
+    world.start();
+    world.sql("INSERT INTO t VALUES (1, '2026-03-01')");
+    world.wait_gone(&["found:2026-03-01"]);
+    world.wait_confirmed();
+    world.sql(
+        "ALTER TABLE t ALTER k TYPE timestamp; ALTER TABLE other ALTER k TYPE timestamp;
+         INSERT INTO other VALUES ('2026-03-01 10:00')",
+    );
+    let key = "found:2026-03-01 10:00:00";
+    world.fill(&[key]);
+    let mut id = 1;
+    wait_until("the new type is known", PATIENCE, || {
+        id += 1;
+        world.sql(&format!("INSERT INTO t VALUES ({id}, '2026-03-01 10:00')"));
+        world.wait_confirmed();
+        !world.redis.exists(key)
+    });
 }

@@ -217,6 +217,54 @@ fn a_value_that_the_query_cannot_take_runs_the_fallback_for_itself_alone() {
 }
 
 #[test]
+fn a_lookup_that_never_ends_holds_up_neither_the_slot_nor_those_behind_it() {
+    let rule = RULE
+        .replace("user_id = {id}", "user_id = public.slowly({id})")
+        .replace("delete =", "fallback = \"none\"\non = [\"insert\"]\ndelete =");
+    let mut world = world(&rule);
+    // As a statement that runs out of its time.
+    world.sql(
+        "CREATE FUNCTION slowly(bigint) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN
+           IF $1 % 10 = 2 THEN RAISE query_canceled; END IF; RETURN $1 % 100; END $$",
+    );
+    let (third, fourth) = (posts_of(3), posts_of(4));
+    fill(&world, &[third.clone(), fourth.clone()].concat());
+    world.start();
+    world.sql("INSERT INTO users VALUES (103, 'a'), (102, 'slow'), (104, 'b')");
+    wait_gone(&world, &[third, fourth].concat());
+    world.wait_confirmed();
+    world.wait_for_log("one lookup takes too long");
+}
+
+#[test]
+fn one_lookup_that_finds_more_than_fits_runs_the_fallback() {
+    let rule = RULE.replace("SELECT id AS post_id", "SELECT repeat('x', 1000000) || id AS post_id");
+    let mut world = world(&rule);
+    world.sql("INSERT INTO posts SELECT n, 20 FROM generate_series(10001, 10100) n");
+    world.fill(&["post:foreign"]);
+    world.start();
+    world.sql("UPDATE users SET name = 'x' WHERE id = 20");
+    world.wait_gone(&["post:foreign"]);
+    world.wait_confirmed();
+}
+
+#[test]
+fn an_answer_that_comes_in_parts_is_whole_in_the_end() {
+    let rule = RULE
+        .replace("SELECT id AS post_id", "SELECT id AS post_id, repeat('x', 60000) AS pad")
+        .replace("delete = [", "delete = [\"pad:{pad}:{post_id}\", ");
+    let mut world = world(&rule);
+    let all: Vec<String> = (0..100).map(|post| format!("post:{post}")).collect();
+    fill(&world, &all);
+    world.fill(&["post:foreign"]);
+    world.start();
+    world.sql("UPDATE users SET name = 'x' WHERE id <= 10");
+    wait_gone(&world, &all);
+    world.wait_confirmed();
+    world.assert_cached(&["post:foreign"]);
+}
+
+#[test]
 fn what_is_looked_up_survives_a_kill() {
     let mut world = world(RULE);
     let mine = posts_of(3);

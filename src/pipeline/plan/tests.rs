@@ -297,12 +297,32 @@ fn a_coarse_action_takes_the_place_of_those_that_it_reaches_and_confirms_none_of
     assert!(plan.is_idle());
 }
 
-#[test]
-fn what_has_a_pace_hurries_to_the_end_of_a_stream_and_no_further() {
+fn paced() -> Plan {
     let minute = |_: Action<'_>| std::time::Duration::from_secs(60);
     let lane = PlannedLane { stage: Stage::Remove, pace: Some(Box::new(minute)) };
     let routes = Routes { actions: Box::new(|_, _, _| LaneId(0)), lookups: HashMap::new() };
-    let mut plan = Plan::new(vec![lane], routes);
+    Plan::new(vec![lane], routes)
+}
+
+#[test]
+fn what_has_a_pace_belongs_to_the_oldest_transaction_too() {
+    let mut plan = paced();
+    for (xid, end_lsn) in [(10, 1), (11, 2)] {
+        plan.begin(Some((xid, Hidden::All)));
+        push(&mut plan, 0, "k");
+        plan.commit(Lsn(end_lsn));
+    }
+    plan.show(snapshot(12, &[10]));
+    plan.show(snapshot(12, &[]));
+    assert_eq!(plan.confirmed_lsn(), Lsn(0));
+    let batch = plan.take(LaneId(0), Instant::now).unwrap();
+    plan.done(LaneId(0), batch);
+    assert_eq!(plan.confirmed_lsn(), Lsn(2));
+}
+
+#[test]
+fn what_has_a_pace_hurries_to_the_end_of_a_stream_and_no_further() {
+    let mut plan = paced();
     let runs = |plan: &mut Plan| {
         transact(plan, "k", 1);
         let batch = plan.take(LaneId(0), Instant::now);

@@ -193,6 +193,76 @@ fn lookups_that_pile_up_are_noticed_before_they_stop_the_reader() {
     assert!(plan.has_room() && plan.has_room_for_answers(LaneId(LOOKUP)));
 }
 
+#[test]
+fn a_message_waits_for_the_last_of_many_batches() {
+    let mut plan = ordered();
+    plan.begin(None);
+    (0..2000).for_each(|key| ask(&mut plan, Verb::Delete, 1, &key.to_string()));
+    ask(&mut plan, Verb::Publish, 1, "m");
+    plan.commit(Lsn(1));
+    finish(&mut plan, 1);
+    assert!(take(&mut plan, TELL).is_none());
+    finish(&mut plan, 1);
+    assert_eq!(taken(&mut plan, TELL), ["m"]);
+}
+
+#[test]
+fn what_only_an_answer_tells_waits_for_what_its_transaction_removes_besides() {
+    let mut plan = ordered();
+    plan.begin(None);
+    ask(&mut plan, Verb::Lookup, 0, "q");
+    ask(&mut plan, Verb::Delete, 1, "k");
+    plan.commit(Lsn(1));
+    let batch = take(&mut plan, LOOKUP).unwrap();
+    let told = Action { verb: Verb::Publish, value: b"told" };
+    plan.answer(LaneId(LOOKUP), 0, &[SinkId(1)], told, Urgency::Prompt);
+    plan.done(LaneId(LOOKUP), batch);
+    assert!(take(&mut plan, TELL).is_none());
+    finish(&mut plan, 1);
+    assert_eq!(taken(&mut plan, TELL), ["told"]);
+}
+
+#[test]
+fn every_part_of_a_huge_transaction_waits_for_what_was_to_be_removed_before() {
+    let mut plan = ordered();
+    plan.begin(None);
+    ask(&mut plan, Verb::Delete, 1, "k");
+    let message = "m".repeat(1 << 20);
+    (0..30).for_each(|part| ask(&mut plan, Verb::Publish, 1, &format!("{message}{part}")));
+    plan.commit(Lsn(1));
+    assert!(take(&mut plan, TELL).is_none());
+    finish(&mut plan, 1);
+    assert!(take(&mut plan, TELL).is_some());
+}
+
+#[test]
+fn a_message_that_a_cut_stream_leaves_behind_a_hidden_lookup_holds_no_position() {
+    let mut plan = ordered();
+    plan.begin(Some((10, Hidden::Lookups)));
+    ask(&mut plan, Verb::Lookup, 0, "q");
+    ask(&mut plan, Verb::Publish, 1, "m");
+    plan.commit(Lsn(1));
+    plan.disconnect();
+    assert!(plan.is_idle());
+}
+
+#[test]
+fn a_part_of_what_an_answer_tells_waits_for_what_it_found() {
+    let mut plan = ordered();
+    plan.begin(None);
+    ask(&mut plan, Verb::Lookup, 0, "q");
+    let batch = take(&mut plan, LOOKUP).unwrap();
+    let message = "m".repeat(9 << 20);
+    for (verb, value) in [(Verb::Delete, "found"), (Verb::Publish, &message)] {
+        let action = Action { verb, value: value.as_bytes() };
+        plan.answer(LaneId(LOOKUP), 0, &[SinkId(1)], action, Urgency::Prompt);
+    }
+    assert!(take(&mut plan, TELL).is_none());
+    finish(&mut plan, 1);
+    assert!(take(&mut plan, TELL).is_some());
+    plan.done(LaneId(LOOKUP), batch);
+}
+
 /// Two rules that look something up, one sink and its messages.
 fn two_lookups() -> Plan {
     let stages = [Stage::Lookup, Stage::Remove, Stage::Lookup, Stage::Tell];
