@@ -10,7 +10,7 @@ use super::Settings;
 use super::connect::{Connected, Mode};
 use super::flood::Flood;
 use super::reader::{Interrupted, Reader};
-use crate::failpoint::Failpoint;
+use crate::failpoint::{Failpoint, Place};
 use crate::lsn::Lsn;
 use crate::pipeline::{Dispatcher, Plan};
 use crate::postgres::{Barrier, Frame, Heard, PgError, PgErrorKind, ReplicationStream, Reply};
@@ -129,6 +129,9 @@ impl<'d> Session<'d> {
                     if let Some(end_lsn) = self.reader.message(start_lsn, data, plan)? {
                         self.status.received(end_lsn);
                     }
+                    if self.reader.is_in_transaction() {
+                        Place::InTransaction.pass();
+                    }
                     if let Some(record) = self.reader.take_parked() {
                         self.dispatcher.park(&record);
                     }
@@ -169,7 +172,14 @@ impl<'d> Session<'d> {
     async fn send_status(&mut self) -> Result<(), PgError> {
         let confirmed = self.status.confirmed(self.dispatcher.plan());
         let written = self.status.received_lsn;
+        let is_news = confirmed > self.status.sent_lsn;
+        if is_news {
+            Place::BeforeConfirm.pass();
+        }
         self.stream.send_status(written, confirmed, Reply::NotNeeded).await?;
+        if is_news {
+            Place::AfterConfirm.pass();
+        }
         self.status.sent_lsn = confirmed;
         self.status.sent_at = Instant::now();
         self.status.urgent = false;

@@ -7,8 +7,10 @@
 )]
 
 mod add_tables;
+mod broken;
 mod check;
 mod config;
+mod crashes;
 mod explain;
 mod fallbacks;
 mod faults;
