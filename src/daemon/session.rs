@@ -112,6 +112,8 @@ impl<'d> Session<'d> {
             if let Some(pause) = self.flood.pause_after(messages, Instant::now().into_std()) {
                 // Blocking, since the runtime would wake up for every single message.
                 std::thread::sleep(pause);
+                // A socket that always has more never waits, and so lets nobody else work.
+                tokio::task::yield_now().await;
             }
         }
     }

@@ -75,12 +75,12 @@ fn killed_in_the_middle_of_a_transaction() {
 fn killed_in_the_middle_of_a_transaction_of_which_a_part_is_done() {
     let mut world = World::new(oracle::TABLE, oracle::RULE);
     oracle::fill(&world);
-    world.failpoint = Some("kill_at=in_transaction:150000");
+    world.failpoint = Some("kill_at=in_transaction:37000");
     world.spawn(&["run"]);
     world.wait_for_log("following the write-ahead log");
     world.sql(
         "BEGIN; UPDATE items SET n = 1 WHERE id % 10 <> 0;
-         INSERT INTO items SELECT generate_series(100001, 300000); COMMIT",
+         INSERT INTO items SELECT generate_series(100001, 120000); COMMIT",
     );
     assert_killed(&mut world);
     let verdict = judge(&world);

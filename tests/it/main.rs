@@ -29,4 +29,5 @@ mod schema;
 mod schema_changes;
 mod setup;
 mod slot;
+mod torture;
 mod world;
