@@ -1,7 +1,7 @@
 # What one does with this repository; `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: bench build check demo help install test
+.PHONY: bench build check demo help install test torture
 
 CARGO ?= cargo
 # How the demo and the benchmarks are started, and with what arguments.
@@ -9,6 +9,10 @@ DEMO ?= $(CARGO) run --quiet --package demo --
 BENCH ?= $(CARGO) run --quiet --release --package bench --
 ARGS ?=
 ONLY ?=
+# How long the torture lasts, from what seed (any, if empty), and on what broken build.
+MINUTES ?= 30
+SEED ?=
+BREAK ?=
 
 # A fresh machine has no nextest.
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
@@ -29,6 +33,10 @@ else
 	@$(CARGO) test --quiet --workspace --no-fail-fast --lib --bins --tests $(ARGS)
 endif
 	@$(CARGO) test --quiet --workspace --doc
+
+torture: install ## Kills, cuts and stalls everything at random; MINUTES=30, SEED=1 repeats a plan, BREAK=confirm_early.
+	@MINUTES=$(MINUTES) SEED=$(SEED) BREAK=$(BREAK) $(CARGO) test --quiet --package walpurge --test it \
+		torture::for_as_long_as_asked -- --exact --ignored --nocapture $(ARGS)
 
 check: ## Checks formatting, lints and the documentation's links.
 	@$(CARGO) fmt --all --check

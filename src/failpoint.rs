@@ -1,4 +1,4 @@
-//! Deliberate breakage, for tests that must be able to fail.
+//! Deliberate breakage, for tests that must be able to fail, and deliberate crashes.
 //!
 //! A debug build obeys `WALPURGE_FAILPOINT`; a release build has none of this.
 
@@ -9,29 +9,122 @@ pub enum Failpoint {
     ConfirmEarly,
     /// `act_early`: acts as if every transaction were visible.
     ActEarly,
+    /// `merge_newest`: of equal actions that wait, the newest transaction's is kept.
+    MergeNewest,
+    /// `merge_in_flight`: an action merges with its equal that was sent already.
+    MergeInFlight,
 }
 
 impl Failpoint {
+    const ALL: [Failpoint; 4] = [
+        Failpoint::ConfirmEarly,
+        Failpoint::ActEarly,
+        Failpoint::MergeNewest,
+        Failpoint::MergeInFlight,
+    ];
+
     fn name(self) -> &'static str {
         match self {
             Failpoint::ConfirmEarly => "confirm_early",
             Failpoint::ActEarly => "act_early",
+            Failpoint::MergeNewest => "merge_newest",
+            Failpoint::MergeInFlight => "merge_in_flight",
         }
     }
 
-    /// Whether this is to be broken.
-    #[cfg(debug_assertions)]
-    pub fn is_set(self) -> bool {
-        use std::sync::OnceLock;
-        static SET: OnceLock<Option<String>> = OnceLock::new();
-        let set = SET.get_or_init(|| std::env::var("WALPURGE_FAILPOINT").ok());
-        set.as_deref() == Some(self.name())
+    /// What is to be broken.
+    pub fn set() -> Option<Failpoint> {
+        Self::ALL.into_iter().find(|failpoint| failpoint.is_set())
     }
 
-    /// Nothing is broken.
-    #[cfg(not(debug_assertions))]
+    /// Whether this is to be broken.
     pub fn is_set(self) -> bool {
-        let _ = Self::name;
-        false
+        setting() == Some(self.name())
     }
+}
+
+/// A place at which a crash matters: `kill_at=NAME` kills the process there, `kill_at=NAME:5` when
+/// it comes there for the fifth time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `sent`: a request has gone to Redis, its reply is not taken.
+    Sent,
+    /// `answered`: a sink has done a batch, and nobody knows but its lane.
+    Answered,
+    /// `before_confirm`: something is done, and the server is about to be told.
+    BeforeConfirm,
+    /// `after_confirm`: the server has just been told.
+    AfterConfirm,
+    /// `between_sinks`: one sink is done, another is not.
+    BetweenSinks,
+    /// `in_transaction`: part of a transaction has arrived.
+    InTransaction,
+    /// `before_park`: something is given up on, and not kept yet.
+    BeforePark,
+    /// `after_park`: it is kept, and not confirmed.
+    AfterPark,
+    /// `before_answer`: the database has answered lookups, and nothing of it is planned.
+    BeforeAnswer,
+    /// `amid_answer`: one action of several that lookups ask for is planned.
+    AmidAnswer,
+    /// `after_answer`: all of them are planned, and the lookups count as unfinished.
+    AfterAnswer,
+}
+
+impl Place {
+    #[cfg(debug_assertions)]
+    fn name(self) -> &'static str {
+        match self {
+            Place::Sent => "sent",
+            Place::Answered => "answered",
+            Place::BeforeConfirm => "before_confirm",
+            Place::AfterConfirm => "after_confirm",
+            Place::BetweenSinks => "between_sinks",
+            Place::InTransaction => "in_transaction",
+            Place::BeforePark => "before_park",
+            Place::AfterPark => "after_park",
+            Place::BeforeAnswer => "before_answer",
+            Place::AmidAnswer => "amid_answer",
+            Place::AfterAnswer => "after_answer",
+        }
+    }
+
+    /// Comes by this place.
+    #[cfg(debug_assertions)]
+    pub fn pass(self) {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static PASSED: AtomicU64 = AtomicU64::new(0);
+        let Some(place) = setting().and_then(|set| set.strip_prefix("kill_at=")) else { return };
+        let (name, count) = place.split_once(':').unwrap_or((place, "1"));
+        if name == self.name() {
+            let passed = PASSED.fetch_add(1, Ordering::SeqCst) + 1;
+            if count.parse() == Ok(passed) {
+                die();
+            }
+        }
+    }
+
+    /// Nothing happens.
+    #[cfg(not(debug_assertions))]
+    pub fn pass(self) {}
+}
+
+/// Ends this process as `kill -9` does: nothing is finished, told or written any more.
+#[cfg(debug_assertions)]
+fn die() -> ! {
+    let id = std::process::id().to_string();
+    let _ = std::process::Command::new("sh").args(["-c", "kill -KILL \"$0\"", &id]).status();
+    std::process::abort();
+}
+
+#[cfg(debug_assertions)]
+fn setting() -> Option<&'static str> {
+    use std::sync::OnceLock;
+    static SET: OnceLock<Option<String>> = OnceLock::new();
+    SET.get_or_init(|| std::env::var("WALPURGE_FAILPOINT").ok()).as_deref()
+}
+
+#[cfg(not(debug_assertions))]
+fn setting() -> Option<&'static str> {
+    None
 }

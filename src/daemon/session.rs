@@ -12,7 +12,7 @@ use super::debt::Debt;
 use super::flood::Flood;
 use super::held::Held;
 use super::reader::{Interrupted, Reader};
-use crate::failpoint::Failpoint;
+use crate::failpoint::{Failpoint, Place};
 use crate::lsn::Lsn;
 use crate::pipeline::{Dispatcher, Plan};
 use crate::postgres::{Barrier, Frame, Heard, PgError, PgErrorKind, ReplicationStream, Reply};
@@ -128,6 +128,8 @@ impl<'d> Session<'d> {
             if let Some(pause) = self.flood.pause_after(messages, Instant::now().into_std()) {
                 // Blocking, since the runtime would wake up for every single message.
                 std::thread::sleep(pause);
+                // A socket that always has more never waits, and so lets nobody else work.
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -144,6 +146,9 @@ impl<'d> Session<'d> {
                 Frame::XLogData { start_lsn, data, .. } => {
                     if let Some(end_lsn) = self.reader.message(start_lsn, data, plan)? {
                         self.status.received(end_lsn);
+                    }
+                    if self.reader.is_in_transaction() {
+                        Place::InTransaction.pass();
                     }
                     if let Some(record) = self.reader.take_parked() {
                         self.dispatcher.park(&record);
@@ -186,7 +191,14 @@ impl<'d> Session<'d> {
         self.debt.check(self.dispatcher.plan());
         let confirmed = self.status.confirmed(self.dispatcher.plan());
         let written = self.status.received_lsn;
+        let is_news = confirmed > self.status.sent_lsn;
+        if is_news {
+            Place::BeforeConfirm.pass();
+        }
         self.stream.send_status(written, confirmed, Reply::NotNeeded).await?;
+        if is_news {
+            Place::AfterConfirm.pass();
+        }
         self.status.sent_lsn = confirmed;
         self.status.sent_at = Instant::now();
         self.status.urgent = false;

@@ -19,6 +19,8 @@ use tracing::{error, warn};
 
 pub use record::{Record, What};
 
+use crate::failpoint::Place;
+
 /// How large the file may grow, in bytes. Beyond, what is given up is logged and not kept.
 pub const PARKED_BYTES_MAX: u64 = 16 << 20;
 
@@ -81,7 +83,10 @@ impl Parked {
                 "nothing is kept of what was given up on"
             );
         };
-        match append(file, record) {
+        Place::BeforePark.pass();
+        let appended = append(file, record);
+        Place::AfterPark.pass();
+        match appended {
             Ok(Some(Grown { from, to })) => {
                 self.forget_if_cleared(from);
                 // A record that is known may be streamed again.

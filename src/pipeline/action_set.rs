@@ -61,6 +61,13 @@ pub(super) struct Page {
     hashes: Vec<u64>,
 }
 
+impl Page {
+    /// Whether one of its actions has that hash.
+    pub(super) fn holds(&self, hash: u64) -> bool {
+        self.hashes.contains(&hash)
+    }
+}
+
 /// What became of an action that was put into the set.
 pub(super) enum Put<'s> {
     /// It is new.
@@ -90,9 +97,14 @@ impl ActionSet {
         self.places.len()
     }
 
+    /// What a page of this set knows the action by.
+    pub(super) fn hash(&self, action: Action<'_>) -> u64 {
+        self.hasher.hash_one((action.verb as u8, action.value))
+    }
+
     /// Adds an action for a transaction, unless its equal waits already.
     pub(super) fn put(&mut self, action: Action<'_>, owner: TxnId) -> Put<'_> {
-        let hash = self.hasher.hash_one((action.verb as u8, action.value));
+        let hash = self.hash(action);
         let (pages, first) = (&self.pages, self.first_page);
         let at = |place: &Place| (place.page.wrapping_sub(first) as usize, place.slot as usize);
         let is_equal = |place: &Place| {

@@ -17,6 +17,7 @@ use super::paced::Pace;
 use super::plan::{LaneId, Plan, PlannedLane, Routes, Urgency};
 use super::trace::trace;
 use crate::action::Batch;
+use crate::failpoint::{Failpoint, Place};
 use crate::parked::{Parked, Record};
 use crate::rules::lookup::Found;
 use crate::rules::{Bulk, Cover, Facts, Rule, RuleSet, SinkId};
@@ -116,8 +117,10 @@ impl Dispatcher {
             });
             planned.push(PlannedLane { stage, pace });
         }
+        let mut plan = Plan::new(planned, routes);
+        plan.break_as(Failpoint::set());
         Dispatcher {
-            plan: Plan::new(planned, routes),
+            plan,
             rules,
             lanes: handles,
             outcomes,
@@ -198,7 +201,9 @@ impl Dispatcher {
                     self.parked.park(&Record::action(sink, &rejected.reason, action));
                 }
                 if !report.found.is_empty() {
+                    Place::BeforeAnswer.pass();
                     self.answer(lane, &report.found);
+                    Place::AfterAnswer.pass();
                 }
                 if let Some(rest) = report.rest {
                     self.lanes[lane.0].rest = Some((batch, rest));
@@ -206,6 +211,9 @@ impl Dispatcher {
                 }
                 self.done.actions += batch.len() as u64;
                 self.plan.done(lane, batch);
+                if cfg!(debug_assertions) && self.is_another_sink_busy(lane) {
+                    Place::BetweenSinks.pass();
+                }
                 if !self.bulks.is_empty() {
                     self.forget_bulks();
                 }
@@ -274,6 +282,12 @@ impl Dispatcher {
         );
     }
 
+    fn is_another_sink_busy(&self, lane: LaneId) -> bool {
+        let sink = &self.lanes[lane.0].sink;
+        let mut others = self.lanes.iter().enumerate().filter(|(_, other)| other.sink != *sink);
+        others.any(|(at, _)| !self.plan.is_lane_idle(LaneId(at)))
+    }
+
     /// Hands on what lookups ask for, for the transactions that asked for them.
     fn answer(&mut self, lane: LaneId, found: &Found) {
         let Dispatcher { plan, rules, bulks, .. } = self;
@@ -287,6 +301,7 @@ impl Dispatcher {
                 }
                 let urgency = Urgency::of(emission);
                 plan.answer(lane, lookup, emission.sinks, emission.action, urgency);
+                Place::AmidAnswer.pass();
             });
         });
     }

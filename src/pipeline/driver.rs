@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 
 use super::plan::LaneId;
 use crate::action::Batch;
+use crate::failpoint::Place;
 use crate::sinks::{Failure, Lane, Report};
 
 /// What the first retry waits, about; each further one twice as long as the one before.
@@ -49,6 +50,7 @@ impl Driver {
     pub(super) async fn run(mut self) {
         while let Some((batch, from)) = self.batches.recv().await {
             let report = self.send(&batch, from).await;
+            Place::Answered.pass();
             for rejected in &report.rejected {
                 let verb = batch.get(rejected.index).verb.key();
                 let (sink, reason) = (&self.sink, &rejected.reason);

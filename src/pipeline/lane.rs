@@ -6,6 +6,7 @@ use super::action_set::{ActionSet, Page, Put};
 use super::paced::PacedLane;
 use super::progress::{Progress, TxnId};
 use crate::action::{Action, Batch};
+use crate::failpoint::Failpoint;
 
 /// What a lane's actions wait for, and what waits for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,7 @@ impl LanePlan {
         if let LanePlan::Prompt(lane) = self
             && lane.waiting.is_empty()
             && !actions.is_empty()
+            && !progress.is_broken_as(Failpoint::MergeInFlight)
         {
             std::mem::swap(&mut lane.waiting, actions);
             return mark(lane.position());
@@ -152,7 +154,11 @@ pub(super) struct PromptLane {
 
 impl PromptLane {
     fn put(&mut self, progress: &mut Progress, action: Action<'_>, txn: TxnId) -> Position {
-        put(progress, &mut self.waiting, action, txn);
+        let is_in_flight = |page: &Page| page.holds(self.waiting.hash(action));
+        let merges = progress.is_broken_as(Failpoint::MergeInFlight);
+        if !(merges && self.in_flight.as_ref().is_some_and(is_in_flight)) {
+            put(progress, &mut self.waiting, action, txn);
+        }
         self.position()
     }
 
@@ -197,7 +203,8 @@ pub(super) fn put(progress: &mut Progress, set: &mut ActionSet, action: Action<'
 
 /// Makes `txn` the owner of an action if it is older than the one that is.
 pub(super) fn keep_older(progress: &mut Progress, owner: &mut TxnId, txn: TxnId) {
-    if progress.is_older(txn, *owner) {
+    let keeps_newest = progress.is_broken_as(Failpoint::MergeNewest);
+    if progress.is_older(txn, *owner) != keeps_newest {
         let younger = std::mem::replace(owner, txn);
         progress.add(txn);
         progress.finish(younger);

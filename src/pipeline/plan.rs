@@ -14,6 +14,7 @@ use super::lane::{LanePlan, PromptLane, Stage, put};
 use super::paced::{Pace, PacedLane};
 use super::progress::{Progress, TxnId};
 use crate::action::{Action, Batch, Verb};
+use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::rules::{Cause, Emission, RuleId, SinkId};
 use crate::snapshot::Snapshot;
@@ -148,6 +149,11 @@ impl Plan {
             progress: Progress::default(),
             stages,
         }
+    }
+
+    /// Does on purpose what is wrong, in a debug build.
+    pub fn break_as(&mut self, broken: Option<Failpoint>) {
+        self.progress.break_as(broken);
     }
 
     /// A transaction begins. `hidden` is its ID and what of it waits to be visible; `None` where

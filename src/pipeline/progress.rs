@@ -4,6 +4,7 @@
 //! Pure: no I/O, no clock. Its memory is bounded by the number of unfinished actions: a transaction
 //! that owns none is folded into the one before it.
 
+use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 
 /// A transaction that is not finished yet.
@@ -24,6 +25,7 @@ pub struct Progress {
     last: u32,
     next_order: u64,
     confirmed_lsn: Lsn,
+    broken: Option<Failpoint>,
 }
 
 /// One transaction, linked to its neighbours in stream order.
@@ -55,11 +57,22 @@ impl Default for Progress {
             last: NONE,
             next_order: 0,
             confirmed_lsn: Lsn::ZERO,
+            broken: None,
         }
     }
 }
 
 impl Progress {
+    /// Does on purpose what is wrong, in a debug build.
+    pub fn break_as(&mut self, broken: Option<Failpoint>) {
+        self.broken = broken;
+    }
+
+    /// Whether this is to be done wrong.
+    pub fn is_broken_as(&self, failpoint: Failpoint) -> bool {
+        cfg!(debug_assertions) && self.broken == Some(failpoint)
+    }
+
     /// The LSN up to which everything is finished. It never decreases while a stream lasts.
     pub fn confirmed_lsn(&self) -> Lsn {
         self.confirmed_lsn

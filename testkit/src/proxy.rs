@@ -22,6 +22,8 @@ struct Shared {
 struct State {
     listening: Listening,
     stalled: bool,
+    /// Whether nothing of the server's passes.
+    muted: bool,
     /// How many bytes from the server may still pass before all connections are cut.
     bytes_left: Option<u64>,
     /// Both sockets of every connection, by number.
@@ -48,6 +50,7 @@ impl Proxy {
         let state = State {
             listening: Listening::Accept,
             stalled: false,
+            muted: false,
             bytes_left: None,
             connections: Vec::new(),
             accepted: 0,
@@ -89,9 +92,17 @@ impl Proxy {
         self.shared.lock().stalled = true;
     }
 
-    /// Ends [`Proxy::stall`].
+    /// Lets requests through, and no answer.
+    pub fn mute(&self) {
+        self.shared.lock().muted = true;
+    }
+
+    /// Ends [`Proxy::stall`] and [`Proxy::mute`].
     pub fn resume(&self) {
-        self.shared.lock().stalled = false;
+        let mut state = self.shared.lock();
+        state.stalled = false;
+        state.muted = false;
+        drop(state);
         self.shared.changed.notify_all();
     }
 
@@ -201,7 +212,8 @@ impl Shared {
             if count == 0 {
                 return Ok(());
             }
-            let mut state = self.wait(|state| !state.stalled);
+            let is_answer = direction == Direction::ToClient;
+            let mut state = self.wait(|state| !(state.stalled || state.muted && is_answer));
             let mut pass = count;
             if let (Direction::ToClient, Some(left)) = (direction, state.bytes_left) {
                 pass = count.min(usize::try_from(left).unwrap_or(usize::MAX));

@@ -8,8 +8,10 @@
 
 mod add_tables;
 mod barrier;
+mod broken;
 mod check;
 mod config;
+mod crashes;
 mod explain;
 mod fallbacks;
 mod faults;
@@ -30,4 +32,5 @@ mod schema;
 mod schema_changes;
 mod setup;
 mod slot;
+mod torture;
 mod world;

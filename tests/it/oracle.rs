@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use testkit::redis::Redis;
+
 use crate::world::World;
 
 /// Rows in the table; every tenth is never written.
@@ -35,7 +37,11 @@ pub fn key(id: u64) -> String {
 
 /// Caches every row.
 pub fn fill(world: &World) {
-    let mut client = world.redis.client().unwrap();
+    fill_redis(&world.redis);
+}
+
+pub fn fill_redis(redis: &Redis) {
+    let mut client = redis.client().unwrap();
     let ids: Vec<u64> = (1..=ROWS).collect();
     for chunk in ids.chunks(1000) {
         let commands: Vec<Vec<String>> =
@@ -128,7 +134,11 @@ pub struct Verdict {
 }
 
 pub fn judge(world: &World) -> Verdict {
-    let mut client = world.redis.client().unwrap();
+    judge_redis(&world.redis)
+}
+
+pub fn judge_redis(redis: &Redis) -> Verdict {
+    let mut client = redis.client().unwrap();
     let commands: Vec<Vec<String>> =
         (1..=ROWS).map(|id| vec!["EXISTS".to_owned(), key(id)]).collect();
     let mut verdict = Verdict::default();

@@ -52,7 +52,10 @@ impl World {
 
     pub fn config_file(&self) -> PathBuf {
         let path = self.dir.join("config.toml");
-        std::fs::write(&path, &self.config).unwrap();
+        // At once, since another daemon may be reading it.
+        let unfinished = self.dir.join("config.toml.new");
+        std::fs::write(&unfinished, &self.config).unwrap();
+        std::fs::rename(unfinished, &path).unwrap();
         path
     }
 

@@ -9,6 +9,7 @@ use super::config::RedisConfig;
 use super::connection::Connection;
 use super::error::{Verdict, classify, outage};
 use super::wire::{Reply, Request};
+use crate::failpoint::Place;
 use crate::sinks::{Failure, Rejected, Report};
 
 /// One batch on its way.
@@ -47,6 +48,7 @@ impl<'a> Session<'a> {
     /// Sends the gathered commands. The caller then takes one reply for each.
     pub(super) async fn flush(&mut self) -> Result<(), Failure> {
         self.connection.send(self.request).await?;
+        Place::Sent.pass();
         self.request.clear();
         Ok(())
     }

@@ -59,7 +59,12 @@ pub struct Client {
 }
 
 impl Client {
-    pub(super) fn connect(socket: &Path) -> Result<Self> {
+    /// Connects to the server behind a Unix socket.
+    ///
+    /// # Errors
+    ///
+    /// When nobody listens.
+    pub fn connect(socket: &Path) -> Result<Self> {
         let stream = UnixStream::connect(socket)
             .with_context(|| format!("cannot connect to {}", socket.display()))?;
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;

@@ -1,0 +1,139 @@
+//! Each mechanism that keeps invalidations from being lost is switched off, and something is lost;
+//! the same steps lose nothing with it on.
+
+use std::time::Duration;
+
+use testkit::postgres::Session;
+use testkit::proxy::Proxy;
+use testkit::redis::Redis;
+
+use crate::world::{PATIENCE, World};
+
+/// How long something is waited for that only a broken build does.
+const MOMENT: Duration = Duration::from_secs(2);
+
+/// Two rules that remove the same pages.
+const TABLES: &str =
+    "CREATE TABLE a (id int PRIMARY KEY, n int); CREATE TABLE b (id int PRIMARY KEY);
+    INSERT INTO a VALUES (1, 0)";
+
+const RULES: &str = r#"
+[[rule]]
+table = "public.a"
+delete = ["page:{id}"]
+[[rule]]
+table = "public.b"
+enabled = true
+delete = ["page:{id}"]
+"#;
+
+/// A running world whose Redis is reached through a proxy, over connections that are open already.
+fn world(failpoint: Option<&'static str>, sink: &str) -> (World, Proxy) {
+    let mut world = World::new(TABLES, &format!("{sink}{RULES}"));
+    let proxy = Proxy::to(world.redis.port());
+    let (port, through) = (format!(":{}/0", world.redis.port()), format!(":{}/0", proxy.port()));
+    world.edit(&port, &through);
+    world.failpoint = failpoint;
+    world.fill(&["page:9"]);
+    world.start();
+    world.sql("INSERT INTO b VALUES (9)");
+    world.wait_gone(&["page:9"]);
+    (world, proxy)
+}
+
+/// From now on a commit is streamed and not visible, if its session asks for that.
+fn hide_commits(world: &World) -> Session {
+    world.sql("ALTER DATABASE postgres SET synchronous_commit = local");
+    world.sql("ALTER SYSTEM SET synchronous_standby_names = 'ghost'");
+    world.sql("SELECT pg_reload_conf()");
+    let mut session = world.pg.session("postgres", "postgres");
+    session.run("SET synchronous_commit = on");
+    session
+}
+
+fn show_commits(world: &World, mut hidden: Session) {
+    world.sql("ALTER SYSTEM SET synchronous_standby_names = ''");
+    world.sql("SELECT pg_reload_conf()");
+    hidden.finish(PATIENCE).expect("the commit ends").unwrap();
+}
+
+/// A reader fills a page while its change is streamed and not visible. Whether it stays stale.
+fn stale_by_a_hidden_commit(failpoint: Option<&'static str>) -> bool {
+    let mut world = World::new(TABLES, RULES);
+    world.failpoint = failpoint;
+    world.redis.set("page:1", "0");
+    world.start();
+    let mut hidden = hide_commits(&world);
+    hidden.send("UPDATE a SET n = 1 WHERE id = 1");
+    world.wait_for_log("page:1");
+    if testkit::holds_within(MOMENT, || !world.redis.exists("page:1")) {
+        world.redis.set("page:1", world.sql("SELECT n FROM a WHERE id = 1").trim());
+    }
+    show_commits(&world, hidden);
+    world.wait_confirmed();
+    world.redis.get("page:1").is_some_and(|cached| cached != world.sql("SELECT n FROM a").trim())
+}
+
+#[test]
+fn acting_before_a_commit_is_visible_leaves_a_stale_key() {
+    assert!(!stale_by_a_hidden_commit(None));
+    assert!(stale_by_a_hidden_commit(Some("act_early")));
+}
+
+/// A page is asked for by two transactions. The older one is confirmed or not when the daemon is
+/// killed, and the younger one asks for nothing any more at the next start. Whether the page stays.
+fn stale_by_a_merge(failpoint: Option<&'static str>) -> bool {
+    let (mut world, proxy) = world(failpoint, "");
+    world.fill(&["page:0", "page:1"]);
+    world.wait_confirmed();
+    let confirmed = world.pg.confirmed_flush_lsn("walpurge");
+    let mut hidden = hide_commits(&world);
+    hidden.send("UPDATE a SET n = 1 WHERE id = 1");
+    world.wait_for_log("page:1");
+    // The lane is busy with a younger transaction's action when the two meet.
+    proxy.mute();
+    world.sql("INSERT INTO b VALUES (0)");
+    world.wait_gone(&["page:0"]);
+    world.sql("INSERT INTO b VALUES (1)");
+    show_commits(&world, hidden);
+    testkit::holds_within(MOMENT, || world.pg.confirmed_flush_lsn("walpurge") != confirmed);
+    world.kill_9();
+    proxy.resume();
+    world.assert_cached(&["page:1"]);
+    world.edit("enabled = true", "enabled = false");
+    world.failpoint = None;
+    world.start();
+    world.wait_confirmed();
+    world.redis.exists("page:1")
+}
+
+#[test]
+fn merging_for_the_newest_transaction_leaves_a_stale_key() {
+    assert!(!stale_by_a_merge(None));
+    assert!(stale_by_a_merge(Some("merge_newest")));
+}
+
+/// A page is removed, filled again and changed again before Redis' answer arrives. Whether it stays.
+fn stale_by_what_is_in_flight(failpoint: Option<&'static str>) -> bool {
+    let other = Redis::builder().start();
+    let (world, proxy) = world(failpoint, &format!("[redis.other]\nurl = \"{}\"\n", other.url()));
+    other.set("page:2", "cached");
+    world.fill(&["page:1"]);
+    proxy.mute();
+    world.sql("UPDATE a SET n = 1 WHERE id = 1");
+    world.wait_gone(&["page:1"]);
+    world.redis.set("page:1", "1");
+    world.sql("UPDATE a SET n = 2 WHERE id = 1");
+    // When another sink has done what was committed later, this is planned.
+    world.sql("INSERT INTO b VALUES (2)");
+    testkit::wait_until("the other sink is done", PATIENCE, || !other.exists("page:2"));
+    proxy.resume();
+    world.wait_confirmed();
+    world.redis.exists("page:1")
+}
+
+#[test]
+fn merging_with_what_is_in_flight_leaves_a_stale_key() {
+    assert!(!stale_by_what_is_in_flight(None));
+    assert!(stale_by_what_is_in_flight(Some("merge_in_flight")));
+}
