@@ -3,6 +3,8 @@
 mod connect;
 mod flood;
 mod reader;
+mod replay;
+mod replayed;
 mod session;
 mod warn;
 
@@ -14,12 +16,15 @@ use tracing::{error, info, warn};
 pub use connect::Mode;
 use connect::{Connected, connect};
 use reader::Interrupted;
+pub use replay::{Asked, Refused, Replay, ReplayEnd, ReplayFailure, Start};
+pub use replayed::Seen;
 use session::Session;
 
 use crate::config::Visibility;
 use crate::parked::Parked;
 use crate::pipeline::{Dispatcher, LaneSpec, Routes};
 use crate::postgres::{ConnectConfig, PgError, PgErrorKind};
+use crate::replay::Keeper;
 use crate::rules::{Matcher, Messages, RuleSet};
 
 /// The first wait before connecting again.
@@ -62,6 +67,8 @@ pub struct Settings {
     pub messages: Messages,
     /// For real, or not.
     pub mode: Mode,
+    /// Keeps the slot for replays on the server that streams.
+    pub keeper: Option<Keeper>,
 }
 
 /// A daemon that is ready to run.
@@ -133,9 +140,12 @@ impl Daemon {
         stop: std::pin::Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), Interrupted> {
         let Daemon { settings, matcher, dispatcher } = self;
+        if let Some(keeper) = &settings.keeper {
+            keeper.follow(connected.host.clone(), connected.server.clone());
+        }
         matcher.set_partitions(connected.partitions.take(), connected.catalog_lsn);
         let mut session = Session::new(connected, settings, matcher, dispatcher);
-        let ended = session.follow(stop).await;
+        let ended = session.follow(stop, |_| ()).await;
         match &ended {
             Ok(()) => session.stop(STOP_PATIENCE).await,
             Err(Interrupted::ByCatalog) => session.leave().await,

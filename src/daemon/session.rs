@@ -10,6 +10,7 @@ use super::Settings;
 use super::connect::{Connected, Mode};
 use super::flood::Flood;
 use super::reader::{Interrupted, Reader};
+use super::replayed::{Replayed, Seen};
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::pipeline::{Dispatcher, Plan};
@@ -56,9 +57,33 @@ impl<'d> Session<'d> {
         let mut reader =
             Reader::new(matcher, connected.nulls, settings.visibility, settings.messages);
         reader.learn(connected.tables, dispatcher.plan_mut());
+        Self::with(connected.stream, connected.barrier, settings, reader, dispatcher)
+    }
+
+    /// A session that ends once the part of the stream that counts is done.
+    pub(super) fn replay(
+        connected: Connected,
+        settings: &Settings,
+        matcher: &'d mut Matcher,
+        dispatcher: &'d mut Dispatcher,
+        replayed: &'d mut Replayed,
+    ) -> Self {
+        let mut reader =
+            Reader::new(matcher, connected.nulls, settings.visibility, settings.messages);
+        reader.replay(replayed);
+        Self::with(connected.stream, connected.barrier, settings, reader, dispatcher)
+    }
+
+    fn with(
+        stream: ReplicationStream,
+        barrier: Barrier,
+        settings: &Settings,
+        reader: Reader<'d>,
+        dispatcher: &'d mut Dispatcher,
+    ) -> Self {
         Session {
-            stream: connected.stream,
-            barrier: connected.barrier,
+            stream,
+            barrier,
             dispatcher,
             reader,
             status: Status {
@@ -72,18 +97,26 @@ impl<'d> Session<'d> {
         }
     }
 
-    /// Streams until `stop` completes.
+    /// Streams until `stop` completes, or a replay is done.
     ///
     /// # Errors
     /// When the stream breaks, or has to be started again.
     pub(super) async fn follow(
         &mut self,
         mut stop: Pin<&mut impl Future<Output = ()>>,
+        mut on_status: impl FnMut(Seen),
     ) -> Result<(), Interrupted> {
         let mut clock = interval(STATUS_EVERY);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let has_room = self.dispatcher.plan().has_room();
+            let is_over = self.reader.replayed().is_some_and(|replayed| replayed.is_over());
+            if is_over {
+                self.dispatcher.hurry();
+                if self.dispatcher.plan().is_idle() {
+                    return Ok(());
+                }
+            }
+            let has_room = !is_over && self.dispatcher.plan().has_room();
             let mut messages = 0;
             // In this order, so that a full stream delays neither the end, nor room for more, nor
             // a status update. Everything here is cancel safe.
@@ -98,7 +131,12 @@ impl<'d> Session<'d> {
                     }
                     Heard::ShuttingDown => return Err(self.let_go().await.into()),
                 },
-                _ = clock.tick() => self.send_status_if_due(has_room).await?, // 4. feedback
+                _ = clock.tick() => {                                       // 4. feedback
+                    self.send_status_if_due(has_room).await?;
+                    if let Some(replayed) = self.reader.replayed() {
+                        on_status(replayed.seen());
+                    }
+                }
                 read = self.stream.read(), if has_room => {                  // 5. more to do
                     read?;
                     messages = self.take_frames()?;
@@ -137,6 +175,9 @@ impl<'d> Session<'d> {
                     if !self.reader.is_in_transaction() {
                         self.status.received(wal_end);
                         plan.advance(wal_end);
+                        if let Some(replayed) = self.reader.replayed() {
+                            replayed.received(wal_end);
+                        }
                     }
                     self.status.urgent |= reply_requested;
                 }
@@ -169,7 +210,12 @@ impl<'d> Session<'d> {
     async fn send_status(&mut self) -> Result<(), PgError> {
         let confirmed = self.status.confirmed(self.dispatcher.plan());
         let written = self.status.received_lsn;
-        self.stream.send_status(written, confirmed, Reply::NotNeeded).await?;
+        // The server's answer says how far it has read.
+        let reply = match self.reader.replayed() {
+            Some(_) => Reply::Requested,
+            None => Reply::NotNeeded,
+        };
+        self.stream.send_status(written, confirmed, reply).await?;
         self.status.sent_lsn = confirmed;
         self.status.sent_at = Instant::now();
         self.status.urgent = false;
@@ -190,7 +236,7 @@ impl<'d> Session<'d> {
 
     /// Works off what was received, for as long as `patience` lasts and a sink works. Says whether
     /// it is done.
-    async fn finish(&mut self, patience: Duration) -> bool {
+    pub(super) async fn finish(&mut self, patience: Duration) -> bool {
         self.dispatcher.hurry();
         let work = async {
             loop {
@@ -210,6 +256,12 @@ impl<'d> Session<'d> {
             }
         };
         timeout(patience, work).await.is_ok()
+    }
+
+    /// Whether everything that counts of the stream is done.
+    pub(super) fn is_done(&mut self) -> bool {
+        let is_over = self.reader.replayed().is_some_and(|replayed| replayed.is_over());
+        is_over && self.dispatcher.plan().is_idle()
     }
 
     /// Ends the stream at once, so that the next one finds the slot free and repeats little.

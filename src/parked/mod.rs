@@ -33,6 +33,8 @@ pub struct Parked {
     /// What the file holds, by hash.
     known: HashSet<u64>,
     count: u64,
+    /// Nobody expects anything to be kept.
+    is_off: bool,
 }
 
 impl Parked {
@@ -53,7 +55,12 @@ impl Parked {
                 error!(file = %file.display(), "cannot read what was given up on: {error}");
             }
         }
-        Parked { file: Some(file), known, count: 0 }
+        Parked { file: Some(file), known, ..Parked::default() }
+    }
+
+    /// Keeps nothing: a replay's log says what it gives up on.
+    pub fn off() -> Self {
+        Parked { is_off: true, ..Parked::default() }
     }
 
     /// How much was given up on since the start.
@@ -68,6 +75,9 @@ impl Parked {
             return;
         }
         self.count += 1;
+        if self.is_off {
+            return;
+        }
         let Some(file) = &self.file else {
             return warn!(
                 hint = "set state_dir, and what is given up on is kept there",

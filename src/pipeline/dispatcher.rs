@@ -55,6 +55,8 @@ struct LaneHandle {
     batches: mpsc::Sender<(Batch, usize)>,
     health: Health,
     stage: Stage,
+    /// How many of its actions are finished.
+    done: u64,
     /// A batch of which a part is done, and where to go on.
     rest: Option<(Batch, usize)>,
 }
@@ -91,7 +93,8 @@ impl Dispatcher {
             let (id, outcomes) = (LaneId(at), sender.clone());
             let name = sink.clone();
             drivers.spawn(Driver { id, sink: name, lane, batches: receiver, outcomes }.run());
-            handles.push(LaneHandle { sink, batches, health: Health::Working, stage, rest: None });
+            let health = Health::Working;
+            handles.push(LaneHandle { sink, batches, health, stage, done: 0, rest: None });
             planned.push(PlannedLane { stage, pace });
         }
         Dispatcher {
@@ -119,6 +122,18 @@ impl Dispatcher {
     /// What was done since the start.
     pub fn done(&self) -> Done {
         self.done
+    }
+
+    /// How many actions of each sink were finished since the start, in the order of the sinks.
+    pub fn done_by_sink(&self) -> Vec<(&str, u64)> {
+        let mut done: Vec<(&str, u64)> = Vec::new();
+        for lane in self.lanes.iter().filter(|lane| lane.stage != Stage::Lookup) {
+            match done.iter_mut().find(|(sink, _)| *sink == lane.sink) {
+                Some((_, actions)) => *actions += lane.done,
+                None => done.push((&lane.sink, lane.done)),
+            }
+        }
+        done
     }
 
     /// Keeps what the stream brought and nobody can do. To be called before its transaction is
@@ -182,6 +197,7 @@ impl Dispatcher {
                     return;
                 }
                 self.done.actions += batch.len() as u64;
+                self.lanes[lane.0].done += batch.len() as u64;
                 self.plan.done(lane, batch);
                 if !self.bulks.is_empty() {
                     self.forget_bulks();

@@ -20,6 +20,8 @@ pub enum Lane {
     Redis(redis::RedisLane),
     /// None: what would be done is logged.
     DryRun(DryRunLane),
+    /// None: a replay leaves this sink alone.
+    Left,
     /// Not a sink's: the database says what there is to do.
     Lookup(LookupLane),
 }
@@ -34,6 +36,7 @@ impl Lane {
             // Only lookups come back unfinished.
             Lane::Redis(lane) => lane.send(batch).await,
             Lane::DryRun(lane) => Ok(lane.send(batch)),
+            Lane::Left => Ok(Report::default()),
             Lane::Lookup(lane) => lane.send(batch, from).await,
         }
     }
