@@ -91,10 +91,9 @@ pub struct RunArgs {
 
 /// Options of `replay`.
 #[derive(Debug, Args)]
-#[group(id = "from", required = true, multiple = false, args = ["from_lsn", "since"])]
 pub struct ReplayArgs {
     /// The first commit record, like 16/B374D848
-    #[arg(long, value_name = "LSN")]
+    #[arg(long, value_name = "LSN", required_unless_present = "since", conflicts_with = "since")]
     pub from_lsn: Option<Lsn>,
     /// What was committed so long ago or later, like 30m
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]

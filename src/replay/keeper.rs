@@ -32,6 +32,12 @@ const REMINDER: Duration = Duration::from_secs(600);
 /// the slot holds to move it.
 const REST: u32 = 20;
 
+/// How often the slot is looked at, at least: so much later it is noticed that it holds too much.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How many positions there are in as much WAL as the slot may hold, at least.
+const PAIRS_PER_MAX_WAL: u64 = 16;
+
 /// How long the slot may hold more than `max_wal` before it is made anew: Postgres notes every 15 s
 /// from where on WAL is needed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -171,7 +177,7 @@ impl Task {
         loop {
             let start = Instant::now();
             self.round(&slots, config).await?;
-            let wait = Times::period(config.window).max(REST * start.elapsed());
+            let wait = Times::period(config.window).min(LOOK_EVERY).max(REST * start.elapsed());
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 error = connection.task.ended() => return Err(error),
@@ -235,7 +241,7 @@ impl Task {
         let now = slots.clock().await?;
         let Some(slot) = slots.slot(&self.name).await? else {
             self.make(slots).await?;
-            self.times.note(now);
+            self.note(now, config);
             return self.save().await;
         };
         if slot.is_lost() {
@@ -244,7 +250,7 @@ impl Task {
             return self.make(slots).await;
         }
         slot.usable(self.settings.plugin, self.settings.connect.dbname())?;
-        self.times.note(now);
+        self.note(now, config);
         if slot.active {
             // Somebody else looks at it or moves it.
             return self.save().await;
@@ -255,6 +261,11 @@ impl Task {
         }
         self.logged = None;
         self.save().await
+    }
+
+    fn note(&mut self, now: Pair, config: ReplayConfig) {
+        let (period, bytes) = (Times::period(config.window), config.max_wal / PAIRS_PER_MAX_WAL);
+        self.times.note_now_and_then(now, period, bytes);
     }
 
     async fn make(&mut self, slots: &Slots<'_>) -> Result<(), PgError> {

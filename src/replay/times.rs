@@ -49,6 +49,18 @@ impl Times {
         fine.max(window / (PAIRS_MAX as u32 / 2))
     }
 
+    /// Takes the end of the log as it is now, if a period has passed since the last one, or so much
+    /// WAL was written.
+    pub fn note_now_and_then(&mut self, now: Pair, period: Duration, bytes: u64) {
+        let is_near = self.pairs.back().is_some_and(|last| {
+            (last.at..last.at.saturating_add(micros(period))).contains(&now.at)
+                && (last.lsn.0..last.lsn.0.saturating_add(bytes)).contains(&now.lsn.0)
+        });
+        if !is_near {
+            self.note(now);
+        }
+    }
+
     /// Takes the end of the log as it is now.
     pub fn note(&mut self, now: Pair) {
         if self.pairs.back().is_some_and(|last| now.lsn < last.lsn) {
@@ -153,6 +165,23 @@ mod tests {
         check(&[(1, 10), (2, 50), (2, 20)], &[(1, 10), (2, 20)]);
         // Another history.
         check(&[(1, 10), (9, 20), (3, 30)], &[(3, 30)]);
+    }
+
+    #[test]
+    fn pairs_are_as_dense_as_asked_for() {
+        let mut times = times(&[(100, 1000)]);
+        let mut note = |lsn, at| {
+            let now = Pair { lsn: Lsn(lsn), at };
+            times.note_now_and_then(now, Duration::from_micros(10), 50);
+            times.pairs.len()
+        };
+        assert_eq!(note(149, 1009), 1);
+        assert_eq!(note(150, 1009), 2);
+        assert_eq!(note(151, 1018), 2);
+        assert_eq!(note(151, 1019), 3);
+        // The clock was set back, and the log has another history.
+        assert_eq!(note(152, 1000), 4);
+        assert_eq!(note(151, 1001), 1);
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod postgres;
 mod publish;
 mod readme;
 mod redis_sink;
+mod replay;
 mod schema;
 mod schema_changes;
 mod setup;
