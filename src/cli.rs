@@ -1,8 +1,11 @@
 //! The command line: what can be typed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::lsn::Lsn;
 
 /// Removes from Redis and the CDN what a committed Postgres transaction made stale.
 #[derive(Debug, Parser)]
@@ -66,6 +69,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Print the actions that wal2json lines would cause, without any network
     Explain(ExplainArgs),
+    /// Invalidate once more what was committed since a time or position, while `run` runs on
+    Replay(ReplayArgs),
     /// Make the replication slot and, with --ddl, event triggers for DDL that changes rows
     Setup(SetupArgs),
     /// Drop the replication slot, the WAL that it holds, and the event triggers
@@ -80,6 +85,29 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Work on a temporary copy of the slot, log actions instead of sending them, confirm nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Options of `replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The first commit record, like 16/B374D848
+    #[arg(long, value_name = "LSN", required_unless_present = "since", conflicts_with = "since")]
+    pub from_lsn: Option<Lsn>,
+    /// What was committed so long ago or later, like 30m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub since: Option<Duration>,
+    /// The last commit record [default: the end of the log when the replay starts]
+    #[arg(long, value_name = "LSN")]
+    pub to_lsn: Option<Lsn>,
+    /// Only this sink; may be given again [default: every sink]
+    #[arg(long = "sink", value_name = "NAME")]
+    pub sinks: Vec<String>,
+    /// Only this rule, and no messages; may be given again [default: every rule, and messages]
+    #[arg(long = "rule", value_name = "NAME")]
+    pub rules: Vec<String>,
+    /// Log actions instead of sending them
     #[arg(long)]
     pub dry_run: bool,
 }

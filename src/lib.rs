@@ -17,6 +17,7 @@ pub mod parked;
 pub mod pipeline;
 pub mod postgres;
 pub mod problem;
+pub mod replay;
 pub mod rules;
 pub mod sinks;
 pub mod snapshot;

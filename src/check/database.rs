@@ -6,6 +6,7 @@
 use tokio::time::timeout;
 
 use super::finding::{Finding, Findings, Group};
+use super::replay::replay;
 use super::server::{Server, server};
 use super::slot::{Presence, not_tried, room, slot, try_plugin};
 use super::{ANSWER_TIMEOUT, Targets, catalog, ddl, lookups, tables};
@@ -129,6 +130,7 @@ async fn decoding(
 ) {
     let (config, dbname) = (targets.postgres, targets.connect.dbname());
     let presence: Presence = slot(client, config, dbname, server, findings).await;
+    replay(client, targets, server, findings).await;
     room(server, presence, findings);
     let plugin = config.plugin.name();
     match session {

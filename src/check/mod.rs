@@ -14,12 +14,14 @@ mod ddl;
 mod file;
 mod finding;
 mod lookups;
+mod replay;
 mod server;
 mod show;
 mod sinks;
 mod slot;
 mod tables;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +47,8 @@ pub struct Targets<'a> {
     pub connect: &'a ConnectConfig,
     /// Where lookups run.
     pub lookups: &'a ConnectConfig,
+    /// Where state is kept.
+    pub state_dir: Option<&'a Path>,
     /// The rules.
     pub rules: &'a RuleSet,
     /// The sinks, in the order of the rule set's.

@@ -8,7 +8,7 @@ use super::endpoints::{connect_config, lookup_config, redis_sink};
 use super::{Misconfigured, Outcome, block_on, load, print, style};
 use crate::check::{Finding, Group, Status, Summary, Targets, file, json, live, text};
 use crate::cli::{CheckArgs, Global};
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, state_dir};
 use crate::postgres::ConnectConfig;
 use crate::sinks::redis::RedisConfig;
 
@@ -44,10 +44,12 @@ fn outcome(findings: &[Finding], args: &CheckArgs) -> Outcome {
 fn look(loaded: &Loaded) -> anyhow::Result<Vec<Finding>> {
     let (connect, lookups, sinks) = endpoints(&loaded.config)?;
     let postgres = &loaded.config.postgres;
+    let state_dir = state_dir(&loaded.config);
     let targets = Targets {
         postgres,
         connect: &connect,
         lookups: &lookups,
+        state_dir: state_dir.as_deref(),
         rules: &loaded.rules,
         sinks: &sinks,
     };

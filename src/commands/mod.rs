@@ -3,8 +3,10 @@
 mod check;
 mod endpoints;
 mod explain;
+mod lanes;
 mod logs;
 mod parked;
+mod replay;
 mod run;
 mod schema;
 mod setup;
@@ -48,6 +50,7 @@ pub fn execute(cli: Cli) -> Outcome {
     let result = match cli.command {
         Command::Explain(args) => explain::explain(&cli.global, &args),
         Command::Run(args) => run::run(&cli.global, &args),
+        Command::Replay(args) => replay::replay(&cli.global, &args),
         Command::Check(args) => check::check(&cli.global, &args),
         Command::Setup(args) => setup::setup(&cli.global, &args),
         Command::Teardown(args) => teardown::teardown(&cli.global, &args),

@@ -1,26 +1,23 @@
 //! `run`: the daemon.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info};
 
-use super::endpoints::{connect_config, lookup_config, redis_sink};
+use super::endpoints::{connect_config, redis_sink};
+use super::lanes::{Work, lanes, lookup_pool};
 use super::{Outcome, load, logs};
-use crate::action::{Action, Verb};
 use crate::cli::{Global, RunArgs};
 use crate::config::{Config, Loaded, PostgresConfig, SinkMode, Style, state_dir};
 use crate::daemon::{Daemon, Debt, Mode, Settings};
-use crate::lookups::{LookupLane, Pool};
+use crate::lookups::Pool;
 use crate::parked::Parked;
-use crate::pipeline::{LaneId, LaneSpec, Pace, Routes, Stage, Urgency};
-use crate::rules::{FALLBACK_EVERY, RuleId, RuleSet, SinkId, rule_names};
-use crate::sinks::redis::{LaneClass, RedisConfig, RedisLane};
-use crate::sinks::{DryRunLane, Lane};
+use crate::replay::{Keeper, KeeperSettings};
+use crate::rules::{RuleSet, rule_names};
+use crate::sinks::redis::RedisConfig;
 use crate::state::Owed;
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Outcome> {
@@ -102,11 +99,7 @@ impl Parts {
     fn new(Loaded { config, rules, .. }: Loaded, mode: Mode) -> anyhow::Result<Self> {
         let settings = settings(&config.postgres, mode)?;
         let sinks = config.redis.iter().map(redis_sink).collect::<Result<Vec<_>, _>>()?;
-        let looks_up = rules.rules().iter().any(|rule| rule.lookup.is_some());
-        let lookups = match looks_up {
-            true => Some(Pool::new(lookup_config(&config.postgres)?)),
-            false => None,
-        };
+        let lookups = lookup_pool(&config.postgres, &rules)?;
         let state_dir = state_dir(&config).filter(|_| mode == Mode::Live);
         Ok(Parts { config, settings, rules: Arc::new(rules), sinks, lookups, state_dir })
     }
@@ -131,11 +124,21 @@ impl Parts {
     }
 
     fn daemon(&self, debt: Debt) -> Daemon {
-        let sinks = self.sinks.iter().cloned().zip(self.config.redis.iter().map(|sink| sink.mode));
-        let mode = self.settings.mode;
-        let (lanes, routes) = lanes(sinks.collect(), &self.rules, self.lookups.as_ref(), mode);
+        let work = |name: &str| {
+            let sink = self.config.redis.iter().find(|sink| sink.name == name);
+            match (self.settings.mode, sink.map(|sink| sink.mode).unwrap_or_default()) {
+                (_, SinkMode::Off) => Work::Left,
+                (Mode::DryRun, _) => Work::Shown,
+                (Mode::Live, SinkMode::Hold) => Work::Held,
+                (Mode::Live, SinkMode::On) => Work::Done,
+            }
+        };
+        let (lanes, routes) = lanes(self.sinks.clone(), &self.rules, self.lookups.as_ref(), work);
         let parked = Parked::open(self.state_dir.as_deref());
-        Daemon::new(self.settings.clone(), Arc::clone(&self.rules), lanes, routes, parked, debt)
+        let mut settings = self.settings.clone();
+        settings.keeper = (settings.mode == Mode::Live)
+            .then(|| Arc::new(keeper(&self.config.postgres, &settings, &self.state_dir)));
+        Daemon::new(settings, Arc::clone(&self.rules), lanes, routes, parked, debt)
     }
 }
 
@@ -151,7 +154,7 @@ pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-fn settings(config: &PostgresConfig, mode: Mode) -> anyhow::Result<Settings> {
+pub(super) fn settings(config: &PostgresConfig, mode: Mode) -> anyhow::Result<Settings> {
     Ok(Settings {
         connect: connect_config(config)?,
         slot: config.slot.clone(),
@@ -160,85 +163,17 @@ fn settings(config: &PostgresConfig, mode: Mode) -> anyhow::Result<Settings> {
         heartbeat: config.heartbeat,
         messages: config.messages,
         mode,
+        keeper: None,
     })
 }
 
-/// Each sink's lanes: what they are for, when, and what waits in them for its turn.
-const LANES: [(LaneClass, Stage, Urgency); 5] = [
-    (LaneClass::Precise, Stage::Remove, Urgency::Prompt),
-    (LaneClass::Tags, Stage::Remove, Urgency::Prompt),
-    (LaneClass::Scan, Stage::Remove, Urgency::Prompt),
-    (LaneClass::Scan, Stage::Remove, Urgency::Paced),
-    (LaneClass::Publish, Stage::Tell, Urgency::Prompt),
-];
-
-/// The lanes of all sinks and of all lookups, and which of them does what.
-fn lanes(
-    sinks: Vec<(Arc<RedisConfig>, SinkMode)>,
-    rules: &Arc<RuleSet>,
-    lookups: Option<&Pool>,
-    mode: Mode,
-) -> (Vec<LaneSpec>, Routes) {
-    let mut lanes = Vec::new();
-    // Most configurations publish nothing, and then nothing is kept in order for it.
-    let publishes = publishes(rules);
-    let classes = if publishes { &LANES[..] } else { &LANES[..LANES.len() - 1] };
-    for (sink, switch) in &sinks {
-        for &(class, stage, urgency) in classes {
-            let lane = match (mode, switch) {
-                (_, SinkMode::Off) => Lane::Off,
-                (Mode::DryRun, _) => Lane::DryRun(DryRunLane::new(sink.name())),
-                (Mode::Live, SinkMode::Hold) => Lane::Hold,
-                (Mode::Live, SinkMode::On) => Lane::Redis(RedisLane::new(Arc::clone(sink), class)),
-            };
-            let pace = (urgency == Urgency::Paced).then(|| pace(rules));
-            lanes.push(LaneSpec { sink: sink.name().to_owned(), lane, stage, pace });
-        }
-    }
-    let mut lookup_lanes = HashMap::new();
-    for (at, rule) in rules.rules().iter().enumerate() {
-        let Some(pool) = lookups.filter(|_| rule.lookup.is_some()) else { continue };
-        let id = RuleId(at as u32);
-        lookup_lanes.insert(id, LaneId(lanes.len()));
-        lanes.push(LaneSpec {
-            sink: "postgres".to_owned(),
-            lane: Lane::Lookup(LookupLane::new(pool.clone(), Arc::clone(rules), id)),
-            stage: Stage::Lookup,
-            pace: None,
-        });
-    }
-    let count = classes.len();
-    let route = move |sink: SinkId, verb: Verb, urgency: Urgency| {
-        let sink = sink.0 as usize;
-        // Rules send a sink only what it supports.
-        let class = sinks[sink].0.lane_class(verb).unwrap_or(LaneClass::Precise);
-        // Only scans cost enough to be held back.
-        let urgency = if class == LaneClass::Scan { urgency } else { Urgency::Prompt };
-        let is_it = |lane: &(LaneClass, Stage, Urgency)| (lane.0, lane.2) == (class, urgency);
-        LaneId(sink * count + LANES.iter().position(is_it).unwrap_or_default())
-    };
-    (lanes, Routes { actions: Box::new(route), lookups: lookup_lanes })
-}
-
-fn publishes(rules: &RuleSet) -> bool {
-    rules.rules().iter().any(|rule| {
-        rule.steps.iter().any(|step| step.verb == Verb::Publish)
-            || rule.fallback.iter().any(|coarse| coarse.verb == Verb::Publish)
-    })
-}
-
-/// How often each coarse action runs at most: as its rule says, the most often of several.
-fn pace(rules: &RuleSet) -> Pace {
-    let mut every: HashMap<(Verb, Vec<u8>), Duration> = HashMap::new();
-    for rule in rules.rules() {
-        for coarse in &rule.fallback {
-            let known = every.entry((coarse.verb, coarse.value.clone()));
-            let known = known.or_insert(rule.fallback_every);
-            *known = rule.fallback_every.min(*known);
-        }
-    }
-    Box::new(move |action: Action<'_>| {
-        let known = every.get(&(action.verb, action.value.to_vec()));
-        known.copied().unwrap_or(FALLBACK_EVERY)
+/// Keeps the slot for replays.
+fn keeper(config: &PostgresConfig, settings: &Settings, state_dir: &Option<PathBuf>) -> Keeper {
+    Keeper::start(KeeperSettings {
+        connect: settings.connect.clone(),
+        slot: config.slot.clone(),
+        plugin: config.plugin.name(),
+        replay: config.replay,
+        state_dir: state_dir.clone(),
     })
 }

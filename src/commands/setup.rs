@@ -1,4 +1,4 @@
-//! `setup`: makes the slot and, on request, the event triggers for DDL.
+//! `setup`: makes the slot, the one for replays and, on request, the event triggers for DDL.
 
 use anyhow::anyhow;
 
@@ -6,7 +6,7 @@ use super::endpoints::connect_config;
 use super::run::stop_signal;
 use super::{Misconfigured, Outcome, block_on, load, logs, print};
 use crate::cli::{Global, SetupArgs};
-use crate::config::PostgresConfig;
+use crate::config::{PostgresConfig, replay_slot};
 use crate::lsn::Lsn;
 use crate::postgres::client::simple_query;
 use crate::postgres::quote::literal;
@@ -49,6 +49,22 @@ fn sql(config: &PostgresConfig, ddl: bool) -> String {
          WHERE NOT EXISTS (\n    \
              SELECT FROM pg_catalog.pg_replication_slots\n    \
              WHERE slot_name = {slot} AND plugin = {plugin} AND database = current_database()\n\
+         );\n{}",
+        config.replay.map(|_| replay_sql(config)).unwrap_or_default()
+    )
+}
+
+/// The slot for replays, as a copy of the other one.
+fn replay_sql(config: &PostgresConfig) -> String {
+    let (slot, plugin) = (literal(&config.slot), literal(config.plugin.name()));
+    let replay = literal(&replay_slot(&config.slot));
+    format!(
+        "\n-- What is kept for replays; walpurge moves it.\n\
+         SELECT slot_name, lsn\n\
+         FROM pg_catalog.pg_copy_logical_replication_slot({slot}, {replay}, false)\n\
+         WHERE NOT EXISTS (\n    \
+             SELECT FROM pg_catalog.pg_replication_slots\n    \
+             WHERE slot_name = {replay} AND plugin = {plugin} AND database = current_database()\n\
          );\n"
     )
 }
@@ -70,16 +86,37 @@ async fn make(config: &PostgresConfig, connect: &ConnectConfig, ddl: bool) -> an
         installed.map_err(|error| not_installed(error, connect.user(), database))?;
         print(&format!("installed the event triggers for DDL in database {database}\n"))?;
     }
-    if !is_missing {
-        return print(&format!(
-            "slot {slot} is there already, for {plugin} in database {database}\n"
-        ));
+    if is_missing {
+        let from = create_slot(&mut session, &asking, slot, plugin).await?;
+        print(&format!(
+            "made slot {slot} for {plugin} in database {database}; what is committed after {from} \
+             is invalidated\n"
+        ))?;
+    } else {
+        print(&format!("slot {slot} is there already, for {plugin} in database {database}\n"))?;
     }
-    let from = create_slot(&mut session, &asking, slot, plugin).await?;
-    print(&format!(
-        "made slot {slot} for {plugin} in database {database}; what is committed after {from} \
-         is invalidated\n"
-    ))
+    match config.replay {
+        Some(_) => make_replay_slot(&mut session, slot, plugin).await,
+        None => Ok(()),
+    }
+}
+
+async fn make_replay_slot(
+    session: &mut ReplicationSession,
+    slot: &str,
+    plugin: &str,
+) -> anyhow::Result<()> {
+    let fail = Misconfigured::or_failure;
+    let replay = replay_slot(slot);
+    match session.usable_slot(&replay, plugin).await {
+        Ok(_) => print(&format!("slot {replay} is there already, for replays\n")),
+        Err(error) if *error.kind() == PgErrorKind::SlotMissing => {
+            let made = session.copy_slot(slot, &replay, Persistence::Permanent).await;
+            let from = made.map_err(fail)?.consistent_lsn;
+            print(&format!("made slot {replay}; what is committed after {from} can be replayed\n"))
+        }
+        Err(error) => Err(fail(error)),
+    }
 }
 
 /// Makes the slot, or gives it up on Ctrl-C and SIGTERM: the server alone would go on waiting, and

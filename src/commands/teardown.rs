@@ -1,4 +1,4 @@
-//! `teardown`: drops the slot, with the WAL that it holds, and the event triggers for DDL.
+//! `teardown`: drops the slot and the one for replays, with the WAL that it holds, and the event triggers for DDL.
 
 use std::io::{BufRead, IsTerminal};
 
@@ -8,7 +8,7 @@ use super::endpoints::connect_config;
 use super::{Misconfigured, Outcome, block_on, load, print, say};
 use crate::check::bytes;
 use crate::cli::{Global, TeardownArgs};
-use crate::config::PostgresConfig;
+use crate::config::{PostgresConfig, replay_slot};
 use crate::postgres::client::simple_query;
 use crate::postgres::quote::literal;
 use crate::postgres::{
@@ -29,13 +29,15 @@ pub(super) fn teardown(global: &Global, args: &TeardownArgs) -> anyhow::Result<O
 /// The same as SQL: each part may be run again.
 fn sql(config: &PostgresConfig) -> String {
     let (slot, plugin) = (literal(&config.slot), literal(config.plugin.name()));
+    let replay = literal(&replay_slot(&config.slot));
     format!(
         "-- Removes what walpurge setup made, in the database that postgres.url names. Stop walpurge\n\
          -- first; it makes the slot anew at its next start.\n\n\
-         -- The WAL that the slot holds goes with it.\n\
+         -- The WAL that the slot, and the one for replays, hold goes with them.\n\
          SELECT slot_name, pg_catalog.pg_drop_replication_slot(slot_name)\n\
          FROM pg_catalog.pg_replication_slots\n\
-         WHERE slot_name = {slot} AND plugin = {plugin} AND database = current_database();\n\n\
+         WHERE slot_name IN ({slot}, {replay}) AND plugin = {plugin}\n    \
+             AND database = current_database();\n\n\
          -- The event triggers, for a superuser; other walpurges of this database lose them too.\n\
          {REMOVE_DDL}"
     )
@@ -51,8 +53,16 @@ async fn remove(
     let asking = connect_client(connect, session.host()).await.map_err(fail)?;
     let triggers = ddl_triggers(&asking.client).await.map_err(fail)?;
     let slot = session.slot(&config.slot).await.map_err(fail)?;
-    if let Some(slot) = &slot {
+    // Whether or not the configuration still asks for it: nobody else would drop it.
+    let replay = session.slot(&replay_slot(&config.slot)).await.map_err(fail)?;
+    let replay = replay.filter(|slot| {
+        let usable = slot.usable_for(config.plugin.name(), connect.dbname());
+        matches!(usable, Ok(()) | Err(PgErrorKind::SlotLost))
+    });
+    for slot in slot.iter().chain(&replay) {
         droppable(slot, config, connect.dbname())?;
+    }
+    if let Some(slot) = &slot {
         let held = held(slot, &mut session).await;
         if !is_sure && let Some(outcome) = refused(&ask(slot, &held)?) {
             return Ok(outcome);
@@ -60,8 +70,13 @@ async fn remove(
         session.drop_slot(&slot.name).await.map_err(fail)?;
         print(&format!("dropped slot {}, which held {held}\n", slot.name))?;
     }
+    if let Some(slot) = &replay {
+        let held = held(slot, &mut session).await;
+        session.drop_slot(&slot.name).await.map_err(fail)?;
+        print(&format!("dropped slot {}, which held {held} for replays\n", slot.name))?;
+    }
     if triggers == DdlTriggers::Missing {
-        if slot.is_none() {
+        if slot.is_none() && replay.is_none() {
             print(&format!(
                 "nothing to remove: there is neither a slot {} nor an event trigger of walpurge\n",
                 config.slot

@@ -110,6 +110,22 @@ impl<'a> Entry<'a> {
         duration
     }
 
+    /// A number of bytes: "512MiB", "4GiB".
+    pub(super) fn size(&self) -> Option<u64> {
+        const HELP: &str = "write a number and a unit: \"512MiB\", \"4GiB\"";
+        if !matches!(self.value.get_ref(), DeValue::String(_) | DeValue::Table(_)) {
+            self.wrong_type("a size", HELP);
+            return None;
+        }
+        let text = self.text()?;
+        let size = text.value.parse::<bytesize::ByteSize>().ok();
+        if size.is_none() {
+            let message = format!("`{}` is not a size: `{}`", self.path, text.value);
+            self.problem_with_help(message, "not a size", HELP);
+        }
+        size.map(|size| size.as_u64())
+    }
+
     /// One of a few words.
     pub(super) fn one_of<T: Copy>(&self, words: &[(&'static str, T)]) -> Option<T> {
         let text = self.text()?;

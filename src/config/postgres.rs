@@ -26,6 +26,23 @@ pub struct PostgresConfig {
     pub heartbeat: Option<Duration>,
     /// `messages`: what messages may ask for.
     pub messages: Messages,
+    /// `[postgres.replay]`; `None`: no WAL is kept for replays.
+    pub replay: Option<ReplayConfig>,
+}
+
+/// `[postgres.replay]`: how much WAL is kept for replays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayConfig {
+    /// `window`: how far one can go back.
+    pub window: Duration,
+    /// `max_wal`: how much WAL that may hold, in bytes.
+    pub max_wal: u64,
+}
+
+impl Default for ReplayConfig {
+    fn default() -> Self {
+        ReplayConfig { window: Duration::from_secs(3600), max_wal: 4 << 30 }
+    }
 }
 
 /// The slot's output plugin.
@@ -56,6 +73,20 @@ pub enum Visibility {
 /// A slot's name is a Postgres identifier: at most NAMEDATALEN - 1 bytes.
 const SLOT_BYTES_MAX: usize = 63;
 
+/// What the name of the replay slot has in addition.
+const REPLAY_SUFFIX: &str = "_replay";
+
+/// The name of the slot that keeps WAL for the replays of another one.
+pub fn replay_slot(slot: &str) -> String {
+    format!("{slot}{REPLAY_SUFFIX}")
+}
+
+/// The shortest window: beyond, nobody can tell what lies in it.
+const WINDOW_MIN: Duration = Duration::from_secs(1);
+
+/// The smallest `max_wal`: Postgres keeps WAL in files of 16 MiB.
+const MAX_WAL_MIN: u64 = 16 << 20;
+
 const SECTION_EXAMPLE: &str = "[postgres]\nurl = \"postgres://walpurge@localhost/shop\"";
 const URL_EXAMPLE: &str = "url = \"postgres://walpurge@localhost/shop\"";
 
@@ -70,6 +101,7 @@ pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig
         visibility: Visibility::Wait,
         heartbeat: Some(Duration::from_secs(30)),
         messages: Messages::Keys,
+        replay: None,
     };
     let Some(mut table) = table else {
         // Something else under that name has been reported as such.
@@ -93,7 +125,9 @@ pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig
         check_url(&entry, &url);
         config.lookup_url = Some(url);
     }
-    if let Some(slot) = table.entry("slot").and_then(|entry| read_slot(&entry)) {
+    // An empty section asks for the defaults.
+    let replays = table.has("replay");
+    if let Some(slot) = table.entry("slot").and_then(|entry| read_slot(&entry, replays)) {
         config.slot = slot;
     }
     if let Some(entry) = table.entry("plugin") {
@@ -113,6 +147,31 @@ pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig
     if let Some(messages) = table.entry("messages").and_then(|entry| entry.one_of(&words)) {
         config.messages = messages;
     }
+    config.replay = table.table("replay", &[]).map(read_replay);
+    table.finish();
+    config
+}
+
+fn read_replay(mut table: Table<'_>) -> ReplayConfig {
+    let mut config = ReplayConfig::default();
+    if let Some(entry) = table.entry("window")
+        && let Some(window) = entry.duration()
+    {
+        if window < WINDOW_MIN {
+            let help = "at least \"1s\"; leave the section out to keep no WAL for replays";
+            entry.problem_with_help("`postgres.replay.window` is too short", "too short", help);
+        }
+        config.window = window;
+    }
+    if let Some(entry) = table.entry("max_wal")
+        && let Some(max_wal) = entry.size()
+    {
+        if max_wal < MAX_WAL_MIN {
+            let help = "at least \"16MiB\": Postgres keeps WAL in files of that size";
+            entry.problem_with_help("`postgres.replay.max_wal` is too small", "too small", help);
+        }
+        config.max_wal = max_wal;
+    }
     table.finish();
     config
 }
@@ -131,12 +190,13 @@ fn check_url(entry: &Entry<'_>, url: &Secret) {
     }
 }
 
-fn read_slot(entry: &Entry<'_>) -> Option<String> {
+fn read_slot(entry: &Entry<'_>, replays: bool) -> Option<String> {
     let slot = entry.text()?.value;
+    let bytes_max = SLOT_BYTES_MAX - if replays { REPLAY_SUFFIX.len() } else { 0 };
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     let label = if slot.is_empty() {
         "empty"
-    } else if slot.len() > SLOT_BYTES_MAX {
+    } else if slot.len() > bytes_max {
         "too long"
     } else if !slot.bytes().all(allowed) {
         "not a slot name"
@@ -146,7 +206,13 @@ fn read_slot(entry: &Entry<'_>) -> Option<String> {
     entry.problem_with_help(
         format!("`postgres.slot` cannot be `{slot}`"),
         label,
-        format!("at most {SLOT_BYTES_MAX} lower-case letters, digits and `_`"),
+        match replays {
+            false => format!("at most {bytes_max} lower-case letters, digits and `_`"),
+            true => format!(
+                "at most {bytes_max} lower-case letters, digits and `_`: the slot for replays has \
+                 {REPLAY_SUFFIX} behind it"
+            ),
+        },
     );
     None
 }

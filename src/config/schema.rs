@@ -90,6 +90,31 @@ fn postgres() -> Value {
                  bump and tags. \"all\": patterns for delete_matching too. \"off\": nothing.",
                 default(words(["keys", "all", "off"]), "keys"),
             ),
+            (
+                "replay",
+                "Keeps a second slot, so that `walpurge replay` can repeat what was committed a \
+                 while ago. Default: only what is not confirmed can be replayed.",
+                replay(),
+            ),
+        ],
+    )
+}
+
+fn replay() -> Value {
+    section(
+        &[],
+        vec![
+            (
+                "window",
+                "How far one can go back. WAL is kept for so long, and the catalog's dead rows \
+                 stay for so long.",
+                default(reference("text"), "1h"),
+            ),
+            (
+                "max_wal",
+                "How much WAL that may hold; beyond, the window is shorter.",
+                default(reference("text"), "4GiB"),
+            ),
         ],
     )
 }

@@ -52,6 +52,7 @@ fn postgres_and_redis(config: &Config) -> String {
         messages,
         url: _,
         lookup_url: _,
+        replay: _,
     } = &config.postgres;
     let RedisSinkConfig { prefix, tag_key, tag_mode, mode, name: _, url: _, tls: _ } = redis;
     let postgres = (slot, plugin, create_slot, visibility, heartbeat, messages);
@@ -91,6 +92,7 @@ fn everything_that_is_given_is_meant() {
         create_slot = false
         visibility = "skip"
         heartbeat = "0s"
+        replay = { window = "2h 30m", max_wal = "512MiB" }
         [redis.b]
         url = "rediss://u:p@h:7000/2"
         prefix = "p:"
@@ -119,6 +121,8 @@ fn everything_that_is_given_is_meant() {
     assert_eq!((config.postgres.slot.as_str(), config.postgres.create_slot), ("s_1", false));
     assert_eq!(config.postgres.visibility, Visibility::Skip);
     assert_eq!(config.postgres.heartbeat, None);
+    let (window, max_wal) = (Duration::from_secs(9000), 512 << 20);
+    assert_eq!(config.postgres.replay, Some(ReplayConfig { window, max_wal }));
     let names: Vec<_> = config.redis.iter().map(|sink| sink.name.as_str()).collect();
     assert_eq!(names, ["b", "a"], "the order of the file");
     assert_eq!(
@@ -173,6 +177,10 @@ fn the_example_shows_the_defaults_of_the_code() {
     let (written, default) = (good(&text), good(EXAMPLE));
     assert_eq!(postgres_and_redis(&written), postgres_and_redis(&default));
     assert_eq!(postgres_and_redis(&written), postgres_and_redis(&good(MINIMAL)));
+    // An example, since the section is absent by default; its keys have defaults.
+    assert_eq!(default.postgres.replay, Some(ReplayConfig::default()));
+    assert_eq!(written.postgres.replay, default.postgres.replay);
+    assert_eq!(good(MINIMAL).postgres.replay, None);
     let rule = &written.rules[0];
     assert!(rule.enabled);
     assert_eq!(rule.fallback_every, Some(FALLBACK_EVERY));
@@ -185,6 +193,7 @@ fn the_example_shows_the_defaults_of_the_code() {
         "enabled",
         "fallback_every",
         "heartbeat",
+        "max_wal",
         "messages",
         "mode",
         "on",
@@ -194,6 +203,7 @@ fn the_example_shows_the_defaults_of_the_code() {
         "tag_key",
         "tag_mode",
         "visibility",
+        "window",
     ];
     assert_eq!(keys, expected, "every key with a default is shown with it");
 }

@@ -6,16 +6,16 @@ use super::Settings;
 use crate::decode::wal2json::Nulls;
 use crate::lsn::Lsn;
 use crate::postgres::{
-    Barrier, HEARTBEAT_PREFIX, NumericFormat, Persistence, PgError, PgErrorKind,
-    ReplicationSession, ReplicationStream, StartFailure, TablesQuery, Wal2jsonOptions,
-    Wal2jsonStream, connect_client, lacks_numerics,
+    Barrier, ChosenHost, HEARTBEAT_PREFIX, NumericFormat, Persistence, PgError, PgErrorKind,
+    ReplicationSession, ReplicationStream, ServerIdentity, StartFailure, SystemIdentity,
+    TablesQuery, Wal2jsonOptions, Wal2jsonStream, connect_client, lacks_numerics,
 };
 use crate::rules::{
     DDL_PREFIX, KnownTables, MESSAGE_PREFIX, Messages, Partitions, RuleSet, to_wal2json,
 };
 
 /// The slot's output plugin.
-const PLUGIN: &str = "wal2json";
+pub(super) const PLUGIN: &str = "wal2json";
 
 /// Whether the daemon works for real.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub enum Mode {
 /// A running stream.
 pub(super) struct Connected {
     pub(super) stream: ReplicationStream,
+    pub(super) host: ChosenHost,
+    pub(super) server: ServerIdentity,
     pub(super) barrier: Barrier,
     /// What a null in it means.
     pub(super) nulls: Nulls,
@@ -40,10 +42,25 @@ pub(super) struct Connected {
     pub(super) catalog_lsn: Lsn,
 }
 
-/// Connects, makes sure of the slot, and starts the stream.
-///
-/// Not cancel safe in the sense that a slot may have been created; the next call finds it.
-pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Connected, PgError> {
+/// A session, and what is known before its stream starts.
+pub(super) struct Prepared {
+    pub(super) session: ReplicationSession,
+    pub(super) options: Wal2jsonOptions,
+    pub(super) about: About,
+}
+
+/// What is known of a stream's server before it starts.
+pub(super) struct About {
+    pub(super) identity: SystemIdentity,
+    pub(super) server: ServerIdentity,
+    host: ChosenHost,
+    tables: KnownTables,
+    tables_query: TablesQuery,
+    partitions: Option<Partitions>,
+}
+
+/// Connects, and asks what the stream's options depend on.
+pub(super) async fn prepare(settings: &Settings, rules: &RuleSet) -> Result<Prepared, PgError> {
     let mut session = ReplicationSession::connect(&settings.connect).await?;
     let identity = session.identify_system().await?;
     session.refuse_to_be_waited_for(&settings.connect).await?;
@@ -63,6 +80,45 @@ pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Conn
         actions: Vec::new(),
         has_nulls: known_tables.may_hold_null(rules),
     };
+    let about = About { identity, server, host, tables: known_tables, tables_query, partitions };
+    Ok(Prepared { session, options, about })
+}
+
+impl About {
+    /// A stream that has started, with the barrier that belongs to it.
+    pub(super) fn connected(self, settings: &Settings, started: Wal2jsonStream) -> Connected {
+        let About { identity, server, host, tables, tables_query, partitions } = self;
+        let heartbeat = settings.heartbeat.filter(|_| settings.mode == Mode::Live);
+        let barrier = Barrier::start(
+            settings.connect.clone(),
+            host.clone(),
+            server.clone(),
+            heartbeat,
+            tables_query,
+            &settings.slot,
+        );
+        let nulls = match started.numerics {
+            NumericFormat::Strings => Nulls::Certain,
+            NumericFormat::Numbers => Nulls::ByType,
+        };
+        Connected {
+            stream: started.stream,
+            host,
+            server,
+            barrier,
+            nulls,
+            tables,
+            partitions,
+            catalog_lsn: identity.flushed_lsn,
+        }
+    }
+}
+
+/// Connects, makes sure of the slot, and starts the stream.
+///
+/// Not cancel safe in the sense that a slot may have been created; the next call finds it.
+pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Connected, PgError> {
+    let Prepared { mut session, options, about } = prepare(settings, rules).await?;
     let started = match settings.mode {
         Mode::Live => {
             ensure_slot(&mut session, settings).await?;
@@ -71,34 +127,14 @@ pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Conn
         Mode::DryRun => start_on_copy(session, settings, &options).await?,
     };
     info!(
-        host = %host,
-        database = identity.dbname,
+        host = %about.host,
+        database = about.identity.dbname,
         slot = settings.slot,
-        timeline = identity.timeline,
-        system_id = identity.system_id,
+        timeline = about.identity.timeline,
+        system_id = about.identity.system_id,
         "following the write-ahead log"
     );
-    let heartbeat = settings.heartbeat.filter(|_| settings.mode == Mode::Live);
-    let barrier = Barrier::start(
-        settings.connect.clone(),
-        host,
-        server,
-        heartbeat,
-        tables_query,
-        &settings.slot,
-    );
-    let nulls = match started.numerics {
-        NumericFormat::Strings => Nulls::Certain,
-        NumericFormat::Numbers => Nulls::ByType,
-    };
-    Ok(Connected {
-        stream: started.stream,
-        barrier,
-        nulls,
-        tables: known_tables,
-        partitions,
-        catalog_lsn: identity.flushed_lsn,
-    })
+    Ok(about.connected(settings, started))
 }
 
 fn message_prefixes(messages: Messages) -> Vec<String> {

@@ -5,6 +5,8 @@ mod debt;
 mod flood;
 mod held;
 mod reader;
+mod replay;
+mod replayed;
 mod session;
 mod warn;
 
@@ -17,12 +19,15 @@ pub use connect::Mode;
 use connect::{Connected, connect};
 pub use debt::Debt;
 use reader::Interrupted;
-use session::Session;
+pub use replay::{Asked, Refused, Replay, ReplayEnd, ReplayFailure, Start};
+pub use replayed::Seen;
+use session::{Ended, Session};
 
 use crate::config::Visibility;
 use crate::parked::Parked;
 use crate::pipeline::{Dispatcher, LaneSpec, Routes};
 use crate::postgres::{ConnectConfig, PgError, PgErrorKind};
+use crate::replay::Keeper;
 use crate::rules::{Matcher, Messages, RuleSet};
 
 /// The first wait before connecting again.
@@ -66,6 +71,8 @@ pub struct Settings {
     pub messages: Messages,
     /// For real, or not.
     pub mode: Mode,
+    /// Keeps the slot for replays on the server that streams.
+    pub keeper: Option<Arc<Keeper>>,
 }
 
 /// A daemon that is ready to run.
@@ -146,19 +153,27 @@ impl Daemon {
         stop: std::pin::Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Interrupted> {
         let Daemon { settings, matcher, dispatcher, debt } = self;
+        if let Some(keeper) = &settings.keeper {
+            keeper.follow(connected.host.clone(), connected.server.clone());
+        }
         debt.pay(matcher.rules(), dispatcher.plan_mut());
         matcher.set_partitions(connected.partitions.take(), connected.catalog_lsn);
         let mut session = Session::new(connected, settings, matcher, dispatcher, debt);
-        let ended = session.follow(stop).await;
-        match &ended {
-            Ok(_) => session.stop(STOP_PATIENCE).await,
-            Err(Interrupted::ByCatalog) => session.leave().await,
-            Err(Interrupted::ByError(_)) => {}
+        let ended = session.follow(stop, |_| ()).await;
+        let interrupted = match ended {
+            Ok(Ended::Stopped(why)) => {
+                session.stop(STOP_PATIENCE).await;
+                return Ok(why);
+            }
+            // Only a replay ends so.
+            Ok(Ended::Replayed) => Interrupted::ByCatalog,
+            Err(interrupted) => interrupted,
+        };
+        if let Interrupted::ByCatalog = interrupted {
+            session.leave().await;
         }
-        if ended.is_err() {
-            self.dispatcher.plan_mut().disconnect();
-        }
-        ended
+        self.dispatcher.plan_mut().disconnect();
+        Err(interrupted)
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
+use super::replayed::{Replayed, Taken};
 use super::warn::{self, Warned};
 use crate::action::Verb;
 use crate::change::Change;
@@ -58,6 +59,8 @@ pub(super) struct Reader<'d> {
     /// What the catalog says of the rules' tables, until that transaction ends.
     tables: Option<KnownTables>,
     warned: Warned,
+    /// Which part of the stream counts; `None`: all of it.
+    replayed: Option<&'d mut Replayed>,
 }
 
 impl<'d> Reader<'d> {
@@ -90,7 +93,19 @@ impl<'d> Reader<'d> {
             parked: None,
             tables: None,
             warned,
+            replayed: None,
         }
+    }
+
+    /// Takes only a part of the stream. The catalog was read after it was written, so that it is
+    /// not read again, and what it says is no news.
+    pub(super) fn replay(&mut self, replayed: &'d mut Replayed) {
+        self.replayed = Some(replayed);
+    }
+
+    /// What has come of the part that counts.
+    pub(super) fn replayed(&mut self) -> Option<&mut Replayed> {
+        self.replayed.as_deref_mut()
     }
 
     /// Takes what the catalog says of the rules' tables while the stream goes on.
@@ -98,6 +113,9 @@ impl<'d> Reader<'d> {
     /// # Errors
     /// If it takes a stream with other options; the next one finds the same news.
     pub(super) fn tables(&mut self, now: KnownTables, plan: &mut Plan) -> Result<(), Interrupted> {
+        if self.replayed.is_some() {
+            return Ok(());
+        }
         if self.open.is_some() {
             // A fallback belongs to no transaction: one that breaks off would take it along. And
             // one that may be huge is not broken off for this.
@@ -138,7 +156,12 @@ impl<'d> Reader<'d> {
 
     /// Whether the stream is in a transaction.
     pub(super) fn is_in_transaction(&self) -> bool {
-        self.open.is_some()
+        self.open.is_some() || self.is_left_out()
+    }
+
+    /// Whether the stream is in a transaction that does not count.
+    fn is_left_out(&self) -> bool {
+        self.replayed.as_ref().is_some_and(|replayed| replayed.is_leaving_out())
     }
 
     /// Takes one message of the output plugin. Answers with the end of the transaction that it
@@ -152,12 +175,24 @@ impl<'d> Reader<'d> {
         data: &mut [u8],
         plan: &mut Plan,
     ) -> Result<Option<Lsn>, Interrupted> {
-        match self.decoder.decode(data) {
+        let event = self.decoder.decode(data);
+        if let Some(replayed) = &mut self.replayed {
+            match replayed.take(event.as_ref().ok(), start_lsn) {
+                Taken::Within => {}
+                Taken::LeftOut => return Ok(None),
+                Taken::EndLeftOut(end_lsn) => {
+                    plan.advance(end_lsn);
+                    return Ok(Some(end_lsn));
+                }
+            }
+        }
+        match event {
             Ok(Event::Change(change)) => {
                 let Some(facts) = self.open else {
                     return Err(senseless("a change outside of a transaction").into());
                 };
-                if self.matcher.needs_catalog(change.schema, change.table) {
+                let is_new = self.matcher.needs_catalog(change.schema, change.table);
+                if is_new && self.replayed.is_none() {
                     return Err(Interrupted::ByCatalog);
                 }
                 let (rules, bulk, warned) = (&self.rules, &mut self.bulk, &mut self.warned);
@@ -249,7 +284,7 @@ impl<'d> Reader<'d> {
         }
         let commit_lsn = self.open.and_then(|facts| facts.commit_lsn);
         match ddl {
-            Ok(ddl) if self.matcher.is_outdated_by(&ddl, commit_lsn) => {
+            Ok(ddl) if self.replayed.is_none() && self.matcher.is_outdated_by(&ddl, commit_lsn) => {
                 return Err(Interrupted::ByCatalog);
             }
             Ok(ddl) => self.in_transaction(plan, |matcher, taker| {
@@ -278,12 +313,18 @@ impl<'d> Reader<'d> {
 
     /// Takes the place of a change that is too large to be read.
     pub(super) fn oversized(&mut self, bytes: usize, plan: &mut Plan) {
+        if self.is_left_out() {
+            return;
+        }
         error!(bytes, "a change is too large to be read; every rule's fallback runs");
         self.everything(plan);
     }
 
     /// Takes what the server says in place of a change that it dropped.
     pub(super) fn notice(&mut self, notice: &Notice, plan: &mut Plan) {
+        if self.is_left_out() {
+            return;
+        }
         let Some(dropped) = dropped_change(&notice.message) else {
             if self.warned.is_new_notice(&notice.message) {
                 warn!(notice = notice.message, "an unknown notice; every rule's fallback runs");

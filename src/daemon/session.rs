@@ -12,6 +12,7 @@ use super::debt::Debt;
 use super::flood::Flood;
 use super::held::Held;
 use super::reader::{Interrupted, Reader};
+use super::replayed::{Replayed, Seen};
 use crate::failpoint::{Failpoint, Place};
 use crate::lsn::Lsn;
 use crate::pipeline::{Dispatcher, Plan};
@@ -33,11 +34,20 @@ pub(super) struct Session<'d> {
     barrier: Barrier,
     dispatcher: &'d mut Dispatcher,
     reader: Reader<'d>,
-    debt: &'d mut Debt,
+    /// `None`: a replay owes nobody anything.
+    debt: Option<&'d mut Debt>,
     status: Status,
     flood: Flood,
     slot: String,
     held: Held,
+}
+
+/// Why a stream is not followed any more.
+pub(super) enum Ended<T> {
+    /// It was told to stop, for this.
+    Stopped(T),
+    /// Everything that was to be replayed is done.
+    Replayed,
 }
 
 /// What has been told to the server, and is to be.
@@ -62,9 +72,34 @@ impl<'d> Session<'d> {
         let mut reader =
             Reader::new(matcher, connected.nulls, settings.visibility, settings.messages);
         reader.learn(connected.tables, dispatcher.plan_mut());
+        Self::with(connected.stream, connected.barrier, settings, reader, dispatcher, Some(debt))
+    }
+
+    /// A session that ends once the part of the stream that counts is done.
+    pub(super) fn replay(
+        connected: Connected,
+        settings: &Settings,
+        matcher: &'d mut Matcher,
+        dispatcher: &'d mut Dispatcher,
+        replayed: &'d mut Replayed,
+    ) -> Self {
+        let mut reader =
+            Reader::new(matcher, connected.nulls, settings.visibility, settings.messages);
+        reader.replay(replayed);
+        Self::with(connected.stream, connected.barrier, settings, reader, dispatcher, None)
+    }
+
+    fn with(
+        stream: ReplicationStream,
+        barrier: Barrier,
+        settings: &Settings,
+        reader: Reader<'d>,
+        dispatcher: &'d mut Dispatcher,
+        debt: Option<&'d mut Debt>,
+    ) -> Self {
         Session {
-            stream: connected.stream,
-            barrier: connected.barrier,
+            stream,
+            barrier,
             dispatcher,
             reader,
             debt,
@@ -81,27 +116,35 @@ impl<'d> Session<'d> {
         }
     }
 
-    /// Streams until `stop` completes, and answers with what that says.
+    /// Streams until `stop` completes, and answers with what that says, or until a replay is done.
     ///
     /// # Errors
     /// When the stream breaks, or has to be started again.
     pub(super) async fn follow<T>(
         &mut self,
         mut stop: Pin<&mut impl Future<Output = T>>,
-    ) -> Result<T, Interrupted> {
+        mut on_status: impl FnMut(Seen),
+    ) -> Result<Ended<T>, Interrupted> {
         let mut clock = interval(STATUS_EVERY);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let is_over = self.reader.replayed().is_some_and(|replayed| replayed.is_over());
+            if is_over {
+                self.dispatcher.hurry();
+                if self.dispatcher.plan().is_idle() {
+                    return Ok(Ended::Replayed);
+                }
+            }
             if !self.dispatcher.plan().has_room() {
                 self.dispatcher.relieve();
             }
-            let has_room = self.dispatcher.plan().has_room();
+            let has_room = !is_over && self.dispatcher.plan().has_room();
             let mut messages = 0;
             // In this order, so that a full stream delays neither the end, nor room for more, nor
             // a status update. Everything here is cancel safe.
             tokio::select! {
                 biased;
-                why = stop.as_mut() => return Ok(why),                       // 1. the end
+                why = stop.as_mut() => return Ok(Ended::Stopped(why)),       // 1. the end
                 () = self.dispatcher.turn() => {}                            // 2. room
                 answer = self.barrier.hear() => match answer {             // 3. visibility
                     Heard::Snapshot(snapshot) => self.dispatcher.plan_mut().show(snapshot),
@@ -114,7 +157,12 @@ impl<'d> Session<'d> {
                     Heard::WaitsForUs => return Err(self.waits_for_us().into()),
                     Heard::ShuttingDown => return Err(self.let_go().await.into()),
                 },
-                _ = clock.tick() => self.send_status_if_due(has_room).await?, // 4. feedback
+                _ = clock.tick() => {                                       // 4. feedback
+                    self.send_status_if_due(has_room).await?;
+                    if let Some(replayed) = self.reader.replayed() {
+                        on_status(replayed.seen());
+                    }
+                }
                 read = self.stream.read(), if has_room => {                  // 5. more to do
                     read?;
                     messages = self.take_frames()?;
@@ -158,6 +206,9 @@ impl<'d> Session<'d> {
                     if !self.reader.is_in_transaction() {
                         self.status.received(wal_end);
                         plan.advance(wal_end);
+                        if let Some(replayed) = self.reader.replayed() {
+                            replayed.received(wal_end);
+                        }
                     }
                     self.status.urgent |= reply_requested;
                 }
@@ -188,14 +239,21 @@ impl<'d> Session<'d> {
     }
 
     async fn send_status(&mut self) -> Result<(), PgError> {
-        self.debt.check(self.dispatcher.plan());
+        if let Some(debt) = &mut self.debt {
+            debt.check(self.dispatcher.plan());
+        }
         let confirmed = self.status.confirmed(self.dispatcher.plan());
         let written = self.status.received_lsn;
+        // The server's answer says how far it has read.
+        let reply = match self.reader.replayed() {
+            Some(_) => Reply::Requested,
+            None => Reply::NotNeeded,
+        };
         let is_news = confirmed > self.status.sent_lsn;
         if is_news {
             Place::BeforeConfirm.pass();
         }
-        self.stream.send_status(written, confirmed, Reply::NotNeeded).await?;
+        self.stream.send_status(written, confirmed, reply).await?;
         if is_news {
             Place::AfterConfirm.pass();
         }
@@ -224,7 +282,7 @@ impl<'d> Session<'d> {
 
     /// Works off what was received, for as long as `patience` lasts and a sink works. Says whether
     /// it is done.
-    async fn finish(&mut self, patience: Duration) -> bool {
+    pub(super) async fn finish(&mut self, patience: Duration) -> bool {
         self.dispatcher.hurry();
         let work = async {
             loop {
@@ -244,6 +302,12 @@ impl<'d> Session<'d> {
             }
         };
         timeout(patience, work).await.is_ok()
+    }
+
+    /// Whether everything that counts of the stream is done.
+    pub(super) fn is_done(&mut self) -> bool {
+        let is_over = self.reader.replayed().is_some_and(|replayed| replayed.is_over());
+        is_over && self.dispatcher.plan().is_idle()
     }
 
     /// Ends the stream at once, so that the next one finds the slot free and repeats little.

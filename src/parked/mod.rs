@@ -37,6 +37,8 @@ pub struct Parked {
     /// How long the file was then.
     length: u64,
     count: u64,
+    /// Nobody expects anything to be kept.
+    is_off: bool,
 }
 
 impl Parked {
@@ -58,7 +60,12 @@ impl Parked {
             }
         }
         let length = std::fs::metadata(&file).map_or(0, |metadata| metadata.len());
-        Parked { file: Some(file), known, length, count: 0 }
+        Parked { file: Some(file), known, length, ..Parked::default() }
+    }
+
+    /// Keeps nothing: a replay's log says what it gives up on.
+    pub fn off() -> Self {
+        Parked { is_off: true, ..Parked::default() }
     }
 
     /// How much was given up on since the start.
@@ -77,6 +84,9 @@ impl Parked {
             return;
         }
         self.count += 1;
+        if self.is_off {
+            return;
+        }
         let Some(file) = &self.file else {
             return warn!(
                 hint = "set state_dir, and what is given up on is kept there",

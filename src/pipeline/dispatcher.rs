@@ -68,6 +68,8 @@ struct LaneHandle {
     sink_id: Option<SinkId>,
     /// Whether it was said that the stream stops for it.
     is_stopping: bool,
+    /// How many of its actions are finished.
+    done: u64,
     /// A batch of which a part is done, and where to go on.
     rest: Option<(Batch, usize)>,
 }
@@ -113,6 +115,7 @@ impl Dispatcher {
                 stage,
                 sink_id,
                 is_stopping: false,
+                done: 0,
                 rest: None,
             });
             planned.push(PlannedLane { stage, pace });
@@ -144,6 +147,18 @@ impl Dispatcher {
     /// What was done since the start.
     pub fn done(&self) -> Done {
         self.done
+    }
+
+    /// How many actions of each sink were finished since the start, in the order of the sinks.
+    pub fn done_by_sink(&self) -> Vec<(&str, u64)> {
+        let mut done: Vec<(&str, u64)> = Vec::new();
+        for lane in self.lanes.iter().filter(|lane| lane.stage != Stage::Lookup) {
+            match done.iter_mut().find(|(sink, _)| *sink == lane.sink) {
+                Some((_, actions)) => *actions += lane.done,
+                None => done.push((&lane.sink, lane.done)),
+            }
+        }
+        done
     }
 
     /// Keeps what the stream brought and nobody can do. To be called before its transaction is
@@ -210,6 +225,7 @@ impl Dispatcher {
                     return;
                 }
                 self.done.actions += batch.len() as u64;
+                self.lanes[lane.0].done += batch.len() as u64;
                 self.plan.done(lane, batch);
                 if cfg!(debug_assertions) && self.is_another_sink_busy(lane) {
                     Place::BetweenSinks.pass();

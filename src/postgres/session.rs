@@ -225,12 +225,23 @@ impl ReplicationSession {
     ///
     /// The options go to the output plugin. The future is not cancel safe.
     pub async fn start_replication(
-        mut self,
+        self,
         slot: &str,
         options: &[(&str, &str)],
     ) -> Result<ReplicationStream, StartFailure> {
+        self.start_replication_from(slot, Lsn::ZERO, options).await
+    }
+
+    /// The same with transactions whose commit_lsn is `from` or later, if the slot stands before
+    /// that: for a slot of which nothing is to be confirmed.
+    pub async fn start_replication_from(
+        mut self,
+        slot: &str,
+        from: Lsn,
+        options: &[(&str, &str)],
+    ) -> Result<ReplicationStream, StartFailure> {
         self.subject.slot = Some(slot.to_string());
-        let command = start_command(slot, options);
+        let command = start_command(slot, from, options);
         match self.exchange("start replication", &command).await {
             Ok(Answer::Streaming) => Ok(ReplicationStream::new(self.wire, self.subject)),
             Ok(Answer::Rows(_)) => Err(StartFailure {
@@ -308,7 +319,7 @@ fn version_num(text: &str) -> u32 {
     if major >= 10 { major * 10_000 + second } else { major * 10_000 + second * 100 + third }
 }
 
-fn start_command(slot: &str, options: &[(&str, &str)]) -> String {
+fn start_command(slot: &str, from: Lsn, options: &[(&str, &str)]) -> String {
     use super::quote::{identifier, replication_literal};
     let options: Vec<String> = options
         .iter()
@@ -317,7 +328,7 @@ fn start_command(slot: &str, options: &[(&str, &str)]) -> String {
     // The grammar knows no empty list.
     let list =
         if options.is_empty() { String::new() } else { format!(" ({})", options.join(", ")) };
-    format!("START_REPLICATION SLOT {} LOGICAL 0/0{list}", identifier(slot))
+    format!("START_REPLICATION SLOT {} LOGICAL {from}{list}", identifier(slot))
 }
 
 #[cfg(test)]
@@ -341,7 +352,7 @@ mod tests {
     #[test]
     fn options_are_quoted() {
         assert_eq!(
-            start_command("a\"b", &[("add-tables", r"public.it\'s"), ("x", "")]),
+            start_command("a\"b", Lsn::ZERO, &[("add-tables", r"public.it\'s"), ("x", "")]),
             r#"START_REPLICATION SLOT "a""b" LOGICAL 0/0 ("add-tables" 'public.it\''s', "x" '')"#
         );
     }

@@ -6,6 +6,7 @@
 use super::error::{PgError, PgErrorKind};
 use super::replication::ReplicationStream;
 use super::session::{ReplicationSession, StartFailure};
+use crate::lsn::Lsn;
 
 /// Known to wal2json 2.6 and later.
 const NUMERIC_AS_STRING: &str = "numeric-data-types-as-string";
@@ -103,9 +104,21 @@ impl ReplicationSession {
         options: &Wal2jsonOptions,
         numerics: NumericFormat,
     ) -> Result<Wal2jsonStream, StartFailure> {
+        self.start_wal2json_from(slot, Lsn::ZERO, options, numerics).await
+    }
+
+    /// The same from a position: see
+    /// [`start_replication_from`](ReplicationSession::start_replication_from).
+    pub async fn start_wal2json_from(
+        self,
+        slot: &str,
+        from: Lsn,
+        options: &Wal2jsonOptions,
+        numerics: NumericFormat,
+    ) -> Result<Wal2jsonStream, StartFailure> {
         let options = options.options(numerics);
         let options: Vec<_> = options.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let stream = self.start_replication(slot, &options).await?;
+        let stream = self.start_replication_from(slot, from, &options).await?;
         Ok(Wal2jsonStream { stream, numerics })
     }
 }

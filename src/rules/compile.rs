@@ -114,6 +114,11 @@ impl RuleSet {
         &self.sinks[id.0 as usize]
     }
 
+    /// Drops every rule whose name is not one of these.
+    pub fn keep(&mut self, names: &[String]) {
+        self.rules.retain(|rule| names.contains(&rule.name));
+    }
+
     /// Every table pattern of every rule.
     pub fn tables(&self) -> impl Iterator<Item = &TablePattern> {
         self.rules.iter().flat_map(|rule| &rule.tables)

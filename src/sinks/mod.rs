@@ -20,9 +20,9 @@ pub enum Lane {
     Redis(redis::RedisLane),
     /// None: what would be done is logged.
     DryRun(DryRunLane),
-    /// A sink's that is off: everything is dropped.
-    Off,
-    /// A sink's that is held: everything waits.
+    /// None: the sink is off, or a replay leaves it alone.
+    Left,
+    /// None: the sink is held, and everything waits.
     Hold,
     /// Not a sink's: the database says what there is to do.
     Lookup(LookupLane),
@@ -38,7 +38,7 @@ impl Lane {
             // Only lookups come back unfinished.
             Lane::Redis(lane) => lane.send(batch).await,
             Lane::DryRun(lane) => Ok(lane.send(batch)),
-            Lane::Off => Ok(Report::default()),
+            Lane::Left => Ok(Report::default()),
             Lane::Hold => Err(Failure::Held),
             Lane::Lookup(lane) => lane.send(batch, from).await,
         }

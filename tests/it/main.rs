@@ -28,6 +28,7 @@ mod publish;
 mod readme;
 mod redis_sink;
 mod reload;
+mod replay;
 mod schema;
 mod schema_changes;
 mod setup;

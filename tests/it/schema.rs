@@ -38,6 +38,7 @@ fn sections(schema: &Value) -> BTreeMap<&'static str, &Value> {
     BTreeMap::from([
         ("at the top of the file", schema),
         ("in `postgres`", &schema["properties"]["postgres"]),
+        ("in `postgres.replay`", &schema["properties"]["postgres"]["properties"]["replay"]),
         ("in `postgres.url`", &schema["$defs"]["elsewhere"]),
         ("in `redis.cache`", &schema["properties"]["redis"]["additionalProperties"]),
         ("in `rule`", rule),
@@ -52,6 +53,7 @@ fn sections(schema: &Value) -> BTreeMap<&'static str, &Value> {
 fn known_to_the_walker() -> BTreeMap<String, BTreeSet<String>> {
     let text = format!(
         "{UNKNOWN} = 1\n[postgres]\n{UNKNOWN} = 1\nurl = {{ {UNKNOWN} = 1 }}\n\
+         [postgres.replay]\n{UNKNOWN} = 1\n\
          [redis.cache]\n{UNKNOWN} = 1\n\
          [[rule]]\n{UNKNOWN} = 1\nwhere = {{ id = {{ {UNKNOWN} = 1 }} }}\n\
          [rule.fallback]\n{UNKNOWN} = 1\n\
