@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod confirm;
 mod order;
 
 const LANES: usize = 2;

@@ -172,11 +172,13 @@ impl Torture {
     }
 }
 
-impl Report {
+impl Torture {
     #[track_caller]
-    fn assert_clean(&self) {
-        assert_eq!((self.stale, self.overdone, self.repeated), (0, 0, 0), "{self}");
-        assert!(self.committed > 0 && self.invalidated > 0, "{self}");
+    fn assert_clean(&mut self) {
+        let report = &self.report;
+        let is_clean = (report.stale, report.overdone, report.repeated) == (0, 0, 0);
+        assert!(is_clean, "{report}\n{}", self.site.report());
+        assert!(report.committed > 0 && report.invalidated > 0, "{report}");
     }
 }
 
@@ -185,7 +187,7 @@ fn a_short_torture_loses_nothing() {
     let mut torture = Torture::new(1, None);
     torture.round(SHORT);
     eprintln!("{}", torture.report);
-    torture.report.assert_clean();
+    torture.assert_clean();
 }
 
 #[test]
@@ -213,7 +215,7 @@ fn for_as_long_as_asked() {
         torture.round(LONG);
         eprintln!("{}", torture.report);
         if failpoint.is_none() {
-            torture.report.assert_clean();
+            torture.assert_clean();
         }
     }
     assert!(failpoint.is_none() || torture.report.stale > 0, "nobody has noticed");

@@ -26,6 +26,9 @@ pub enum Step {
     /// Requests pass, answers do not.
     Mute(Link),
     Resume(Link),
+    /// What is committed is streamed, and nobody sees it yet.
+    HideCommits,
+    ShowCommits,
     /// A partition that the stream's options do not know.
     NewPartition,
 }
@@ -55,11 +58,13 @@ impl Step {
             Step::Stall(Link::Redis) => "Redis stalled",
             Step::Mute(Link::Postgres) => "Postgres mute",
             Step::Mute(Link::Redis) => "Redis mute",
+            Step::HideCommits => "commits hidden",
             Step::NewPartition => "partition added",
             Step::StartDaemon(_)
             | Step::StartRedis
             | Step::ThawRedis
             | Step::ResumeWalsenders
+            | Step::ShowCommits
             | Step::Resume(_) => return None,
         })
     }
@@ -108,7 +113,7 @@ pub fn plan(rng: &mut Rng, length: Duration) -> Vec<(Duration, Step)> {
 fn fault(rng: &mut Rng) -> (Step, Option<Step>) {
     let link = if rng.bool() { Link::Postgres } else { Link::Redis };
     let daemon = rng.usize(..2);
-    match rng.u8(..26) {
+    match rng.u8(..28) {
         0..6 => (Step::KillDaemon(daemon), Some(Step::StartDaemon(daemon))),
         6..8 => (Step::StopDaemon(daemon), Some(Step::StartDaemon(daemon))),
         8..10 => (Step::KillRedis, Some(Step::StartRedis)),
@@ -121,6 +126,7 @@ fn fault(rng: &mut Rng) -> (Step, Option<Step>) {
         18..20 => (Step::Cut(link), None),
         20..22 => (Step::CutAfter(link, rng.u64(1..20_000)), None),
         22..24 => (Step::Stall(link), Some(Step::Resume(link))),
+        24..26 => (Step::HideCommits, Some(Step::ShowCommits)),
         _ => (Step::Mute(link), Some(Step::Resume(link))),
     }
 }
@@ -132,5 +138,5 @@ fn the_same_seed_makes_the_same_plan() {
     assert_ne!(plan_of(7), plan_of(8));
     let every = (0..20).flat_map(plan_of).filter_map(|(_, step)| step.fault());
     let kinds: std::collections::BTreeSet<_> = every.collect();
-    assert_eq!(kinds.len(), 15, "{kinds:?}");
+    assert_eq!(kinds.len(), 16, "{kinds:?}");
 }

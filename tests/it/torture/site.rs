@@ -92,6 +92,8 @@ impl Site {
             Step::Stall(link) => self.link(link).stall(),
             Step::Mute(link) => self.link(link).mute(),
             Step::Resume(link) => self.link(link).resume(),
+            Step::HideCommits => self.await_standby("nobody"),
+            Step::ShowCommits => self.await_standby(""),
             Step::NewPartition => self.add_partition(),
         }
     }
@@ -101,6 +103,7 @@ impl Site {
         self.world.redis.resume();
         self.start_redis();
         self.world.pg.resume();
+        self.await_standby("");
         self.postgres.resume();
         self.redis.resume();
         if self.daemons.iter().all(Option::is_none) {
@@ -164,12 +167,19 @@ impl Site {
         }
     }
 
+    /// Lets every commit wait for a standby of that name.
+    fn await_standby(&self, name: &str) {
+        let pg = &self.world.pg;
+        pg.psql("postgres", &format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'"));
+        pg.psql("postgres", "SELECT pg_reload_conf()");
+    }
+
     /// Rows of the new partition are written like all others.
     fn add_partition(&mut self) {
         let part = self.partitions;
         self.partitions += 1;
         let sql = format!(
-            "SET lock_timeout = '5s';
+            "SET lock_timeout = '5s'; SET synchronous_commit = local;
              CREATE TABLE orders_{part} PARTITION OF orders FOR VALUES IN ({part});
              INSERT INTO orders VALUES ({}, {part}, 1);",
             2 * shop::KEPT + part as usize
