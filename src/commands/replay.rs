@@ -65,7 +65,6 @@ async fn work(
     let stop = stop_signal()?;
     let Loaded { config, mut rules, .. } = loaded;
     let mut settings = settings(&config.postgres, Mode::Live)?;
-    // It writes nothing into the log.
     settings.heartbeat = None;
     if !args.rules.is_empty() {
         rules.keep(&args.rules);

@@ -20,8 +20,8 @@ use crate::lsn::Lsn;
 use crate::parked::Parked;
 use crate::pipeline::{Dispatcher, LaneSpec, Routes};
 use crate::postgres::{
-    NumericFormat, PgError, PgErrorKind, ReplicationSession, StartFailure, Wal2jsonOptions,
-    Wal2jsonStream, lacks_numerics,
+    HEARTBEAT_PREFIX, NumericFormat, PgError, PgErrorKind, ReplicationSession, StartFailure,
+    Wal2jsonOptions, Wal2jsonStream, lacks_numerics,
 };
 use crate::replay::{Clock, Origin, Pair, Range, Times, read_times, shown};
 use crate::rules::{Matcher, RuleSet};
@@ -192,6 +192,7 @@ impl Replay {
     async fn start(&self, asked: &Asked) -> Result<Option<(Connected, Range)>, ReplayFailure> {
         let Prepared { mut session, options, about } =
             prepare(&self.settings, self.matcher.rules()).await?;
+        mark_end(&mut session).await?;
         let now = Clock::read(&session.simple_query(Clock::SQL).await?)?;
         let copy = self.copy(&mut session).await?;
         let times = self.times(&about);
@@ -312,6 +313,24 @@ async fn range(
         None => first_commit(session, &copy.name).await?,
     };
     Err(Refused { from: asked.from, oldest_lsn, oldest_at, now: now.at }.into())
+}
+
+/// Commits a message behind what is to be replayed. What is flushed may end in the middle of a
+/// record, and then the server reads on to it only when somebody commits.
+async fn mark_end(session: &mut ReplicationSession) -> Result<(), PgError> {
+    // No standby is to be waited for.
+    let sql = format!(
+        "SET synchronous_commit = local; \
+         SELECT pg_catalog.pg_logical_emit_message(true, '{HEARTBEAT_PREFIX}', '')"
+    );
+    match session.simple_query(&sql).await {
+        // It may lack the right, or be a standby: others commit too.
+        Err(error) if matches!(error.kind(), PgErrorKind::Other { .. }) => {
+            debug!("no mark at the end of the log: {error}");
+            Ok(())
+        }
+        marked => marked.map(drop),
+    }
 }
 
 /// When the first transaction was committed that a slot of this session stands before. No change

@@ -214,23 +214,21 @@ impl Task {
         }
         let position = slots.slot(&self.name).await?.and_then(|slot| slot.confirmed_flush_lsn);
         let (kept, why) = match &self.settings.state_dir {
-            None => (None, "neither state_dir nor $STATE_DIRECTORY is set".to_owned()),
+            None => (None, Some("neither state_dir nor $STATE_DIRECTORY is set".to_owned())),
             Some(directory) => match read_times(directory, &origin) {
-                Ok(Some(times)) => (Some(times), String::new()),
-                Ok(None) => (None, format!("nothing of it is kept in {}", directory.display())),
-                Err(error) => (None, error.to_string()),
+                Ok(times) => (times, None),
+                Err(error) => (None, Some(error.to_string())),
             },
         };
         self.times = kept.unwrap_or_default();
         self.saved = None;
-        let is_known = position.is_none_or(|lsn| self.times.first_from(lsn).is_some());
-        if !is_known {
-            let why = if why.is_empty() { "what is kept of it is older".to_owned() } else { why };
-            warn!(
-                slot = self.name,
-                "it is not known since when the replay slot stands where it does ({why}): its \
-                 window begins now, and what it holds already is kept for as long"
-            );
+        if position.is_some_and(|lsn| self.times.first_from(lsn).is_none()) {
+            const UNKNOWN: &str = "it is not known since when the replay slot stands where it \
+                does: its window begins now, and what it holds already is kept for as long";
+            match why {
+                Some(why) => warn!(slot = self.name, why, "{UNKNOWN}"),
+                None => info!(slot = self.name, "{UNKNOWN}"),
+            }
         }
         self.origin = Some(origin);
         Ok(())
