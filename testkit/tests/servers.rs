@@ -1,6 +1,8 @@
 //! The kit's own promises.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
@@ -125,6 +127,23 @@ fn a_proxy_stalls_cuts_and_refuses() {
         proxy.resume();
         assert!(stalled.join().unwrap());
     });
+}
+
+#[test]
+fn a_mute_proxy_lets_requests_through_and_no_answers() {
+    let redis = Redis::start();
+    let proxy = Proxy::to(redis.port());
+    let mut client = TcpStream::connect(("127.0.0.1", proxy.port())).unwrap();
+    proxy.mute();
+    client.write_all(b"SET heard 1\r\n").unwrap();
+    wait_until("the request has arrived", SOON, || redis.exists("heard"));
+    client.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let mut answer = [0; 5];
+    assert!(client.read_exact(&mut answer).is_err());
+    proxy.resume();
+    client.set_read_timeout(Some(SOON)).unwrap();
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"+OK\r\n");
 }
 
 #[test]

@@ -57,14 +57,20 @@ impl Site {
 
     pub fn take(&mut self, step: Step) {
         self.assert_daemons_live();
+        let is_down_already = match step {
+            Step::KillDaemon(which) | Step::StopDaemon(which) => self.daemons[which].is_none(),
+            Step::KillRedis | Step::FreezeRedis => !self.redis_is_up,
+            _ => false,
+        };
+        if is_down_already {
+            return;
+        }
         if let Some(fault) = step.fault() {
             *self.faults.entry(fault).or_default() += 1;
         }
         match step {
             Step::KillDaemon(which) => {
-                if let Some(mut daemon) = self.daemons[which].take() {
-                    daemon.kill_9();
-                }
+                self.daemons[which].take().unwrap().kill_9();
             }
             Step::StopDaemon(which) => self.stop_daemon(which),
             Step::StartDaemon(which) => self.start_daemon(which),
