@@ -19,7 +19,7 @@ pub fn schema() -> Value {
             (
                 "state_dir",
                 "Where is kept over restarts what was given up on, and which fallbacks are owed. \
-                 Default: $STATE_DIRECTORY.",
+                         Default: $STATE_DIRECTORY.",
                 reference("text"),
             ),
             ("postgres", "How and where to read the write-ahead log.", postgres()),
@@ -92,8 +92,7 @@ fn postgres() -> Value {
             ),
             (
                 "replay",
-                "Keeps a second slot, so that `walpurge replay` can repeat what was committed a \
-                 while ago. Default: only what is not confirmed can be replayed.",
+                "Keeps WAL for `walpurge replay`, in a second slot. Default: none.",
                 replay(),
             ),
         ],
@@ -106,8 +105,7 @@ fn replay() -> Value {
         vec![
             (
                 "window",
-                "How far one can go back. WAL is kept for so long, and the catalog's dead rows \
-                 stay for so long.",
+                "How far one can go back: WAL and the catalog's dead rows stay for so long.",
                 default(reference("text"), "1h"),
             ),
             (
