@@ -11,8 +11,9 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, info, warn};
 
-use super::slots::Slots;
-use super::times::{Pair, Times, shown};
+use super::said::Said;
+use super::slots::{Slots, held};
+use super::times::{Pair, Times};
 use super::times_file::{Origin, read_times, write_times};
 use crate::check::bytes;
 use crate::config::{ReplayConfig, replay_slot};
@@ -24,9 +25,6 @@ use crate::postgres::{
 
 /// The wait before connecting again.
 const RECONNECT_WAIT: Duration = Duration::from_secs(2);
-
-/// How often the same trouble is logged again.
-const REMINDER: Duration = Duration::from_secs(600);
 
 /// How many times as long as a round took there is none after it: the server reads all WAL that
 /// the slot holds to move it.
@@ -103,35 +101,25 @@ struct Task {
     times: Times,
     /// Since when the slot holds more than it may.
     over_since: Option<Instant>,
-    /// Whether that was said which lasts.
     said: Said,
     saving: Option<JoinHandle<std::io::Result<()>>>,
     /// What is on disk.
     saved: Option<Times>,
-    logged: Option<(Instant, PgErrorKind)>,
-}
-
-/// What is said once, until it is over.
-#[derive(Default)]
-struct Said {
-    shortened: bool,
-    held_by_both: bool,
-    unsaved: bool,
 }
 
 impl Task {
     fn new(settings: KeeperSettings, servers: watch::Receiver<Option<Server>>) -> Self {
+        let name = replay_slot(&settings.slot);
         Task {
-            name: replay_slot(&settings.slot),
+            said: Said::new(&name),
+            name,
             settings,
             servers,
             origin: None,
             times: Times::default(),
             over_since: None,
-            said: Said::default(),
             saving: None,
             saved: None,
-            logged: None,
         }
     }
 
@@ -153,7 +141,7 @@ impl Task {
                 },
                 Err(error) = self.keep(&server) => error,
             };
-            self.log(&error);
+            self.said.trouble(&error);
             tokio::time::sleep(RECONNECT_WAIT).await;
         }
     }
@@ -190,17 +178,7 @@ impl Task {
         let Some(slot) = slots.slot(&self.name).await? else { return Ok(()) };
         let is_ours = slot.usable_for(self.settings.plugin, self.settings.connect.dbname());
         if is_ours.is_ok() {
-            let held = held(&slot, slots.clock().await?.lsn);
-            warn!(
-                slot = self.name,
-                held = bytes(held),
-                hint = format!(
-                    "add [postgres.replay] to the configuration, or: SELECT \
-                     pg_drop_replication_slot('{}');",
-                    self.name
-                ),
-                "a replay slot holds WAL, and nothing moves it: [postgres.replay] is absent"
-            );
+            self.said.leftover(held(&slot, slots.clock().await?.lsn));
         }
         Ok(())
     }
@@ -257,7 +235,7 @@ impl Task {
         if let Some(position) = slot.confirmed_flush_lsn {
             self.times.forget_before(position);
         }
-        self.logged = None;
+        self.said.is_kept_up();
         self.save().await
     }
 
@@ -294,41 +272,58 @@ impl Task {
         config: ReplayConfig,
     ) -> Result<SlotInfo, PgError> {
         let mut slot = slot;
-        let mut position = slot.confirmed_flush_lsn.unwrap_or_default();
+        let position = slot.confirmed_flush_lsn.unwrap_or_default();
         let due = self.times.before_window(now.at, config.window);
         if due.is_some() {
-            self.said.shortened = false;
+            self.said.is_whole();
         }
         if let Some(to) = due.filter(|&to| to > position) {
             slot = self.moved(slots, to, slot).await?;
-            position = to;
-        }
-        if held(&slot, now.lsn) <= config.max_wal {
-            self.over_since = None;
-            self.said.held_by_both = false;
-            return Ok(slot);
-        }
-        let main = slots.slot(&self.settings.slot).await?;
-        let needed = main.and_then(|main| main.restart_lsn);
-        if needed.is_none_or(|needed| slot.restart_lsn.is_none_or(|restart| needed <= restart)) {
-            // Whatever is given up here, the main slot keeps that WAL.
-            self.over_since = None;
-            self.tell_of_both(held(&slot, now.lsn), config);
-            return Ok(slot);
-        }
-        // Some room, so that this is not needed again at once.
-        let floor = Lsn(now.lsn.0.saturating_sub(config.max_wal / 4 * 3));
-        let kept = self.times.first_from(floor).unwrap_or(now);
-        if kept.lsn > position {
-            slot = self.moved(slots, kept.lsn, slot).await?;
-            self.tell_of_shortening(kept, config);
         }
         if held(&slot, now.lsn) > config.max_wal {
-            // The server takes over from where on WAL is needed only with the next advance.
-            slot = self.moved(slots, kept.lsn.max(position), slot).await?;
+            return self.shorten(slots, slot, now, config).await;
         }
-        if held(&slot, now.lsn) > config.max_wal {
-            return self.renew(slots, slot, now, config).await;
+        self.over_since = None;
+        self.said.is_within();
+        Ok(slot)
+    }
+
+    /// Moves a slot that holds too much further than the window lets.
+    async fn shorten(
+        &mut self,
+        slots: &Slots<'_>,
+        slot: SlotInfo,
+        now: Pair,
+        config: ReplayConfig,
+    ) -> Result<SlotInfo, PgError> {
+        let mut slot = slot;
+        let needs = slots.slot(&self.settings.slot).await?.and_then(|main| main.restart_lsn);
+        let needs = needs.unwrap_or(now.lsn);
+        let by_main = now.lsn.0.saturating_sub(needs.0);
+        // Letting go of what the main slot keeps anyway frees nothing.
+        let is_by_main = by_main > config.max_wal;
+        let may_hold =
+            if is_by_main { by_main.saturating_add(config.max_wal) } else { config.max_wal };
+        if held(&slot, now.lsn) > may_hold {
+            // Some room, so that this is not needed again at once.
+            let floor = Lsn(now.lsn.0.saturating_sub(config.max_wal / 4 * 3)).min(needs);
+            let mut position = slot.confirmed_flush_lsn.unwrap_or_default();
+            if position < floor {
+                let kept = self.times.first_from(floor).unwrap_or(now);
+                slot = self.moved(slots, kept.lsn, slot).await?;
+                position = kept.lsn;
+                self.said.shortened(kept, config);
+            }
+            if held(&slot, now.lsn) > may_hold {
+                // The server takes over from where on WAL is needed only with the next advance.
+                slot = self.moved(slots, position, slot).await?;
+            }
+        }
+        let held = held(&slot, now.lsn);
+        if is_by_main {
+            self.said.held_by_main(held, config);
+        } else if held > config.max_wal {
+            return self.renew(slots, slot, held, config).await;
         }
         self.over_since = None;
         Ok(slot)
@@ -350,18 +345,16 @@ impl Task {
         &mut self,
         slots: &Slots<'_>,
         slot: SlotInfo,
-        now: Pair,
+        held: u64,
         config: ReplayConfig,
     ) -> Result<SlotInfo, PgError> {
-        let held = held(&slot, now.lsn);
         let since = *self.over_since.get_or_insert_with(Instant::now);
         if since.elapsed() < PATIENCE && held <= config.max_wal.saturating_mul(PATIENCE_FACTOR) {
             return Ok(slot);
         }
         slots.drop(&self.name).await?;
-        slots.copy(&self.settings.slot, &self.name).await?;
+        self.make(slots).await?;
         self.over_since = None;
-        self.said.held_by_both = false;
         let renewed = slots.slot(&self.name).await?.unwrap_or(slot);
         let from_lsn = renewed.confirmed_flush_lsn.map(|lsn| lsn.to_string());
         warn!(
@@ -374,35 +367,6 @@ impl Task {
              transaction; its window begins again"
         );
         Ok(renewed)
-    }
-
-    /// Says once that letting go would free nothing.
-    fn tell_of_both(&mut self, held: u64, config: ReplayConfig) {
-        if !std::mem::replace(&mut self.said.held_by_both, true) {
-            warn!(
-                slot = self.name,
-                held = bytes(held),
-                max_wal = bytes(config.max_wal),
-                hint = "is a sink down? else a transaction is open for long: SELECT pid, \
-                        xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL \
-                        ORDER BY xact_start;",
-                "more WAL is held than postgres.replay.max_wal, by the main slot too; the replay \
-                 slot stays as it is until that one lets go"
-            );
-        }
-    }
-
-    /// Says once that `max_wal` leaves less than the window.
-    fn tell_of_shortening(&mut self, kept: Pair, config: ReplayConfig) {
-        if !std::mem::replace(&mut self.said.shortened, true) {
-            warn!(
-                slot = self.name,
-                since = shown(kept.at),
-                max_wal = bytes(config.max_wal),
-                hint = "raise postgres.replay.max_wal, or lower postgres.replay.window",
-                "the replay window is shorter than asked for: its WAL would be more than it may"
-            );
-        }
     }
 
     /// Keeps the times, beside the stream's thread.
@@ -424,50 +388,12 @@ impl Task {
         let saving = self.saving.insert(saving);
         let saved = saving.await;
         self.saving = None;
-        match saved {
-            Ok(Err(error)) if !std::mem::replace(&mut self.said.unsaved, true) => warn!(
-                "cannot keep the times of the replay slot in {shown}: {error}; after a restart its \
-                 window begins again"
-            ),
-            Ok(Ok(())) => {
-                self.said.unsaved = false;
+        if let Ok(saved) = saved {
+            if saved.is_ok() {
                 self.saved = Some(self.times.clone());
             }
-            _ => {}
+            self.said.saved(saved.map_err(|error| format!("{shown}: {error}")));
         }
         Ok(())
     }
-
-    /// Logs trouble that is new, or long ago. A connection that breaks breaks the stream too, which
-    /// says why.
-    fn log(&mut self, error: &PgError) {
-        let kind = error.kind();
-        let is_news = match &self.logged {
-            Some((at, known)) => known != kind || at.elapsed() > REMINDER,
-            None => true,
-        };
-        if !is_news {
-            return;
-        }
-        let (cause, hint) =
-            (std::error::Error::source(error).map(ToString::to_string), error.hint());
-        let slot = &self.name;
-        match kind {
-            PgErrorKind::ConnectionLost
-            | PgErrorKind::ServerShuttingDown
-            | PgErrorKind::ServerStarting
-            | PgErrorKind::SlotInUse { .. } => {
-                debug!(slot, cause, "the replay slot waits: {error}");
-            }
-            _ => {
-                warn!(slot, cause, hint, "the replay slot is not kept up, trying again: {error}");
-                self.logged = Some((Instant::now(), kind.clone()));
-            }
-        }
-    }
-}
-
-/// How much WAL a slot holds.
-fn held(slot: &SlotInfo, end: Lsn) -> u64 {
-    slot.restart_lsn.map_or(0, |restart| end.0.saturating_sub(restart.0))
 }

@@ -6,6 +6,7 @@
 
 mod keeper;
 mod range;
+mod said;
 mod slots;
 mod times;
 mod times_file;

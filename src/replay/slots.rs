@@ -84,3 +84,8 @@ impl<'a> Slots<'a> {
         simple_query(self.client, &sql).await.map(drop)
     }
 }
+
+/// How much WAL a slot holds.
+pub(super) fn held(slot: &SlotInfo, end: Lsn) -> u64 {
+    slot.restart_lsn.map_or(0, |restart| end.0.saturating_sub(restart.0))
+}

@@ -52,8 +52,9 @@ impl World {
 
     pub fn config_file(&self) -> PathBuf {
         let path = self.dir.join("config.toml");
-        // At once, since another daemon may be reading it.
-        let unfinished = self.dir.join("config.toml.new");
+        // At once, since another daemon may be reading it, and another thread writing it.
+        let thread = std::thread::current().id();
+        let unfinished = self.dir.join(format!("config.toml.{thread:?}"));
         std::fs::write(&unfinished, &self.config).unwrap();
         std::fs::rename(unfinished, &path).unwrap();
         path
