@@ -1,8 +1,8 @@
 //! Lookups: rules whose actions stand in the database and not in the row.
 //!
-//! In: a change. Out, at first, one [`Verb::Lookup`](crate::action::Verb::Lookup), whose value
+//! In: a change. Out, at first, one [`Verb::Lookup`], whose value
 //! ([`Input`]) holds all that the rule needs to know of the change; once somebody has asked the
-//! database, [`Lookup::answer`] renders the rule's templates for each row of the result. Pure: who
+//! database, [`Answer`] renders the rule's templates for each row of the result. Pure: who
 //! asks is [`lookups`](crate::lookups).
 
 mod answer;
@@ -91,7 +91,7 @@ impl Lookup {
         self.columns.iter().map(Vec::as_slice)
     }
 
-    /// A [`Verb::Lookup`](crate::action::Verb::Lookup)'s value as the query that a person would
+    /// A [`Verb::Lookup`]'s value as the query that a person would
     /// write.
     pub fn shown(&self, value: &[u8]) -> String {
         let Some(input) = Input::read(value) else { return String::new() };
