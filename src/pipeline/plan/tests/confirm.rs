@@ -3,6 +3,7 @@
 //! The model is a ledger of what each streamed transaction has asked for, and of what a lane has
 //! done since then.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use proptest::test_runner::{Config, TestRunner};

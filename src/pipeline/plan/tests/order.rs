@@ -2,12 +2,12 @@
 
 use super::*;
 
-const LOOKUP: usize = 0;
-const REMOVE: [usize; 2] = [1, 2];
-const TELL: usize = 3;
+pub(super) const LOOKUP: usize = 0;
+pub(super) const REMOVE: [usize; 2] = [1, 2];
+pub(super) const TELL: usize = 3;
 const RULE: RuleId = RuleId(0);
 
-fn ordered() -> Plan {
+pub(super) fn ordered() -> Plan {
     let stages = [Stage::Lookup, Stage::Remove, Stage::Remove, Stage::Tell];
     let lane = |stage| PlannedLane { stage, pace: None };
     let route = |sink: SinkId, verb, _| match verb {
@@ -20,7 +20,7 @@ fn ordered() -> Plan {
     )
 }
 
-fn ask(plan: &mut Plan, verb: Verb, lane: usize, value: &str) {
+pub(super) fn ask(plan: &mut Plan, verb: Verb, lane: usize, value: &str) {
     let action = Action { verb, value: value.as_bytes() };
     match verb {
         Verb::Lookup => plan.look_up(RULE, action),
@@ -28,7 +28,7 @@ fn ask(plan: &mut Plan, verb: Verb, lane: usize, value: &str) {
     }
 }
 
-fn take(plan: &mut Plan, lane: usize) -> Option<Batch> {
+pub(super) fn take(plan: &mut Plan, lane: usize) -> Option<Batch> {
     plan.take(LaneId(lane), Instant::now)
 }
 
@@ -293,14 +293,8 @@ fn a_message_waits_for_the_first_part_of_an_answer_whoever_else_is_answered_mean
     assert_eq!(taken(&mut plan, TELL), ["m"]);
 }
 
-#[test]
-fn what_an_answer_tells_of_an_open_transaction_is_bounded_too() {
-    let mut plan = ordered();
-    plan.begin(None);
-    ask(&mut plan, Verb::Lookup, 0, "q");
-    ask(&mut plan, Verb::Delete, 1, "k");
-    let batch = take(&mut plan, LOOKUP).unwrap();
-    finish(&mut plan, 1);
+/// Lets the lookup in flight tell as much as there is room for.
+fn tell_until_full(plan: &mut Plan) {
     let mut told = 0;
     while plan.has_room_for_answers(LaneId(LOOKUP)) {
         let message = format!("message {told}");
@@ -309,11 +303,26 @@ fn what_an_answer_tells_of_an_open_transaction_is_bounded_too() {
         told += 1;
         assert!(told < 1_000_000, "no bound");
     }
-    while take(&mut plan, TELL).map(|batch| plan.done(LaneId(TELL), batch)).is_some() {}
+}
+
+fn finish_all(plan: &mut Plan, lane: usize) {
+    while take(plan, lane).map(|batch| plan.done(LaneId(lane), batch)).is_some() {}
+}
+
+#[test]
+fn what_an_answer_tells_of_an_open_transaction_is_bounded_too() {
+    let mut plan = ordered();
+    plan.begin(None);
+    ask(&mut plan, Verb::Lookup, 0, "q");
+    ask(&mut plan, Verb::Delete, 1, "k");
+    let batch = take(&mut plan, LOOKUP).unwrap();
+    finish(&mut plan, 1);
+    tell_until_full(&mut plan);
+    finish_all(&mut plan, TELL);
     assert!(plan.has_room_for_answers(LaneId(LOOKUP)), "what is told makes room");
     plan.done(LaneId(LOOKUP), batch);
     plan.commit(Lsn(1));
-    while take(&mut plan, TELL).map(|batch| plan.done(LaneId(TELL), batch)).is_some() {}
+    finish_all(&mut plan, TELL);
     assert!(plan.is_idle());
     assert_eq!(plan.confirmed_lsn(), Lsn(1));
 }
@@ -325,19 +334,12 @@ fn what_an_answer_tells_of_a_complete_transaction_is_bounded_too() {
     ask(&mut plan, Verb::Lookup, 0, "q");
     plan.commit(Lsn(1));
     let batch = take(&mut plan, LOOKUP).unwrap();
-    let mut told = 0;
-    while plan.has_room_for_answers(LaneId(LOOKUP)) {
-        let message = format!("message {told}");
-        let action = Action { verb: Verb::Publish, value: message.as_bytes() };
-        plan.answer(LaneId(LOOKUP), 0, &[SinkId(1)], action, Urgency::Prompt);
-        told += 1;
-        assert!(told < 1_000_000, "no bound");
-    }
+    tell_until_full(&mut plan);
     // The next part of the answer needs room, and nothing but messages is in its way.
-    while take(&mut plan, TELL).map(|batch| plan.done(LaneId(TELL), batch)).is_some() {}
+    finish_all(&mut plan, TELL);
     assert!(plan.has_room_for_answers(LaneId(LOOKUP)), "the rest of the lookup is never asked for");
     plan.done(LaneId(LOOKUP), batch);
-    while take(&mut plan, TELL).map(|batch| plan.done(LaneId(TELL), batch)).is_some() {}
+    finish_all(&mut plan, TELL);
     assert!(plan.is_idle());
 }
 
@@ -361,161 +363,6 @@ fn lookups_go_on_when_everything_that_fills_the_room_waits_for_them() {
     assert!(!plan.has_room());
     assert!(plan.has_room_for_answers(LaneId(LOOKUP)), "nobody else makes room");
     finish(&mut plan, LOOKUP);
-    while take(&mut plan, TELL).map(|batch| plan.done(LaneId(TELL), batch)).is_some() {}
+    finish_all(&mut plan, TELL);
     assert!(plan.is_idle());
-}
-
-#[derive(Clone, Debug)]
-enum Event {
-    Begin {
-        is_hidden: bool,
-    },
-    Ask {
-        verb: Verb,
-        lane: usize,
-        key: u8,
-    },
-    Commit,
-    Show {
-        still_invisible: Vec<prop::sample::Index>,
-    },
-    Take {
-        lane: usize,
-    },
-    /// A lookup finds the key of this number, in this lane.
-    Done {
-        lane: usize,
-        found: u8,
-        in_lane: usize,
-    },
-    Disconnect,
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    let remove = prop::sample::select(&REMOVE[..]);
-    let verb = prop::sample::select(&[Verb::Delete, Verb::Delete, Verb::Lookup, Verb::Publish][..]);
-    prop_oneof![
-        3 => any::<bool>().prop_map(|is_hidden| Event::Begin { is_hidden }),
-        9 => (verb, remove.clone(), 0..4u8)
-            .prop_map(|(verb, lane, key)| Event::Ask { verb, lane, key }),
-        3 => Just(Event::Commit),
-        2 => prop::collection::vec(any::<prop::sample::Index>(), 0..2)
-            .prop_map(|still_invisible| Event::Show { still_invisible }),
-        6 => (0..4usize).prop_map(|lane| Event::Take { lane }),
-        6 => (0..4usize, 0..4u8, remove)
-            .prop_map(|(lane, found, in_lane)| Event::Done { lane, found, in_lane }),
-        1 => Just(Event::Disconnect),
-    ]
-}
-
-/// What one transaction has to have removed before a message of it goes out.
-#[derive(Debug, Default)]
-struct Owed {
-    xid: u32,
-    is_complete: bool,
-    is_gone: bool,
-    /// The lane, the key, and when it was asked for.
-    removals: Vec<(usize, String, usize)>,
-    lookups: Vec<String>,
-    messages: Vec<String>,
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
-
-    /// Every message is a key of its own transaction, so that it is known whose it is.
-    #[test]
-    fn nothing_is_told_before_all_of_its_transaction_is_removed(
-        events in prop::collection::vec(event(), 0..150),
-    ) {
-        let mut plan = ordered();
-        let mut all: Vec<Owed> = Vec::new();
-        let mut in_flight: [Option<(Batch, usize)>; 4] = Default::default();
-        let (mut is_open, mut hidden) = (false, Vec::new());
-        for (now, event) in events.into_iter().enumerate() {
-            match event {
-                Event::Begin { is_hidden } if !is_open => {
-                    let xid = 10 + all.len() as u32;
-                    plan.begin(is_hidden.then_some((xid, Hidden::All)));
-                    if is_hidden {
-                        hidden.push(xid);
-                    }
-                    all.push(Owed { xid, ..Owed::default() });
-                    is_open = true;
-                }
-                Event::Ask { verb, lane, key } if is_open => {
-                    let owed = all.last_mut().unwrap();
-                    let value = match verb {
-                        Verb::Delete => key.to_string(),
-                        _ => format!("{}:{key}", owed.xid),
-                    };
-                    ask(&mut plan, verb, lane, &value);
-                    match verb {
-                        Verb::Delete => owed.removals.push((lane, value, now)),
-                        Verb::Lookup => owed.lookups.push(value),
-                        _ => owed.messages.push(value),
-                    }
-                }
-                Event::Commit if is_open => {
-                    let owed = all.last_mut().unwrap();
-                    owed.is_complete = true;
-                    plan.commit(Lsn(owed.xid.into()));
-                    is_open = false;
-                }
-                Event::Show { still_invisible } => {
-                    let keep: Vec<u32> = match hidden.is_empty() {
-                        true => Vec::new(),
-                        false => still_invisible.iter().map(|at| *at.get(&hidden)).collect(),
-                    };
-                    plan.show(snapshot(10 + all.len() as u32, &keep));
-                    hidden.retain(|xid| keep.contains(xid));
-                }
-                Event::Take { lane } => {
-                    let Some(batch) = take(&mut plan, lane) else { continue };
-                    if lane == TELL {
-                        for message in values(&batch) {
-                            let owed = all.iter().find(|o| o.messages.contains(&message)).unwrap();
-                            prop_assert!(owed.is_complete || owed.is_gone, "{message}: {all:?}");
-                            prop_assert!(owed.removals.is_empty(), "{message}: {all:?}");
-                            prop_assert!(owed.lookups.is_empty(), "{message}: {all:?}");
-                        }
-                    }
-                    in_flight[lane] = Some((batch, now));
-                }
-                Event::Done { lane, found, in_lane } => {
-                    let Some((batch, since)) = in_flight[lane].take() else { continue };
-                    if lane == LOOKUP {
-                        for (index, lookup) in values(&batch).iter().enumerate() {
-                            let value = found.to_string();
-                            let action = Action { verb: Verb::Delete, value: value.as_bytes() };
-                            let sinks = [SinkId(in_lane as u32)];
-                            plan.answer(LaneId(lane), index, &sinks, action, Urgency::Prompt);
-                            for owed in all.iter_mut().filter(|o| o.lookups.contains(lookup)) {
-                                owed.lookups.retain(|other| other != lookup);
-                                owed.removals.push((in_lane, value.clone(), now));
-                            }
-                        }
-                    } else {
-                        // What was asked for after the batch was taken is not done by it.
-                        let keys = values(&batch);
-                        for owed in &mut all {
-                            owed.removals.retain(|(of, key, asked)| {
-                                *of != lane || *asked > since || !keys.contains(key)
-                            });
-                        }
-                    }
-                    plan.done(LaneId(lane), batch);
-                }
-                Event::Disconnect => {
-                    plan.disconnect();
-                    for owed in &mut all {
-                        owed.is_gone = true;
-                    }
-                    hidden.clear();
-                    is_open = false;
-                }
-                _ => {}
-            }
-        }
-    }
 }

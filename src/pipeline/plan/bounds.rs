@@ -1,0 +1,74 @@
+//! When there is too much of what waits, and how it becomes less.
+
+use super::{CROWDED_BYTES, LaneId, Mark, Plan, Stage, Urgency, WAITING_BYTES_MAX};
+use crate::action::Action;
+use crate::rules::{RuleId, SinkId};
+
+impl Plan {
+    /// Whether the stream may go on: no bound is reached.
+    pub fn has_room(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.bytes() < WAITING_BYTES_MAX)
+            && self.invisible_bytes < WAITING_BYTES_MAX
+            && self.afterwards.bytes() < WAITING_BYTES_MAX
+    }
+
+    /// Whether a lane's lookups may go on: there is room for what they ask for, or only they can
+    /// make any.
+    pub fn has_room_for_answers(&self, lane: LaneId) -> bool {
+        let is_answer = |stage: &Stage| *stage != Stage::Lookup;
+        let mut lanes = self.lanes.iter().zip(&self.stages).filter(|(_, stage)| is_answer(stage));
+        lanes.all(|(lane, _)| lane.bytes() < WAITING_BYTES_MAX)
+            && (self.afterwards.bytes() < WAITING_BYTES_MAX
+                || self.afterwards.first_awaits(lane, &self.lanes))
+    }
+
+    /// Whether so much waits to be told, or of a rule to be looked up, that a coarser action should
+    /// take the place of more of it: neither is to stop the reader.
+    pub fn is_crowded(&self, rule: RuleId) -> bool {
+        let lookups = self.routes.lookups.get(&rule);
+        let told = self.open.as_ref().map_or(0, |open| open.group.bytes());
+        lookups.is_some_and(|lane| self.lanes[lane.0].bytes() >= CROWDED_BYTES)
+            || self.afterwards.bytes() + told >= CROWDED_BYTES - CROWDED_BYTES / 8
+    }
+
+    /// Whether a lane has no room for more.
+    pub fn is_full(&self, lane: LaneId) -> bool {
+        self.lanes[lane.0].bytes() >= WAITING_BYTES_MAX
+    }
+
+    /// Calls `look` with some of the actions that wait for a lane, spread evenly.
+    pub fn sample(&mut self, lane: LaneId, count: usize, look: impl FnMut(Action<'_>)) {
+        if let Some(lane) = self.lanes[lane.0].prompt_mut() {
+            lane.waiting_mut().sample(count, look);
+        }
+    }
+
+    /// Puts one coarse action of a sink in the place of those that wait for a lane and that it
+    /// reaches. The oldest of their transactions owns it, so that none of them is confirmed before
+    /// it is done. Answers how many there were.
+    pub fn collapse(
+        &mut self,
+        lane: LaneId,
+        is_reached: impl Fn(Action<'_>) -> bool,
+        sink: SinkId,
+        coarse: Action<'_>,
+    ) -> usize {
+        let Some(prompt) = self.lanes[lane.0].prompt_mut() else { return 0 };
+        let owners = prompt.waiting_mut().extract(is_reached);
+        let end = prompt.position();
+        let Some(&oldest) = owners.iter().min_by_key(|&&owner| self.progress.order(owner)) else {
+            return 0;
+        };
+        let to = (self.routes.actions)(sink, coarse.verb, Urgency::Prompt);
+        let position = self.lanes[to.0].put(&mut self.progress, coarse, oldest);
+        owners.iter().for_each(|&owner| self.progress.finish(owner));
+        let instead = Mark { lane: to, position };
+        self.afterwards.redirect(lane, end, instead);
+        self.answered.iter_mut().for_each(|marks| marks.redirect(lane, end, instead));
+        if let Some(open) = &mut self.open {
+            open.group.after.redirect(lane, end, instead);
+        }
+        self.release();
+        owners.len()
+    }
+}
