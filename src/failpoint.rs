@@ -11,6 +11,24 @@ pub enum Failpoint {
     ActEarly,
 }
 
+/// Ends the program on the spot, as `kill -9` does, if `WALPURGE_FAILPOINT` is `kill_at=` and this
+/// name.
+pub fn kill_at(name: &str) {
+    #[cfg(debug_assertions)]
+    if set().and_then(|set| set.strip_prefix("kill_at=")) == Some(name) {
+        std::process::abort();
+    }
+    let _ = name;
+}
+
+/// What is to be broken.
+#[cfg(debug_assertions)]
+fn set() -> Option<&'static str> {
+    use std::sync::OnceLock;
+    static SET: OnceLock<Option<String>> = OnceLock::new();
+    SET.get_or_init(|| std::env::var("WALPURGE_FAILPOINT").ok()).as_deref()
+}
+
 impl Failpoint {
     fn name(self) -> &'static str {
         match self {
@@ -22,10 +40,7 @@ impl Failpoint {
     /// Whether this is to be broken.
     #[cfg(debug_assertions)]
     pub fn is_set(self) -> bool {
-        use std::sync::OnceLock;
-        static SET: OnceLock<Option<String>> = OnceLock::new();
-        let set = SET.get_or_init(|| std::env::var("WALPURGE_FAILPOINT").ok());
-        set.as_deref() == Some(self.name())
+        set() == Some(self.name())
     }
 
     /// Nothing is broken.

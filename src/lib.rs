@@ -20,3 +20,4 @@ pub mod problem;
 pub mod rules;
 pub mod sinks;
 pub mod snapshot;
+pub mod state;

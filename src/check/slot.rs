@@ -88,7 +88,7 @@ fn missing(config: &PostgresConfig, subject: String, findings: &mut Findings) {
     match config.create_slot {
         true => findings.warning(
             subject,
-            "missing: run creates it, and what is committed before is not invalidated",
+            "missing: run creates it, and runs every rule's fallback for what was committed before",
             hint,
         ),
         false => findings.failed(subject, "missing, and create_slot is false", hint),

@@ -30,12 +30,19 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Outcome> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(follow(loaded, mode))
+    runtime.block_on(follow(loaded, mode, args.assume_gap))
 }
 
-async fn follow(Loaded { config, rules, .. }: Loaded, mode: Mode) -> anyhow::Result<Outcome> {
+async fn follow(
+    Loaded { config, rules, .. }: Loaded,
+    mode: Mode,
+    assume_gap: bool,
+) -> anyhow::Result<Outcome> {
     let stop = stop_signal()?;
-    let settings = settings(&config.postgres, mode)?;
+    let state_dir = state_dir(&config).filter(|_| mode == Mode::Live);
+    let mut settings = settings(&config.postgres, mode)?;
+    settings.assume_gap = assume_gap;
+    settings.state_dir = state_dir.clone();
     let sinks = config.redis.iter().map(redis_sink).collect::<Result<Vec<_>, _>>()?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -54,7 +61,6 @@ async fn follow(Loaded { config, rules, .. }: Loaded, mode: Mode) -> anyhow::Res
         false => None,
     };
     let (lanes, routes) = lanes(sinks, &rules, pool.as_ref(), mode);
-    let state_dir = state_dir(&config).filter(|_| mode == Mode::Live);
     let daemon = Daemon::new(settings, rules, lanes, routes, Parked::open(state_dir.as_deref()));
     match daemon.run(stop).await {
         Ok(()) => Ok(Outcome::Done),
@@ -86,6 +92,9 @@ fn settings(config: &PostgresConfig, mode: Mode) -> anyhow::Result<Settings> {
         visibility: config.visibility,
         heartbeat: config.heartbeat,
         messages: config.messages,
+        on_gap: config.on_gap,
+        assume_gap: false,
+        state_dir: None,
         mode,
     })
 }

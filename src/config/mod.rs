@@ -27,7 +27,7 @@ mod table;
 use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
-pub use postgres::{Plugin, PostgresConfig, Visibility};
+pub use postgres::{OnGap, Plugin, PostgresConfig, Visibility};
 pub use redis::RedisSinkConfig;
 pub use render::{Source, Style, render};
 pub use schema::schema;

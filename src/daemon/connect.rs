@@ -1,21 +1,23 @@
 //! From nothing to a running stream: connection, identity, slot, barrier.
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::Settings;
+use super::history::{Found, History};
 use crate::decode::wal2json::Nulls;
 use crate::lsn::Lsn;
 use crate::postgres::{
-    Barrier, HEARTBEAT_PREFIX, NumericFormat, Persistence, PgError, PgErrorKind,
-    ReplicationSession, ReplicationStream, StartFailure, TablesQuery, Wal2jsonOptions,
-    Wal2jsonStream, connect_client, lacks_numerics,
+    Barrier, ChosenHost, HEARTBEAT_PREFIX, NumericFormat, Persistence, PgError, PgErrorKind,
+    ReplicationSession, ReplicationStream, ServerIdentity, StartFailure, SystemIdentity,
+    TablesQuery, Wal2jsonOptions, Wal2jsonStream, connect_client, lacks_numerics,
 };
 use crate::rules::{
     DDL_PREFIX, KnownTables, MESSAGE_PREFIX, Messages, Partitions, RuleSet, to_wal2json,
 };
+use crate::state::GapCause;
 
 /// The slot's output plugin.
-const PLUGIN: &str = "wal2json";
+pub(super) const PLUGIN: &str = "wal2json";
 
 /// Whether the daemon works for real.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,10 @@ pub enum Mode {
 pub(super) struct Connected {
     pub(super) stream: ReplicationStream,
     pub(super) barrier: Barrier,
+    /// Who streams.
+    pub(super) identity: SystemIdentity,
+    /// Where that started.
+    pub(super) slot_lsn: Lsn,
     /// What a null in it means.
     pub(super) nulls: Nulls,
     /// The rules' tables at its start.
@@ -40,57 +46,105 @@ pub(super) struct Connected {
     pub(super) catalog_lsn: Lsn,
 }
 
-/// Connects, makes sure of the slot, and starts the stream.
-///
-/// Not cancel safe in the sense that a slot may have been created; the next call finds it.
-pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Connected, PgError> {
+/// What came of connecting.
+pub(super) enum Attempt {
+    /// The stream goes on where it stopped.
+    Following(Box<Connected>),
+    /// Something is missing.
+    Gap(Box<Prepared>, GapCause),
+}
+
+/// A session, and everything that a stream takes but the slot.
+pub(super) struct Prepared {
+    pub(super) session: ReplicationSession,
+    pub(super) rest: Surroundings,
+}
+
+/// What is known of the server and of the rules' tables there.
+pub(super) struct Surroundings {
+    pub(super) identity: SystemIdentity,
+    pub(super) host: ChosenHost,
+    pub(super) options: Wal2jsonOptions,
+    server: ServerIdentity,
+    tables: KnownTables,
+    tables_query: TablesQuery,
+    partitions: Option<Partitions>,
+}
+
+/// Connects, looks at the slot, and starts the stream if nothing is missing.
+pub(super) async fn connect(
+    settings: &Settings,
+    rules: &RuleSet,
+    history: &mut History,
+) -> Result<Attempt, PgError> {
+    let Prepared { mut session, rest } = prepare(settings, rules).await?;
+    let (slot_lsn, started) = match settings.mode {
+        Mode::Live => match history.look(&mut session, &rest.identity, settings).await? {
+            Found::Gap(cause) => {
+                return Ok(Attempt::Gap(Box::new(Prepared { session, rest }), cause));
+            }
+            Found::Ours(slot_lsn) => {
+                (slot_lsn, session.start_wal2json(&settings.slot, &rest.options).await?)
+            }
+        },
+        Mode::DryRun => (Lsn::ZERO, start_on_copy(session, settings, &rest.options).await?),
+    };
+    history.started(&rest.identity, settings, slot_lsn).await;
+    Ok(Attempt::Following(Box::new(rest.follow(started, settings, &settings.slot, slot_lsn))))
+}
+
+async fn prepare(settings: &Settings, rules: &RuleSet) -> Result<Prepared, PgError> {
     let mut session = ReplicationSession::connect(&settings.connect).await?;
     let identity = session.identify_system().await?;
     let server = session.server_identity().await?;
     let host = session.host().clone();
-    let tables: Vec<_> = rules.tables().collect();
+    let names: Vec<_> = rules.tables().collect();
     let mut tables_query = TablesQuery::new(rules);
-    let known_tables = session.known_tables(&mut tables_query).await?;
-    let partitions = session.partitions(&tables).await?;
+    let tables = session.known_tables(&mut tables_query).await?;
+    let partitions = session.partitions(&names).await?;
     let options = Wal2jsonOptions {
         // The names of future partitions are unknown, and the list is fixed while it streams.
         tables: match partitions {
             Some(_) => String::new(),
-            None => to_wal2json(&tables.into_iter().cloned().collect::<Vec<_>>()),
+            None => to_wal2json(&names.into_iter().cloned().collect::<Vec<_>>()),
         },
         message_prefixes: message_prefixes(settings.messages),
         actions: Vec::new(),
-        has_nulls: known_tables.may_hold_null(rules),
+        has_nulls: tables.may_hold_null(rules),
     };
-    let started = match settings.mode {
-        Mode::Live => {
-            ensure_slot(&mut session, settings).await?;
-            session.start_wal2json(&settings.slot, &options).await?
-        }
-        Mode::DryRun => start_on_copy(session, settings, &options).await?,
-    };
-    info!(
-        host = %host,
-        database = identity.dbname,
-        slot = settings.slot,
-        timeline = identity.timeline,
-        system_id = identity.system_id,
-        "following the write-ahead log"
-    );
-    let heartbeat = settings.heartbeat.filter(|_| settings.mode == Mode::Live);
-    let barrier = Barrier::start(settings.connect.clone(), host, server, heartbeat, tables_query);
-    let nulls = match started.numerics {
-        NumericFormat::Strings => Nulls::Certain,
-        NumericFormat::Numbers => Nulls::ByType,
-    };
-    Ok(Connected {
-        stream: started.stream,
-        barrier,
-        nulls,
-        tables: known_tables,
-        partitions,
-        catalog_lsn: identity.flushed_lsn,
-    })
+    let rest = Surroundings { identity, host, options, server, tables, tables_query, partitions };
+    Ok(Prepared { session, rest })
+}
+
+impl Surroundings {
+    /// The stream has started.
+    pub(super) fn follow(
+        self,
+        started: Wal2jsonStream,
+        settings: &Settings,
+        slot: &str,
+        slot_lsn: Lsn,
+    ) -> Connected {
+        let Surroundings { identity, host, server, tables, tables_query, partitions, .. } = self;
+        info!(
+            host = %host,
+            database = identity.dbname,
+            slot,
+            timeline = identity.timeline,
+            system_id = identity.system_id,
+            "following the write-ahead log"
+        );
+        let heartbeat = settings.heartbeat.filter(|_| settings.mode == Mode::Live);
+        let connect = settings.connect.clone();
+        let barrier = Barrier::start(connect, host, server, heartbeat, tables_query);
+        let nulls = match started.numerics {
+            NumericFormat::Strings => Nulls::Certain,
+            NumericFormat::Numbers => Nulls::ByType,
+        };
+        let catalog_lsn = identity.flushed_lsn;
+        let stream = started.stream;
+        Connected { stream, barrier, identity, slot_lsn, nulls, tables, partitions, catalog_lsn }
+    }
 }
 
 fn message_prefixes(messages: Messages) -> Vec<String> {
@@ -100,21 +154,6 @@ fn message_prefixes(messages: Messages) -> Vec<String> {
         prefixes.push(MESSAGE_PREFIX.to_owned());
     }
     prefixes
-}
-
-async fn ensure_slot(session: &mut ReplicationSession, settings: &Settings) -> Result<(), PgError> {
-    match session.usable_slot(&settings.slot, PLUGIN).await {
-        Err(error) if settings.create_slot && *error.kind() == PgErrorKind::SlotMissing => {}
-        Err(error) => return Err(error),
-        Ok(_) => return Ok(()),
-    }
-    let created = create_slot(session, settings, Persistence::Permanent, &settings.slot).await?;
-    warn!(
-        slot = settings.slot,
-        from_lsn = %created,
-        "created the slot; what was committed before is not invalidated"
-    );
-    Ok(())
 }
 
 /// Starts from a copy of the slot. A refused option costs the server a temporary slot, and us
@@ -145,7 +184,7 @@ async fn copy_slot(
             session.copy_slot_temporary(&settings.slot, &copy).await?;
         }
         Err(error) if *error.kind() == PgErrorKind::SlotMissing => {
-            create_slot(session, settings, Persistence::Temporary, &copy).await?;
+            create_slot(session, settings, &copy).await?;
         }
         Err(error) => return Err(error),
     }
@@ -155,15 +194,16 @@ async fn copy_slot(
 async fn create_slot(
     session: &mut ReplicationSession,
     settings: &Settings,
-    persistence: Persistence,
     name: &str,
-) -> Result<Lsn, PgError> {
+) -> Result<(), PgError> {
     // Only to say whom the creation waits for; it does not fail for want of that.
-    let created = match connect_client(&settings.connect, session.host()).await {
+    match connect_client(&settings.connect, session.host()).await {
         Ok(asking) => {
-            session.create_slot_reporting(name, PLUGIN, persistence, &asking.client).await?
+            session
+                .create_slot_reporting(name, PLUGIN, Persistence::Temporary, &asking.client)
+                .await?
         }
-        Err(_) => session.create_slot(name, PLUGIN, persistence).await?,
+        Err(_) => session.create_slot(name, PLUGIN, Persistence::Temporary).await?,
     };
-    Ok(created.consistent_lsn)
+    Ok(())
 }

@@ -2,25 +2,33 @@
 
 mod connect;
 mod flood;
+mod gap;
+mod history;
 mod reader;
 mod session;
 mod warn;
+mod watch;
 
+use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
 pub use connect::Mode;
-use connect::{Connected, connect};
+use connect::{Attempt, Connected, connect};
+use gap::Closing;
+use history::History;
 use reader::Interrupted;
-use session::Session;
+use session::{Purpose, Session};
 
-use crate::config::Visibility;
+use crate::config::{OnGap, Visibility};
 use crate::parked::Parked;
 use crate::pipeline::{Dispatcher, LaneSpec, Routes};
 use crate::postgres::{ConnectConfig, PgError, PgErrorKind};
 use crate::rules::{Matcher, Messages, RuleSet};
+use crate::state::{GapCause, Seen};
 
 /// The first wait before connecting again.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
@@ -60,6 +68,12 @@ pub struct Settings {
     pub heartbeat: Option<Duration>,
     /// What messages may ask for.
     pub messages: Messages,
+    /// What happens at a gap.
+    pub on_gap: OnGap,
+    /// Whether the operator says that there is one, which is to be closed whatever `on_gap` says.
+    pub assume_gap: bool,
+    /// Where positions are kept; `None`: in memory.
+    pub state_dir: Option<PathBuf>,
     /// For real, or not.
     pub mode: Mode,
 }
@@ -69,6 +83,32 @@ pub struct Daemon {
     settings: Settings,
     matcher: Matcher,
     dispatcher: Dispatcher,
+    history: History,
+}
+
+/// Why the daemon ended by itself: no waiting mends it.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// The slot belongs to another database or plugin.
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+    /// There is a gap, and `on_gap` is "halt".
+    #[error("there is a gap: {0}; on_gap is \"halt\"")]
+    Gap(GapCause),
+}
+
+impl Ended {
+    /// What mends it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Ended::Postgres(error) => error.hint(),
+            Ended::Gap(_) => Some(
+                "walpurge run --assume-gap runs every rule's fallback once, makes the slot anew and \
+                 goes on"
+                    .to_owned(),
+            ),
+        }
+    }
 }
 
 impl Daemon {
@@ -82,41 +122,45 @@ impl Daemon {
         parked: Parked,
     ) -> Self {
         let dispatcher = Dispatcher::new(lanes, routes, Arc::clone(&rules), parked);
-        Daemon { settings, matcher: Matcher::new(rules), dispatcher }
+        let history = History::open(&settings);
+        Daemon { settings, matcher: Matcher::new(rules), dispatcher, history }
     }
 
     /// Works until `stop` completes; then finishes what is in flight and confirms it.
     ///
     /// # Errors
-    /// Only what no waiting mends: the slot belongs to another database or plugin.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), PgError> {
+    /// Only what no waiting mends.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), Ended> {
         let mut stop = std::pin::pin!(stop);
         let mut outage = Outage::default();
         loop {
             let attempt = tokio::select! {
                 biased;
                 () = &mut stop => return Ok(()),
-                connected = connect(&self.settings, self.matcher.rules()) => connected,
+                attempt = connect(&self.settings, self.matcher.rules(), &mut self.history) => attempt,
                 // What was received before goes on to the sinks while Postgres is away.
                 () = turn_for_ever(&mut self.dispatcher) => continue,
             };
-            let error = match attempt {
-                Ok(connected) => {
+            let ended = match attempt {
+                Ok(Attempt::Following(connected)) => {
                     outage.connected();
-                    match self.stream(connected, stop.as_mut()).await {
+                    match self.stream(*connected, stop.as_mut()).await {
                         Ok(()) => return Ok(()),
-                        Err(Interrupted::ByError(error)) => error,
-                        Err(Interrupted::ByCatalog) => {
-                            info!(
-                                "the tables have changed: starting again with what the catalog says now"
-                            );
-                            continue;
-                        }
+                        Err(interrupted) => interrupted,
                     }
                 }
-                Err(error) if is_final(&error) => return Err(error),
-                Err(error) => error,
+                Ok(Attempt::Gap(_, cause)) if self.halts() => return Err(Ended::Gap(cause)),
+                Ok(Attempt::Gap(prepared, cause)) => {
+                    match self.close_gap(*prepared, &cause, stop.as_mut()).await {
+                        Ok(Closing::Stopped) => return Ok(()),
+                        Ok(Closing::Closed) => continue,
+                        Err(interrupted) => interrupted,
+                    }
+                }
+                Err(error) if is_final(&error) => return Err(error.into()),
+                Err(error) => error.into(),
             };
+            let Some(error) = self.take(ended) else { continue };
             let wait = outage.next_wait(&error);
             tokio::select! {
                 biased;
@@ -127,19 +171,67 @@ impl Daemon {
         }
     }
 
+    fn halts(&self) -> bool {
+        self.settings.on_gap == OnGap::Halt && !self.history.is_assumed
+    }
+
+    /// Takes why a stream ended. Answers with what is to be waited out, if anything is.
+    fn take(&mut self, interrupted: Interrupted) -> Option<PgError> {
+        match interrupted {
+            Interrupted::ByError(error) | Interrupted::ByTransaction(_, error) => {
+                if *error.kind() == PgErrorKind::SlotLost && self.settings.create_slot {
+                    self.history.pending = Some(GapCause::SlotLost);
+                }
+                Some(error)
+            }
+            Interrupted::ByCatalog => {
+                info!("the tables have changed: starting again with what the catalog says now");
+                None
+            }
+            Interrupted::ByGap(cause) => {
+                self.history.pending = Some(cause);
+                None
+            }
+            Interrupted::EndOfGap => None,
+        }
+    }
+
     async fn stream(
         &mut self,
         mut connected: Connected,
-        stop: std::pin::Pin<&mut impl Future<Output = ()>>,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), Interrupted> {
-        let Daemon { settings, matcher, dispatcher } = self;
+        let Daemon { settings, matcher, dispatcher, history } = self;
         matcher.set_partitions(connected.partitions.take(), connected.catalog_lsn);
-        let mut session = Session::new(connected, settings, matcher, dispatcher);
-        let ended = session.follow(stop).await;
+        let purpose = match settings.mode {
+            Mode::Live => Purpose::Work,
+            Mode::DryRun => Purpose::DryRun,
+        };
+        let keeper = &mut history.keeper;
+        let mut session = Session::new(connected, settings, matcher, dispatcher, keeper, purpose);
+        let mut ended = session.follow(stop.as_mut()).await;
+        let mut skipped = None;
+        if let Err(Interrupted::ByTransaction(commit, error)) = &ended
+            && settings.mode == Mode::Live
+            && history.failures.gives_up(commit.commit_lsn)
+        {
+            log_undecodable(*commit, error);
+            match session.give_up_transaction(*commit, stop).await {
+                Ok(true) => skipped = Some(commit.end_lsn),
+                // The next start finds the same.
+                Ok(false) => ended = Ok(()),
+                Err(interrupted) => ended = Err(interrupted),
+            }
+        }
         match &ended {
             Ok(()) => session.stop(STOP_PATIENCE).await,
             Err(Interrupted::ByCatalog) => session.leave().await,
-            Err(Interrupted::ByError(_)) => {}
+            // What is remembered tells of the gap, until it is closed.
+            Err(Interrupted::ByGap(_)) => {}
+            Err(_) => session.remember_now().await,
+        }
+        if skipped.is_some() {
+            history.skip_to = skipped;
         }
         if ended.is_err() {
             self.dispatcher.plan_mut().disconnect();
@@ -204,6 +296,17 @@ impl Outage {
         let doubled = RECONNECT_FIRST.saturating_mul(1 << (self.attempts - 1).min(10));
         doubled.min(RECONNECT_MAX).mul_f64(0.5 + 0.5 * fastrand::f64())
     }
+}
+
+fn log_undecodable(commit: Seen, error: &PgError) {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    let (commit_lsn, xid) = (commit.commit_lsn, commit.xid);
+    error!(
+        %commit_lsn,
+        xid,
+        cause,
+        "the server cannot decode a transaction; every rule's fallback runs in place of the rest of it"
+    );
 }
 
 fn log(error: &PgError) {

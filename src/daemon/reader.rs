@@ -22,16 +22,29 @@ use crate::rules::{
     Bulk, Cause, DDL_PREFIX, Ddl, Emission, Facts, KnownTables, MESSAGE_PREFIX, MalformedDdl,
     Matcher, Messages, RuleSet,
 };
+use crate::state::{GapCause, Seen};
 
 /// Why a stream does not go on.
 #[derive(Debug)]
 pub(super) enum Interrupted {
+    /// The server's history is not the one that was followed.
+    ByGap(GapCause),
+    /// The fallbacks at a new slot's start are done.
+    EndOfGap,
+    /// The server failed within this transaction.
+    ByTransaction(Seen, PgError),
     /// It broke, or makes no sense.
     ByError(PgError),
     /// It has come to a table that is not known, which may be a new partition, or to DDL on a
     /// rule's table, or the rules' tables take other options: it has to start again with what the
     /// catalog says now.
     ByCatalog,
+}
+
+impl From<GapCause> for Interrupted {
+    fn from(cause: GapCause) -> Self {
+        Interrupted::ByGap(cause)
+    }
 }
 
 impl From<PgError> for Interrupted {
@@ -52,6 +65,10 @@ pub(super) struct Reader<'d> {
     hidden: Option<Hidden>,
     /// Of the transaction that the stream is in.
     open: Option<Facts>,
+    /// The same transaction's commit.
+    open_commit: Option<Seen>,
+    /// The last commit, until somebody asks for it.
+    commit: Option<Seen>,
     bulk: Bulk,
     /// What the last message asked for that cannot be done.
     parked: Option<Record>,
@@ -86,6 +103,8 @@ impl<'d> Reader<'d> {
             messages,
             hidden,
             open: None,
+            open_commit: None,
+            commit: None,
             bulk,
             parked: None,
             tables: None,
@@ -136,6 +155,25 @@ impl<'d> Reader<'d> {
         self.parked.take()
     }
 
+    /// The commit that came last, once.
+    pub(super) fn take_commit(&mut self) -> Option<Seen> {
+        self.commit.take()
+    }
+
+    /// The commit of the transaction that the stream is in.
+    pub(super) fn open_commit(&self) -> Option<Seen> {
+        self.open_commit
+    }
+
+    /// The rest of the open transaction never comes: every rule's fallback takes its place.
+    pub(super) fn give_up_open(&mut self, plan: &mut Plan) {
+        let Some(commit) = self.open_commit.take() else { return };
+        self.everything(Cause::Gap, plan);
+        self.open = None;
+        self.bulk.reset();
+        plan.commit(commit.end_lsn);
+    }
+
     /// Whether the stream is in a transaction.
     pub(super) fn is_in_transaction(&self) -> bool {
         self.open.is_some()
@@ -169,6 +207,7 @@ impl<'d> Reader<'d> {
                     return Err(senseless("a transaction within another").into());
                 }
                 self.open = Some(begin_in(plan, &begin, self.hidden)?);
+                self.open_commit = seen(&begin);
             }
             Ok(Event::Commit(commit)) => {
                 if self.open.take().is_none() {
@@ -185,6 +224,7 @@ impl<'d> Reader<'d> {
                 }
                 self.bulk.reset();
                 plan.commit(end_lsn);
+                self.commit = self.open_commit.take();
                 if let Some(tables) = self.tables.take() {
                     self.tables(tables, plan)?;
                 }
@@ -230,7 +270,7 @@ impl<'d> Reader<'d> {
                     let lsn = start_lsn.to_string();
                     error!(lsn, "an unreadable change ({error}); every rule's fallback runs");
                 }
-                self.everything(plan);
+                self.everything(Cause::Absent, plan);
             }
         }
         Ok(None)
@@ -265,7 +305,7 @@ impl<'d> Reader<'d> {
             Err(error) => {
                 let lsn = start_lsn.to_string();
                 error!(lsn, "a {DDL_PREFIX} message is {error}; every rule's fallback runs");
-                self.everything(plan);
+                self.everything(Cause::Absent, plan);
             }
         }
         if transactional {
@@ -279,7 +319,7 @@ impl<'d> Reader<'d> {
     /// Takes the place of a change that is too large to be read.
     pub(super) fn oversized(&mut self, bytes: usize, plan: &mut Plan) {
         error!(bytes, "a change is too large to be read; every rule's fallback runs");
-        self.everything(plan);
+        self.everything(Cause::Absent, plan);
     }
 
     /// Takes what the server says in place of a change that it dropped.
@@ -288,7 +328,7 @@ impl<'d> Reader<'d> {
             if self.warned.is_new_notice(&notice.message) {
                 warn!(notice = notice.message, "an unknown notice; every rule's fallback runs");
             }
-            return self.everything(plan);
+            return self.everything(Cause::Absent, plan);
         };
         let table = format!("{}.{}", identifier(dropped.schema), identifier(dropped.table));
         if self.warned.is_new_notice(&table) {
@@ -308,9 +348,9 @@ impl<'d> Reader<'d> {
     }
 
     /// Runs every rule's fallback: a change is not known.
-    fn everything(&mut self, plan: &mut Plan) {
+    fn everything(&mut self, cause: Cause, plan: &mut Plan) {
         self.in_transaction(plan, |matcher, taker| {
-            matcher.rules().all_fallbacks(Cause::Absent, |emission| taker.push(&emission));
+            matcher.rules().all_fallbacks(cause, |emission| taker.push(&emission));
         });
     }
 
@@ -341,6 +381,12 @@ fn begin_in(
     }
     plan.begin(begin.xid.zip(hidden));
     Ok(Facts { xid: begin.xid, commit_lsn: begin.commit_lsn })
+}
+
+/// The commit that a transaction's beginning tells of.
+fn seen(begin: &Boundary<'_>) -> Option<Seen> {
+    let (commit_lsn, end_lsn, xid) = (begin.commit_lsn?, begin.end_lsn?, begin.xid?);
+    Some(Seen { commit_lsn, end_lsn, xid })
 }
 
 fn senseless(what: &str) -> PgError {

@@ -1,20 +1,24 @@
 //! One stream, from its start until it breaks or the daemon stops.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::Settings;
-use super::connect::{Connected, Mode};
+use super::connect::Connected;
 use super::flood::Flood;
 use super::reader::{Interrupted, Reader};
+use super::watch::Watch;
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
-use crate::pipeline::{Dispatcher, Plan};
+use crate::pipeline::Dispatcher;
 use crate::postgres::{Barrier, Frame, Heard, PgError, PgErrorKind, ReplicationStream, Reply};
-use crate::rules::Matcher;
+use crate::rules::{Matcher, RuleSet};
+use crate::snapshot::Snapshot;
+use crate::state::{Continuity, Keeper, Position, Seen};
 
 /// How often the server is told how far we are, if that has changed.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
@@ -31,13 +35,28 @@ pub(super) struct Session<'d> {
     barrier: Barrier,
     dispatcher: &'d mut Dispatcher,
     reader: Reader<'d>,
+    rules: Arc<RuleSet>,
+    keeper: &'d mut Keeper,
+    /// Where the stream has come.
+    position: Position,
+    continuity: Continuity,
+    purpose: Purpose,
     status: Status,
     flood: Flood,
 }
 
+/// What a stream is for.
+pub(super) enum Purpose {
+    /// To act on and to confirm what it brings.
+    Work,
+    /// To act on what it brings, and to see the end of a gap: nothing is confirmed.
+    Gap(Watch),
+    /// To show what it brings.
+    DryRun,
+}
+
 /// What has been told to the server, and is to be.
 struct Status {
-    mode: Mode,
     /// The end of what this stream has brought.
     received_lsn: Lsn,
     sent_lsn: Lsn,
@@ -52,7 +71,20 @@ impl<'d> Session<'d> {
         settings: &Settings,
         matcher: &'d mut Matcher,
         dispatcher: &'d mut Dispatcher,
+        keeper: &'d mut Keeper,
+        purpose: Purpose,
     ) -> Self {
+        let rules = Arc::clone(matcher.rules());
+        let (slot_lsn, identity) = (connected.slot_lsn, connected.identity);
+        let known = keeper.known().filter(|_| matches!(purpose, Purpose::Work));
+        let continuity = Continuity::new(known.and_then(|known| known.seen), slot_lsn);
+        let position = Position {
+            system_id: identity.system_id,
+            timeline: identity.timeline,
+            slot: settings.slot.clone(),
+            confirmed_lsn: known.map_or(slot_lsn, |known| known.confirmed_lsn.max(slot_lsn)),
+            seen: continuity.seen(),
+        };
         let mut reader =
             Reader::new(matcher, connected.nulls, settings.visibility, settings.messages);
         reader.learn(connected.tables, dispatcher.plan_mut());
@@ -61,8 +93,12 @@ impl<'d> Session<'d> {
             barrier: connected.barrier,
             dispatcher,
             reader,
+            rules,
+            keeper,
+            position,
+            continuity,
+            purpose,
             status: Status {
-                mode: settings.mode,
                 received_lsn: Lsn::ZERO,
                 sent_lsn: Lsn::ZERO,
                 sent_at: Instant::now(),
@@ -92,19 +128,28 @@ impl<'d> Session<'d> {
                 () = stop.as_mut() => return Ok(()),                         // 1. the end
                 () = self.dispatcher.turn() => {}                            // 2. room
                 answer = self.barrier.hear() => match answer {             // 3. visibility
-                    Heard::Snapshot(snapshot) => self.dispatcher.plan_mut().show(snapshot),
+                    Heard::Snapshot(snapshot) => self.show(snapshot),
                     Heard::Tables(tables) => {
                         self.reader.tables(tables, self.dispatcher.plan_mut())?;
                     }
                     Heard::ShuttingDown => return Err(self.let_go().await.into()),
                 },
-                _ = clock.tick() => self.send_status_if_due(has_room).await?, // 4. feedback
+                _ = clock.tick() => {                                        // 4. feedback
+                    self.remember();
+                    self.send_status_if_due(has_room).await?;
+                }
+                () = self.keeper.written() => self.send_status_if_due(has_room).await?,
                 read = self.stream.read(), if has_room => {                  // 5. more to do
                     read?;
                     messages = self.take_frames()?;
                 }
             }
             self.dispatcher.dispatch();
+            if let Purpose::Gap(watch) = &self.purpose
+                && watch.is_done(self.dispatcher.plan())
+            {
+                return Err(Interrupted::EndOfGap);
+            }
             self.ask_for_visibility();
             if self.status.urgent {
                 self.send_status().await?;
@@ -128,6 +173,12 @@ impl<'d> Session<'d> {
                 Frame::XLogData { start_lsn, data, .. } => {
                     if let Some(end_lsn) = self.reader.message(start_lsn, data, plan)? {
                         self.status.received(end_lsn);
+                        if let Some(commit) = self.reader.take_commit() {
+                            self.continuity.commit(commit)?;
+                            if let Purpose::Gap(watch) = &mut self.purpose {
+                                watch.streamed(commit.xid);
+                            }
+                        }
                     }
                     if let Some(record) = self.reader.take_parked() {
                         self.dispatcher.park(&record);
@@ -135,6 +186,7 @@ impl<'d> Session<'d> {
                 }
                 Frame::Keepalive { wal_end, reply_requested } => {
                     if !self.reader.is_in_transaction() {
+                        self.continuity.reached(wal_end)?;
                         self.status.received(wal_end);
                         plan.advance(wal_end);
                     }
@@ -142,15 +194,32 @@ impl<'d> Session<'d> {
                 }
                 Frame::Notice(notice) => self.reader.notice(&notice, plan),
                 Frame::Oversized { data_bytes, .. } => self.reader.oversized(data_bytes, plan),
-                Frame::Error(error) => return Err(self.stream.server_failed(error).into()),
+                Frame::Error(error) => {
+                    let error = self.stream.server_failed(error);
+                    return Err(match (error.kind(), self.reader.open_commit()) {
+                        (PgErrorKind::Other { .. }, Some(commit)) => {
+                            Interrupted::ByTransaction(commit, error)
+                        }
+                        _ => error.into(),
+                    });
+                }
                 Frame::CopyDone | Frame::ReadyForQuery => return Err(self.stream.ended().into()),
             }
         }
         Ok(count)
     }
 
+    fn show(&mut self, snapshot: Snapshot) {
+        let plan = self.dispatcher.plan_mut();
+        if let Purpose::Gap(watch) = &mut self.purpose {
+            watch.show(&snapshot, &self.rules, plan);
+        }
+        plan.show(snapshot);
+    }
+
     fn ask_for_visibility(&mut self) {
-        if self.dispatcher.plan().wants_snapshot() {
+        let is_watching = matches!(&self.purpose, Purpose::Gap(watch) if watch.wants_snapshot());
+        if is_watching || self.dispatcher.plan().wants_snapshot() {
             self.barrier.ask();
         } else {
             self.barrier.rest();
@@ -159,7 +228,7 @@ impl<'d> Session<'d> {
 
     /// While the reader waits for room, it does not see the server ask for a sign of life.
     async fn send_status_if_due(&mut self, has_room: bool) -> Result<(), PgError> {
-        let is_news = self.status.confirmed(self.dispatcher.plan()) > self.status.sent_lsn;
+        let is_news = self.confirmed_lsn() > self.status.sent_lsn;
         if is_news || !has_room || self.status.sent_at.elapsed() >= SIGN_OF_LIFE_EVERY {
             self.send_status().await?;
         }
@@ -167,7 +236,7 @@ impl<'d> Session<'d> {
     }
 
     async fn send_status(&mut self) -> Result<(), PgError> {
-        let confirmed = self.status.confirmed(self.dispatcher.plan());
+        let confirmed = self.confirmed_lsn();
         let written = self.status.received_lsn;
         self.stream.send_status(written, confirmed, Reply::NotNeeded).await?;
         self.status.sent_lsn = confirmed;
@@ -176,11 +245,89 @@ impl<'d> Session<'d> {
         Ok(())
     }
 
+    /// What may be confirmed: no more than is on disk that it is done.
+    fn confirmed_lsn(&self) -> Lsn {
+        match self.purpose {
+            Purpose::Work if Failpoint::ConfirmEarly.is_set() => self.status.received_lsn,
+            Purpose::Work => {
+                let done_lsn = self.dispatcher.plan().confirmed_lsn();
+                done_lsn.min(self.keeper.confirmable_lsn())
+            }
+            Purpose::Gap(_) | Purpose::DryRun => Lsn::ZERO,
+        }
+    }
+
+    /// Where the stream has come.
+    pub(super) fn position(&self) -> Position {
+        let done_lsn = self.dispatcher.plan().confirmed_lsn();
+        let confirmed_lsn = self.position.confirmed_lsn.max(done_lsn);
+        Position { confirmed_lsn, seen: self.continuity.seen(), ..self.position.clone() }
+    }
+
+    /// Waits until this position is on disk.
+    pub(super) async fn keep(&mut self, position: Position) {
+        self.keeper.remember_now(position).await;
+    }
+
+    /// Lets the end of a gap wait.
+    pub(super) fn rest(&mut self, wait: Duration) {
+        if let Purpose::Gap(watch) = &mut self.purpose {
+            watch.rest(wait);
+        }
+    }
+
+    /// Lets the position be written beside the work.
+    fn remember(&mut self) {
+        if let Purpose::Work = self.purpose {
+            self.keeper.remember(self.position());
+        }
+    }
+
+    /// Waits until the position is on disk.
+    pub(super) async fn remember_now(&mut self) {
+        if let Purpose::Work = self.purpose {
+            self.keeper.remember_now(self.position()).await;
+        }
+    }
+
+    /// The server cannot decode the rest of the transaction that the stream is in: fallbacks take
+    /// its place. Works until they and everything before them are done; answers whether they are,
+    /// or `stop` came first.
+    pub(super) async fn give_up_transaction(
+        &mut self,
+        commit: Seen,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<bool, Interrupted> {
+        self.reader.give_up_open(self.dispatcher.plan_mut());
+        self.continuity.commit(commit)?;
+        while self.dispatcher.plan().confirmed_lsn() < commit.end_lsn {
+            self.dispatcher.dispatch();
+            self.ask_for_visibility();
+            tokio::select! {
+                biased;
+                () = stop.as_mut() => return Ok(false),
+                () = self.dispatcher.turn() => {}
+                answer = self.barrier.hear() => match answer {
+                    Heard::Snapshot(snapshot) => self.show(snapshot),
+                    // The next stream asks for them again.
+                    Heard::Tables(_) => {}
+                    Heard::ShuttingDown => {
+                        let kind = PgErrorKind::ServerShuttingDown;
+                        return Err(PgError::new(kind, "stay connected").into());
+                    }
+                },
+            }
+        }
+        self.remember_now().await;
+        Ok(true)
+    }
+
     /// The server is shutting down, and would wait for ever for what it cannot have: leaves, after
     /// a moment for what can be done.
     async fn let_go(&mut self) -> PgError {
         info!("Postgres is shutting down");
         self.finish(SHUTDOWN_PATIENCE).await;
+        self.remember_now().await;
         let operation = "stay connected";
         match self.send_status().await {
             Ok(()) => PgError::new(PgErrorKind::ServerShuttingDown, operation),
@@ -203,7 +350,7 @@ impl<'d> Session<'d> {
                     () = self.dispatcher.turn() => {}
                     answer = self.barrier.hear() => {
                         if let Heard::Snapshot(snapshot) = answer {
-                            self.dispatcher.plan_mut().show(snapshot);
+                            self.show(snapshot);
                         }
                     }
                 }
@@ -214,6 +361,7 @@ impl<'d> Session<'d> {
 
     /// Ends the stream at once, so that the next one finds the slot free and repeats little.
     pub(super) async fn leave(mut self) {
+        self.remember_now().await;
         // What cannot be ended in order ends with the connection.
         if self.send_status().await.is_ok() {
             let _ = self.stream.stop().await;
@@ -226,6 +374,7 @@ impl<'d> Session<'d> {
         if !self.finish(patience).await {
             warn!("stopping although a sink has not answered; its actions will be repeated");
         }
+        self.remember_now().await;
         let said = self.send_status().await;
         let confirmed_lsn = self.status.sent_lsn;
         match said {
@@ -241,13 +390,5 @@ impl<'d> Session<'d> {
 impl Status {
     fn received(&mut self, lsn: Lsn) {
         self.received_lsn = self.received_lsn.max(lsn);
-    }
-
-    fn confirmed(&self, plan: &Plan) -> Lsn {
-        match self.mode {
-            Mode::Live if Failpoint::ConfirmEarly.is_set() => self.received_lsn,
-            Mode::Live => plan.confirmed_lsn(),
-            Mode::DryRun => Lsn::ZERO,
-        }
     }
 }

@@ -25,6 +25,7 @@ mod replication;
 mod session;
 mod slot;
 mod socket;
+mod timeline;
 mod tls;
 mod url;
 mod wal2json;

@@ -13,6 +13,7 @@ mod explain;
 mod fallbacks;
 mod faults;
 mod fuzz;
+mod gap;
 mod invalidation;
 mod lookups;
 mod messages;
