@@ -5,6 +5,7 @@
 
 mod closing;
 mod restored;
+mod undecodable;
 
 use testkit::postgres::Postgres;
 use testkit::redis::Redis;
