@@ -123,3 +123,90 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::pipeline::{LaneId, PlannedLane, Routes, Stage};
+
+    const LANE: LaneId = LaneId(0);
+
+    fn rules() -> RuleSet {
+        let text = "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n\
+            [[rule]]\ntable = 's.t'\ndelete = ['key:{id}']\n";
+        crate::config::parse("t", text).unwrap().rules
+    }
+
+    fn plan() -> Plan {
+        let lane = PlannedLane { stage: Stage::Remove, pace: None };
+        let routes = Routes { actions: Box::new(|_, _, _| LANE), lookups: HashMap::new() };
+        Plan::new(vec![lane], routes)
+    }
+
+    /// Does what waits, and says how much that was.
+    fn work(plan: &mut Plan) -> usize {
+        let Some(batch) = plan.take(LANE, Instant::now) else { return 0 };
+        let count = batch.len();
+        plan.done(LANE, batch);
+        count
+    }
+
+    fn show(watch: &mut Watch, snapshot: &str, plan: &mut Plan) {
+        watch.show(&snapshot.parse().unwrap(), &rules(), plan);
+    }
+
+    #[test]
+    fn where_nothing_is_open_the_fallbacks_run_once() {
+        let (rules, mut plan) = (rules(), plan());
+        let mut watch = Watch::new(Visibility::Wait, &rules, &mut plan);
+        assert!(watch.wants_snapshot() && !watch.is_done(&plan));
+        show(&mut watch, "10:10:", &mut plan);
+        assert!(!watch.wants_snapshot() && !watch.is_done(&plan));
+        assert_eq!(work(&mut plan), 1);
+        assert!(watch.is_done(&plan));
+        watch.rest(Duration::from_secs(60));
+        assert!(!watch.is_done(&plan));
+    }
+
+    #[test]
+    fn they_run_again_when_what_was_open_has_ended_or_was_streamed() {
+        let (rules, mut plan) = (rules(), plan());
+        let mut watch = Watch::new(Visibility::Wait, &rules, &mut plan);
+        show(&mut watch, "7:12:7,9,10", &mut plan);
+        assert_eq!(work(&mut plan), 1);
+        // The next ones began after the start.
+        show(&mut watch, "9:14:9,10,12", &mut plan);
+        assert!(watch.wants_snapshot() && !watch.is_done(&plan));
+        watch.streamed(9);
+        show(&mut watch, "9:14:9,10,12", &mut plan);
+        assert_eq!(work(&mut plan), 0);
+        show(&mut watch, "9:14:9,12", &mut plan);
+        assert!(!watch.is_done(&plan));
+        assert_eq!(work(&mut plan), 1);
+        assert!(watch.is_done(&plan));
+    }
+
+    #[test]
+    fn without_the_barrier_nobody_is_waited_for() {
+        let (rules, mut plan) = (rules(), plan());
+        let watch = Watch::new(Visibility::Skip, &rules, &mut plan);
+        assert!(!watch.wants_snapshot() && !watch.is_done(&plan));
+        assert_eq!(work(&mut plan), 1);
+        assert!(watch.is_done(&plan));
+    }
+
+    #[test]
+    fn nothing_after_the_fallbacks_is_confirmed_before_they_are_done() {
+        let (rules, mut plan) = (rules(), plan());
+        run_fallbacks(&rules, &mut plan);
+        plan.begin(None);
+        plan.commit(crate::lsn::Lsn(10));
+        assert_eq!(plan.confirmed_lsn(), crate::lsn::Lsn::ZERO);
+        work(&mut plan);
+        assert_eq!(plan.confirmed_lsn(), crate::lsn::Lsn(10));
+    }
+}

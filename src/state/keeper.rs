@@ -5,10 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::{Position, file};
 use crate::lsn::Lsn;
+
+/// How long a disk may take when somebody waits for it; afterwards less is confirmed.
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often a file that cannot be written is logged.
 const REMINDER: Duration = Duration::from_secs(30);
@@ -111,14 +115,19 @@ impl Keeper {
         }
     }
 
-    /// Takes a position, and waits until it is on disk.
+    /// Takes a position, and waits until it is on disk, unless that takes too long.
     pub async fn remember_now(&mut self, position: Position) {
-        while self.writing.is_some() {
-            self.written().await;
-        }
-        self.remember(position);
-        while self.writing.is_some() {
-            self.written().await;
+        let work = async {
+            while self.writing.is_some() {
+                self.written().await;
+            }
+            self.remember(position);
+            while self.writing.is_some() {
+                self.written().await;
+            }
+        };
+        if timeout(WRITE_PATIENCE, work).await.is_err() {
+            warn!("the disk of state_dir is slow, and less is confirmed than is done");
         }
     }
 
