@@ -87,6 +87,10 @@ pub struct RunArgs {
     /// Work on a temporary copy of the slot, log actions instead of sending them, confirm nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Take what was committed until now for lost, once: run every rule's fallback and make the slot
+    /// anew, even with on_gap = "halt"
+    #[arg(long, conflicts_with = "dry_run")]
+    pub assume_gap: bool,
 }
 
 /// Options of `replay`.

@@ -69,6 +69,18 @@ pub enum Place {
     AmidAnswer,
     /// `after_answer`: all of them are planned, and the lookups count as unfinished.
     AfterAnswer,
+    /// `before_position`: something is done, and its position is about to be written.
+    BeforePosition,
+    /// `after_position`: the position has just been written.
+    AfterPosition,
+    /// `gap_slot_created`: there is a new slot, and its stream has not started.
+    GapSlotCreated,
+    /// `gap_stream_started`: it has, and no fallback of its is done.
+    GapStreamStarted,
+    /// `gap_fallbacks_done`: they are, and the slot is still a temporary one.
+    GapFallbacksDone,
+    /// `gap_slot_copied`: it is permanent, and nobody has noted that.
+    GapSlotCopied,
 }
 
 impl Place {
@@ -86,6 +98,12 @@ impl Place {
             Place::BeforeAnswer => "before_answer",
             Place::AmidAnswer => "amid_answer",
             Place::AfterAnswer => "after_answer",
+            Place::BeforePosition => "before_position",
+            Place::AfterPosition => "after_position",
+            Place::GapSlotCreated => "gap_slot_created",
+            Place::GapStreamStarted => "gap_stream_started",
+            Place::GapFallbacksDone => "gap_fallbacks_done",
+            Place::GapSlotCopied => "gap_slot_copied",
         }
     }
 

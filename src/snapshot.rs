@@ -28,6 +28,11 @@ impl Snapshot {
         let Some(xid) = self.xmax.checked_add_signed(i64::from(ahead)) else { return false };
         xid < self.xmin || xid < self.xmax && self.in_progress.binary_search(&xid).is_err()
     }
+
+    /// The transactions that had begun and not ended, by the low 32 bits of their IDs.
+    pub fn in_progress(&self) -> impl Iterator<Item = u32> {
+        self.in_progress.iter().map(|&xid| xid as u32)
+    }
 }
 
 /// The text was not a `pg_snapshot`.

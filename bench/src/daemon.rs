@@ -33,6 +33,8 @@ impl Daemon {
         let mut command = Command::new(program()?);
         command.args(["run", "--log-format", "json", "--config"]).arg(&file);
         command.env_remove("WALPURGE_LOG");
+        // Positions are written to a file, as anywhere.
+        command.env("STATE_DIRECTORY", dir.join("state"));
         let mut process = Process::spawn("walpurge", command, &log, Signal::TERM)?;
         let end = Instant::now() + DEADLINE;
         loop {

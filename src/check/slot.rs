@@ -88,7 +88,7 @@ fn missing(config: &PostgresConfig, subject: String, findings: &mut Findings) {
     match config.create_slot {
         true => findings.warning(
             subject,
-            "missing: run creates it, and what is committed before is not invalidated",
+            "missing: run creates it, and runs every rule's fallback for what was committed before",
             hint,
         ),
         false => findings.failed(subject, "missing, and create_slot is false", hint),
@@ -105,11 +105,21 @@ pub(super) fn room(server: &Server, presence: Presence, findings: &mut Findings)
             .to_owned()
     };
     match presence {
+        // run makes a temporary one first, which setup does not.
+        Presence::Missing if server.slots.used + 1 == server.slots.max => findings.warning(
+            SUBJECT,
+            format!("{message}: run makes the slot from a temporary one and needs room for two"),
+            hint(),
+        ),
         _ if !server.slots.is_full() => findings.ok(SUBJECT, message),
         Presence::Missing => {
             findings.failed(SUBJECT, format!("{message}: no room for ours"), hint());
         }
-        _ => findings.warning(SUBJECT, format!("{message}: no room for run --dry-run"), hint()),
+        _ => findings.warning(
+            SUBJECT,
+            format!("{message}: no room for run --dry-run, nor to make a lost slot anew"),
+            hint(),
+        ),
     }
 }
 

@@ -1,6 +1,5 @@
 //! `run`: the daemon.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -12,7 +11,7 @@ use super::lanes::{Work, lanes, lookup_pool};
 use super::{Outcome, load, logs};
 use crate::cli::{Global, RunArgs};
 use crate::config::{Config, Loaded, PostgresConfig, SinkMode, Style, state_dir};
-use crate::daemon::{Daemon, Debt, Mode, Settings};
+use crate::daemon::{Daemon, Debt, History, Mode, Settings};
 use crate::lookups::Pool;
 use crate::parked::Parked;
 use crate::replay::{Keeper, KeeperSettings};
@@ -29,19 +28,25 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Outcome> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(follow(global, loaded, mode))
+    runtime.block_on(follow(global, loaded, mode, args.assume_gap))
 }
 
-async fn follow(global: &Global, loaded: Loaded, mode: Mode) -> anyhow::Result<Outcome> {
+async fn follow(
+    global: &Global,
+    loaded: Loaded,
+    mode: Mode,
+    assume_gap: bool,
+) -> anyhow::Result<Outcome> {
     let mut stop = std::pin::pin!(stop_signal()?);
     let mut hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
     let mut parts = Parts::new(loaded, mode)?;
     info!(version = env!("CARGO_PKG_VERSION"), "starting");
-    let mut owed = Owed::open(parts.state_dir.as_deref());
+    let mut owed = Owed::open(parts.settings.state_dir.as_deref());
+    let mut history = History::open(&parts.settings, assume_gap);
     loop {
         parts.announce();
         let due = owed.settle(parts.sinks(), parts.rules());
-        let mut daemon = parts.daemon(Debt::new(owed, due));
+        let mut daemon = parts.daemon(Debt::new(owed, due), history);
         let why = async {
             tokio::select! {
                 () = &mut stop => None,
@@ -57,7 +62,9 @@ async fn follow(global: &Global, loaded: Loaded, mode: Mode) -> anyhow::Result<O
                 return Ok(Outcome::Misconfigured);
             }
         }
-        owed = daemon.into_debt().into_owed();
+        let (debt, known) = daemon.into_memory();
+        owed = debt.into_owed();
+        history = known.under(&parts.settings);
     }
 }
 
@@ -90,18 +97,17 @@ struct Parts {
     rules: Arc<RuleSet>,
     sinks: Vec<Arc<RedisConfig>>,
     lookups: Option<Pool>,
-    state_dir: Option<PathBuf>,
 }
 
 impl Parts {
     /// Fetches secrets and reads files, so that what is wrong with them is known before anything
     /// is stopped for it.
     fn new(Loaded { config, rules, .. }: Loaded, mode: Mode) -> anyhow::Result<Self> {
-        let settings = settings(&config.postgres, mode)?;
+        let mut settings = settings(&config.postgres, mode)?;
+        settings.state_dir = state_dir(&config).filter(|_| mode == Mode::Live);
         let sinks = config.redis.iter().map(redis_sink).collect::<Result<Vec<_>, _>>()?;
         let lookups = lookup_pool(&config.postgres, &rules)?;
-        let state_dir = state_dir(&config).filter(|_| mode == Mode::Live);
-        Ok(Parts { config, settings, rules: Arc::new(rules), sinks, lookups, state_dir })
+        Ok(Parts { config, settings, rules: Arc::new(rules), sinks, lookups })
     }
 
     fn announce(&self) {
@@ -123,7 +129,7 @@ impl Parts {
         names.into_iter().zip(self.config.rules.iter().map(|rule| rule.enabled))
     }
 
-    fn daemon(&self, debt: Debt) -> Daemon {
+    fn daemon(&self, debt: Debt, history: History) -> Daemon {
         let work = |name: &str| {
             let sink = self.config.redis.iter().find(|sink| sink.name == name);
             match (self.settings.mode, sink.map(|sink| sink.mode).unwrap_or_default()) {
@@ -134,11 +140,11 @@ impl Parts {
             }
         };
         let (lanes, routes) = lanes(self.sinks.clone(), &self.rules, self.lookups.as_ref(), work);
-        let parked = Parked::open(self.state_dir.as_deref());
+        let parked = Parked::open(self.settings.state_dir.as_deref());
         let mut settings = self.settings.clone();
         settings.keeper = (settings.mode == Mode::Live)
-            .then(|| Arc::new(keeper(&self.config.postgres, &settings, &self.state_dir)));
-        Daemon::new(settings, Arc::clone(&self.rules), lanes, routes, parked, debt)
+            .then(|| Arc::new(keeper(&self.config.postgres, &settings)));
+        Daemon::new(settings, Arc::clone(&self.rules), lanes, routes, parked, debt, history)
     }
 }
 
@@ -162,18 +168,20 @@ pub(super) fn settings(config: &PostgresConfig, mode: Mode) -> anyhow::Result<Se
         visibility: config.visibility,
         heartbeat: config.heartbeat,
         messages: config.messages,
+        on_gap: config.on_gap,
+        state_dir: None,
         mode,
         keeper: None,
     })
 }
 
 /// Keeps the slot for replays.
-fn keeper(config: &PostgresConfig, settings: &Settings, state_dir: &Option<PathBuf>) -> Keeper {
+fn keeper(config: &PostgresConfig, settings: &Settings) -> Keeper {
     Keeper::start(KeeperSettings {
         connect: settings.connect.clone(),
         slot: config.slot.clone(),
         plugin: config.plugin.name(),
         replay: config.replay,
-        state_dir: state_dir.clone(),
+        state_dir: settings.state_dir.clone(),
     })
 }

@@ -24,6 +24,8 @@ pub struct PostgresConfig {
     pub visibility: Visibility,
     /// `heartbeat`: the time between two; `None` is off.
     pub heartbeat: Option<Duration>,
+    /// `on_gap`.
+    pub on_gap: OnGap,
     /// `messages`: what messages may ask for.
     pub messages: Messages,
     /// `[postgres.replay]`; `None`: no WAL is kept for replays.
@@ -70,6 +72,15 @@ pub enum Visibility {
     Skip,
 }
 
+/// What `run` does about a gap: a part of the log that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnGap {
+    /// It runs every rule's fallback and goes on.
+    Fallback,
+    /// It ends with 78.
+    Halt,
+}
+
 /// A slot's name is a Postgres identifier: at most NAMEDATALEN - 1 bytes.
 const SLOT_BYTES_MAX: usize = 63;
 
@@ -100,6 +111,7 @@ pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig
         create_slot: true,
         visibility: Visibility::Wait,
         heartbeat: Some(Duration::from_secs(30)),
+        on_gap: OnGap::Fallback,
         messages: Messages::Keys,
         replay: None,
     };
@@ -142,6 +154,10 @@ pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig
     }
     if let Some(heartbeat) = table.entry("heartbeat").and_then(|entry| entry.duration()) {
         config.heartbeat = Some(heartbeat).filter(|heartbeat| !heartbeat.is_zero());
+    }
+    let words = [("fallback", OnGap::Fallback), ("halt", OnGap::Halt)];
+    if let Some(on_gap) = table.entry("on_gap").and_then(|entry| entry.one_of(&words)) {
+        config.on_gap = on_gap;
     }
     let words = [("keys", Messages::Keys), ("all", Messages::All), ("off", Messages::Off)];
     if let Some(messages) = table.entry("messages").and_then(|entry| entry.one_of(&words)) {

@@ -85,6 +85,13 @@ fn postgres() -> Value {
                 default(reference("text"), "30s"),
             ),
             (
+                "on_gap",
+                "What `run` does about a gap, a part of the log that cannot be read (a slot that \
+                 is missing or lost, a restored server). \"fallback\": runs every rule's fallback \
+                 and goes on. \"halt\": ends with 78; `run --assume-gap` goes on.",
+                default(words(["fallback", "halt"]), "fallback"),
+            ),
+            (
                 "messages",
                 "What pg_logical_emit_message may ask for. \"keys\": exact values for delete, \
                  bump and tags. \"all\": patterns for delete_matching too. \"off\": nothing.",

@@ -49,13 +49,14 @@ fn postgres_and_redis(config: &Config) -> String {
         create_slot,
         visibility,
         heartbeat,
+        on_gap,
         messages,
         url: _,
         lookup_url: _,
         replay: _,
     } = &config.postgres;
     let RedisSinkConfig { prefix, tag_key, tag_mode, mode, name: _, url: _, tls: _ } = redis;
-    let postgres = (slot, plugin, create_slot, visibility, heartbeat, messages);
+    let postgres = (slot, plugin, create_slot, visibility, heartbeat, on_gap, messages);
     format!("{postgres:?} {:?}", (prefix, tag_key, tag_mode, mode))
 }
 
@@ -197,6 +198,7 @@ fn the_example_shows_the_defaults_of_the_code() {
         "messages",
         "mode",
         "on",
+        "on_gap",
         "plugin",
         "prefix",
         "slot",

@@ -1,8 +1,9 @@
 //! From nothing to a running stream: connection, identity, slot, barrier.
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::Settings;
+use super::history::{Found, History};
 use crate::decode::wal2json::Nulls;
 use crate::lsn::Lsn;
 use crate::postgres::{
@@ -13,6 +14,7 @@ use crate::postgres::{
 use crate::rules::{
     DDL_PREFIX, KnownTables, MESSAGE_PREFIX, Messages, Partitions, RuleSet, to_wal2json,
 };
+use crate::state::GapCause;
 
 /// The slot's output plugin.
 pub(super) const PLUGIN: &str = "wal2json";
@@ -32,6 +34,10 @@ pub(super) struct Connected {
     pub(super) host: ChosenHost,
     pub(super) server: ServerIdentity,
     pub(super) barrier: Barrier,
+    /// Who streams.
+    pub(super) identity: SystemIdentity,
+    /// Where the slot stood when it started.
+    pub(super) slot_lsn: Lsn,
     /// What a null in it means.
     pub(super) nulls: Nulls,
     /// The rules' tables at its start.
@@ -40,6 +46,14 @@ pub(super) struct Connected {
     pub(super) partitions: Option<Partitions>,
     /// What was committed before this is in both of them.
     pub(super) catalog_lsn: Lsn,
+}
+
+/// What came of connecting.
+pub(super) enum Attempt {
+    /// The stream goes on where it stopped.
+    Following(Box<Connected>),
+    /// Something is missing.
+    Gap(Box<Prepared>, GapCause),
 }
 
 /// A session, and what is known before its stream starts.
@@ -85,8 +99,13 @@ pub(super) async fn prepare(settings: &Settings, rules: &RuleSet) -> Result<Prep
 }
 
 impl About {
-    /// A stream that has started, with the barrier that belongs to it.
-    pub(super) fn connected(self, settings: &Settings, started: Wal2jsonStream) -> Connected {
+    /// A stream that has started where its slot stands, with the barrier that belongs to it.
+    pub(super) fn connected(
+        self,
+        settings: &Settings,
+        started: Wal2jsonStream,
+        slot_lsn: Lsn,
+    ) -> Connected {
         let About { identity, server, host, tables, tables_query, partitions } = self;
         let heartbeat = settings.heartbeat.filter(|_| settings.mode == Mode::Live);
         let barrier = Barrier::start(
@@ -106,35 +125,49 @@ impl About {
             host,
             server,
             barrier,
+            catalog_lsn: identity.flushed_lsn,
+            identity,
+            slot_lsn,
             nulls,
             tables,
             partitions,
-            catalog_lsn: identity.flushed_lsn,
         }
+    }
+
+    /// Says what is followed.
+    pub(super) fn announce(&self, slot: &str) {
+        info!(
+            host = %self.host,
+            database = self.identity.dbname,
+            slot,
+            timeline = self.identity.timeline,
+            system_id = self.identity.system_id,
+            "following the write-ahead log"
+        );
     }
 }
 
-/// Connects, makes sure of the slot, and starts the stream.
-///
-/// Not cancel safe in the sense that a slot may have been created; the next call finds it.
-pub(super) async fn connect(settings: &Settings, rules: &RuleSet) -> Result<Connected, PgError> {
+/// Connects, looks at the slot, and starts the stream if nothing is missing.
+pub(super) async fn connect(
+    settings: &Settings,
+    rules: &RuleSet,
+    history: &mut History,
+) -> Result<Attempt, PgError> {
     let Prepared { mut session, options, about } = prepare(settings, rules).await?;
-    let started = match settings.mode {
-        Mode::Live => {
-            ensure_slot(&mut session, settings).await?;
-            session.start_wal2json(&settings.slot, &options).await?
-        }
-        Mode::DryRun => start_on_copy(session, settings, &options).await?,
+    let (slot_lsn, started) = match settings.mode {
+        Mode::Live => match history.look(&mut session, &about.identity, settings).await? {
+            Found::Gap(cause) => {
+                return Ok(Attempt::Gap(Box::new(Prepared { session, options, about }), cause));
+            }
+            Found::Ours(slot_lsn) => {
+                (slot_lsn, session.start_wal2json(&settings.slot, &options).await?)
+            }
+        },
+        Mode::DryRun => (Lsn::ZERO, start_on_copy(session, settings, &options).await?),
     };
-    info!(
-        host = %about.host,
-        database = about.identity.dbname,
-        slot = settings.slot,
-        timeline = about.identity.timeline,
-        system_id = about.identity.system_id,
-        "following the write-ahead log"
-    );
-    Ok(about.connected(settings, started))
+    history.started(&about.identity, settings, slot_lsn).await;
+    about.announce(&settings.slot);
+    Ok(Attempt::Following(Box::new(about.connected(settings, started, slot_lsn))))
 }
 
 fn message_prefixes(messages: Messages) -> Vec<String> {
@@ -144,21 +177,6 @@ fn message_prefixes(messages: Messages) -> Vec<String> {
         prefixes.push(MESSAGE_PREFIX.to_owned());
     }
     prefixes
-}
-
-async fn ensure_slot(session: &mut ReplicationSession, settings: &Settings) -> Result<(), PgError> {
-    match session.usable_slot(&settings.slot, PLUGIN).await {
-        Err(error) if settings.create_slot && *error.kind() == PgErrorKind::SlotMissing => {}
-        Err(error) => return Err(error),
-        Ok(_) => return Ok(()),
-    }
-    let created = create_slot(session, settings, Persistence::Permanent, &settings.slot).await?;
-    warn!(
-        slot = settings.slot,
-        from_lsn = %created,
-        "created the slot; what was committed before is not invalidated"
-    );
-    Ok(())
 }
 
 /// Starts from a copy of the slot. A refused option costs the server a temporary slot, and us
@@ -189,7 +207,7 @@ async fn copy_slot(
             session.copy_slot_temporary(&settings.slot, &copy).await?;
         }
         Err(error) if *error.kind() == PgErrorKind::SlotMissing => {
-            create_slot(session, settings, Persistence::Temporary, &copy).await?;
+            create_slot(session, settings, &copy).await?;
         }
         Err(error) => return Err(error),
     }
@@ -199,15 +217,15 @@ async fn copy_slot(
 async fn create_slot(
     session: &mut ReplicationSession,
     settings: &Settings,
-    persistence: Persistence,
     name: &str,
-) -> Result<Lsn, PgError> {
+) -> Result<(), PgError> {
+    let temporary = Persistence::Temporary;
     // Only to say whom the creation waits for; it does not fail for want of that.
-    let created = match connect_client(&settings.connect, session.host()).await {
+    match connect_client(&settings.connect, session.host()).await {
         Ok(asking) => {
-            session.create_slot_reporting(name, PLUGIN, persistence, &asking.client).await?
+            session.create_slot_reporting(name, PLUGIN, temporary, &asking.client).await?
         }
-        Err(_) => session.create_slot(name, PLUGIN, persistence).await?,
+        Err(_) => session.create_slot(name, PLUGIN, temporary).await?,
     };
-    Ok(created.consistent_lsn)
+    Ok(())
 }

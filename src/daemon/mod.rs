@@ -1,55 +1,48 @@
 //! The daemon: connects, streams, and connects again, until it is told to stop.
 
 mod connect;
+mod course;
 mod debt;
 mod flood;
+mod gap;
 mod held;
+mod history;
+mod interrupted;
+mod outage;
+mod purpose;
 mod reader;
 mod replay;
 mod replayed;
 mod session;
 mod warn;
+mod watch;
 
+use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 pub use connect::Mode;
-use connect::{Connected, connect};
+use connect::{Attempt, Connected, connect};
 pub use debt::Debt;
-use reader::Interrupted;
+use gap::Closing;
+pub use history::History;
+use interrupted::Interrupted;
+use outage::Outage;
+use purpose::Purpose;
 pub use replay::{Asked, Refused, Replay, ReplayEnd, ReplayFailure, Start};
 pub use replayed::Seen;
 use session::{Ended, Session};
 
-use crate::config::Visibility;
+use crate::config::{OnGap, Visibility};
 use crate::parked::Parked;
 use crate::pipeline::{Dispatcher, LaneSpec, Routes};
 use crate::postgres::{ConnectConfig, PgError, PgErrorKind};
 use crate::replay::Keeper;
 use crate::rules::{Matcher, Messages, RuleSet};
-
-/// The first wait before connecting again.
-const RECONNECT_FIRST: Duration = Duration::from_millis(100);
-
-/// The longest wait before connecting again.
-const RECONNECT_MAX: Duration = Duration::from_secs(5);
-
-/// How long a slot may be in use by another session before that is logged: after a crash the
-/// server needs a moment to notice.
-const SLOT_IN_USE_PATIENCE: Duration = Duration::from_secs(3);
-
-/// How often the slot is asked for once that has passed: a standby waits for ever, and each
-/// attempt is an error in the server's log.
-const SLOT_IN_USE_WAIT: Duration = Duration::from_secs(1);
-
-/// How long a stream must last for its end to count as a new outage. One that breaks as soon as
-/// it has started, at a change that the server cannot decode, is tried ever more slowly.
-const LASTING: Duration = Duration::from_secs(5);
-
-/// How often an outage that lasts is logged again.
-const REMINDER: Duration = Duration::from_secs(30);
+use crate::state::{Commit, GapCause};
 
 /// How long a stop waits for what is in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -69,6 +62,10 @@ pub struct Settings {
     pub heartbeat: Option<Duration>,
     /// What messages may ask for.
     pub messages: Messages,
+    /// What happens at a gap.
+    pub on_gap: OnGap,
+    /// Where positions are kept; `None`: in memory.
+    pub state_dir: Option<PathBuf>,
     /// For real, or not.
     pub mode: Mode,
     /// Keeps the slot for replays on the server that streams.
@@ -81,6 +78,32 @@ pub struct Daemon {
     matcher: Matcher,
     dispatcher: Dispatcher,
     debt: Debt,
+    history: History,
+}
+
+/// Why the daemon ended by itself: no waiting mends it.
+#[derive(Debug, thiserror::Error)]
+pub enum Halt {
+    /// Another slot or another setting has to be chosen.
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+    /// There is a gap, and `on_gap` is "halt".
+    #[error("there is a gap: {0}; on_gap is \"halt\"")]
+    Gap(GapCause),
+}
+
+impl Halt {
+    /// What mends it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Halt::Postgres(error) => error.hint(),
+            Halt::Gap(_) => Some(
+                "walpurge run --assume-gap runs every rule's fallback once, makes the slot anew and \
+                 goes on"
+                    .to_owned(),
+            ),
+        }
+    }
 }
 
 impl Daemon {
@@ -93,50 +116,55 @@ impl Daemon {
         routes: Routes,
         parked: Parked,
         debt: Debt,
+        history: History,
     ) -> Self {
         let dispatcher = Dispatcher::new(lanes, routes, Arc::clone(&rules), parked);
-        Daemon { settings, matcher: Matcher::new(rules), dispatcher, debt }
+        Daemon { settings, matcher: Matcher::new(rules), dispatcher, debt, history }
     }
 
-    /// What is owed, for the next daemon.
-    pub fn into_debt(self) -> Debt {
-        self.debt
+    /// What is owed, and what is known of the history, for the next daemon.
+    pub fn into_memory(self) -> (Debt, History) {
+        (self.debt, self.history)
     }
 
     /// Works until `stop` completes, and answers with what that says; before, it finishes what is
     /// in flight and confirms it.
     ///
     /// # Errors
-    /// Only what no waiting mends: the slot belongs to another database or plugin.
-    pub async fn run<T>(&mut self, stop: impl Future<Output = T>) -> Result<T, PgError> {
+    /// Only what no waiting mends.
+    pub async fn run<T>(&mut self, stop: impl Future<Output = T>) -> Result<T, Halt> {
         let mut stop = std::pin::pin!(stop);
         let mut outage = Outage::default();
         loop {
             let attempt = tokio::select! {
                 biased;
                 why = &mut stop => return Ok(why),
-                connected = connect(&self.settings, self.matcher.rules()) => connected,
+                attempt = connect(&self.settings, self.matcher.rules(), &mut self.history) => attempt,
                 // What was received before goes on to the sinks while Postgres is away.
                 () = turn_for_ever(&mut self.dispatcher) => continue,
             };
-            let error = match attempt {
-                Ok(connected) => {
+            let interrupted = match attempt {
+                Ok(Attempt::Following(connected)) => {
                     outage.connected();
-                    match self.stream(connected, stop.as_mut()).await {
+                    match self.stream(*connected, stop.as_mut()).await {
                         Ok(why) => return Ok(why),
-                        Err(Interrupted::ByError(error)) if is_final(&error) => return Err(error),
-                        Err(Interrupted::ByError(error)) => error,
-                        Err(Interrupted::ByCatalog) => {
-                            info!(
-                                "the tables have changed: starting again with what the catalog says now"
-                            );
-                            continue;
-                        }
+                        Err(interrupted) => interrupted,
                     }
                 }
-                Err(error) if is_final(&error) => return Err(error),
-                Err(error) => error,
+                Ok(Attempt::Gap(_, cause)) if self.halts() => return Err(Halt::Gap(cause)),
+                Ok(Attempt::Gap(prepared, cause)) => {
+                    match self.close_gap(*prepared, &cause, stop.as_mut()).await {
+                        Ok(Closing::Stopped(why)) => return Ok(why),
+                        Ok(Closing::Closed) => continue,
+                        Err(interrupted) => interrupted,
+                    }
+                }
+                Err(error) => error.into(),
             };
+            let Some(error) = self.take(interrupted) else { continue };
+            if is_final(&error) {
+                return Err(error.into());
+            }
             let wait = outage.next_wait(&error);
             tokio::select! {
                 biased;
@@ -147,30 +175,77 @@ impl Daemon {
         }
     }
 
+    fn halts(&self) -> bool {
+        self.settings.on_gap == OnGap::Halt && !self.history.is_assumed
+    }
+
+    /// Takes why a stream ended. Answers with what is to be waited out, if anything is.
+    fn take(&mut self, interrupted: Interrupted) -> Option<PgError> {
+        match interrupted {
+            Interrupted::ByError(error) | Interrupted::ByTransaction(_, error) => {
+                if *error.kind() == PgErrorKind::SlotLost && self.settings.create_slot {
+                    self.history.pending = Some(GapCause::SlotLost);
+                }
+                Some(error)
+            }
+            Interrupted::ByCatalog => {
+                info!("the tables have changed: starting again with what the catalog says now");
+                None
+            }
+            Interrupted::ByGap(cause) => {
+                self.history.pending = Some(cause);
+                None
+            }
+        }
+    }
+
     async fn stream<T>(
         &mut self,
         mut connected: Connected,
-        stop: std::pin::Pin<&mut impl Future<Output = T>>,
+        mut stop: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Interrupted> {
-        let Daemon { settings, matcher, dispatcher, debt } = self;
+        let Daemon { settings, matcher, dispatcher, debt, history } = self;
         if let Some(keeper) = &settings.keeper {
             keeper.follow(connected.host.clone(), connected.server.clone());
         }
         debt.pay(matcher.rules(), dispatcher.plan_mut());
         matcher.set_partitions(connected.partitions.take(), connected.catalog_lsn);
-        let mut session = Session::new(connected, settings, matcher, dispatcher, debt);
-        let ended = session.follow(stop, |_| ()).await;
+        let purpose = match settings.mode {
+            Mode::Live => Purpose::Work { positions: &mut history.positions, debt },
+            Mode::DryRun => Purpose::DryRun,
+        };
+        let mut session = Session::new(connected, settings, matcher, dispatcher, purpose);
+        let mut ended = session.follow(stop.as_mut(), |_| ()).await;
+        let mut skipped = None;
+        if let Err(Interrupted::ByTransaction(commit, error)) = &ended
+            && settings.mode == Mode::Live
+            && history.failures.gives_up(commit.commit_lsn)
+        {
+            log_undecodable(*commit, error);
+            match session.give_up_transaction(*commit, stop).await {
+                Ok(None) => skipped = Some(commit.end_lsn),
+                // The next start finds the same.
+                Ok(Some(why)) => ended = Ok(Ended::Stopped(why)),
+                Err(interrupted) => ended = Err(interrupted),
+            }
+        }
         let interrupted = match ended {
             Ok(Ended::Stopped(why)) => {
                 session.stop(STOP_PATIENCE).await;
                 return Ok(why);
             }
-            // Only a replay ends so.
-            Ok(Ended::Replayed) => Interrupted::ByCatalog,
+            // Only a replay and the closing of a gap end so.
+            Ok(Ended::Replayed | Ended::GapCovered) => Interrupted::ByCatalog,
             Err(interrupted) => interrupted,
         };
-        if let Interrupted::ByCatalog = interrupted {
-            session.leave().await;
+        match &interrupted {
+            Interrupted::ByCatalog => session.leave().await,
+            // What is remembered tells of the gap, until it is closed.
+            Interrupted::ByGap(_) => {}
+            Interrupted::ByError(_) | Interrupted::ByTransaction(..) => session.remember().await,
+        }
+        if skipped.is_some() {
+            history.skip_to = skipped;
         }
         self.dispatcher.plan_mut().disconnect();
         Err(interrupted)
@@ -193,90 +268,13 @@ fn is_final(error: &PgError) -> bool {
     )
 }
 
-/// The time without a stream: how long it lasts, and what was said about it.
-#[derive(Default)]
-struct Outage {
-    since: Option<Instant>,
-    logged: Option<(Instant, PgErrorKind)>,
-    attempts: u32,
-    /// The start of the stream that came last.
-    connected: Option<Instant>,
-}
-
-impl Outage {
-    fn connected(&mut self) {
-        if let (Some(since), Some(_)) = (self.since, &self.logged) {
-            let (attempts, seconds) = (self.attempts, since.elapsed().as_secs_f32());
-            info!("connected to Postgres again, after {attempts} attempts, {seconds:.1} s");
-        }
-        self.connected = Some(Instant::now());
-    }
-
-    /// Logs the error, if it is new or long ago, and says how long to wait.
-    fn next_wait(&mut self, error: &PgError) -> Duration {
-        if self.connected.take().is_some_and(|at| at.elapsed() >= LASTING) {
-            *self = Outage::default();
-        }
-        let since = *self.since.get_or_insert_with(Instant::now);
-        self.attempts += 1;
-        let is_in_use = matches!(error.kind(), PgErrorKind::SlotInUse { .. });
-        let is_news = match &self.logged {
-            None => !is_in_use || since.elapsed() > SLOT_IN_USE_PATIENCE,
-            Some((at, kind)) => kind != error.kind() || at.elapsed() > REMINDER,
-        };
-        if is_news {
-            self.logged = Some((Instant::now(), error.kind().clone()));
-            log(error);
-        }
-        if is_in_use {
-            let is_early = since.elapsed() <= SLOT_IN_USE_PATIENCE;
-            return if is_early { RECONNECT_FIRST } else { SLOT_IN_USE_WAIT };
-        }
-        let doubled = RECONNECT_FIRST.saturating_mul(1 << (self.attempts - 1).min(10));
-        doubled.min(RECONNECT_MAX).mul_f64(0.5 + 0.5 * fastrand::f64())
-    }
-}
-
-fn log(error: &PgError) {
+fn log_undecodable(commit: Commit, error: &PgError) {
     let cause = std::error::Error::source(error).map(ToString::to_string);
-    let hint = error.hint();
-    if error.is_configuration() {
-        error!(cause, hint, "{error}; trying again");
-    } else {
-        warn!(cause, hint, "{error}; trying again");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(kind: PgErrorKind) -> PgError {
-        PgError::new(kind, "stream changes")
-    }
-
-    fn ago(duration: Duration) -> Option<Instant> {
-        Instant::now().checked_sub(duration)
-    }
-
-    #[test]
-    fn a_stream_that_breaks_at_once_is_tried_ever_more_slowly() {
-        let mut outage = Outage::default();
-        for _ in 0..10 {
-            outage.connected();
-            outage.next_wait(&error(PgErrorKind::ConnectionLost));
-        }
-        assert!(outage.next_wait(&error(PgErrorKind::ConnectionLost)) >= RECONNECT_MAX / 2);
-        outage.connected = ago(LASTING);
-        assert!(outage.next_wait(&error(PgErrorKind::ConnectionLost)) <= RECONNECT_FIRST);
-    }
-
-    #[test]
-    fn a_standby_asks_for_the_slot_often_at_first_and_then_slowly() {
-        let mut outage = Outage::default();
-        let in_use = error(PgErrorKind::SlotInUse { pid: None });
-        assert_eq!(outage.next_wait(&in_use), RECONNECT_FIRST);
-        outage.since = ago(2 * SLOT_IN_USE_PATIENCE);
-        assert_eq!(outage.next_wait(&in_use), SLOT_IN_USE_WAIT);
-    }
+    let (commit_lsn, xid) = (commit.commit_lsn, commit.xid);
+    error!(
+        %commit_lsn,
+        xid,
+        cause,
+        "the server cannot decode a transaction; every rule's fallback runs in place of the rest of it"
+    );
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tracing::{error, info, warn};
 
+use super::interrupted::Interrupted;
 use super::replayed::{Replayed, Taken};
 use super::warn::{self, Warned};
 use crate::action::Verb;
@@ -23,23 +24,7 @@ use crate::rules::{
     Bulk, Cause, DDL_PREFIX, Ddl, Emission, Facts, KnownTables, MESSAGE_PREFIX, MalformedDdl,
     Matcher, Messages, RuleSet,
 };
-
-/// Why a stream does not go on.
-#[derive(Debug)]
-pub(super) enum Interrupted {
-    /// It broke, or makes no sense.
-    ByError(PgError),
-    /// It has come to a table that is not known, which may be a new partition, or to DDL on a
-    /// rule's table, or the rules' tables take other options: it has to start again with what the
-    /// catalog says now.
-    ByCatalog,
-}
-
-impl From<PgError> for Interrupted {
-    fn from(error: PgError) -> Self {
-        Interrupted::ByError(error)
-    }
-}
+use crate::state::Commit;
 
 /// Turns messages into actions.
 pub(super) struct Reader<'d> {
@@ -53,6 +38,10 @@ pub(super) struct Reader<'d> {
     hidden: Option<Hidden>,
     /// Of the transaction that the stream is in.
     open: Option<Facts>,
+    /// The same transaction's commit.
+    open_commit: Option<Commit>,
+    /// The last commit, until somebody asks for it.
+    commit: Option<Commit>,
     bulk: Bulk,
     /// What the last message asked for that cannot be done.
     parked: Option<Record>,
@@ -89,6 +78,8 @@ impl<'d> Reader<'d> {
             messages,
             hidden,
             open: None,
+            open_commit: None,
+            commit: None,
             bulk,
             parked: None,
             tables: None,
@@ -101,6 +92,11 @@ impl<'d> Reader<'d> {
     /// not read again, and what it says is no news.
     pub(super) fn replay(&mut self, replayed: &'d mut Replayed) {
         self.replayed = Some(replayed);
+    }
+
+    /// What the stream is matched with.
+    pub(super) fn rules(&self) -> &RuleSet {
+        &self.rules
     }
 
     /// What has come of the part that counts.
@@ -154,6 +150,25 @@ impl<'d> Reader<'d> {
         self.parked.take()
     }
 
+    /// The commit that came last, once.
+    pub(super) fn take_commit(&mut self) -> Option<Commit> {
+        self.commit.take()
+    }
+
+    /// The commit of the transaction that the stream is in.
+    pub(super) fn open_commit(&self) -> Option<Commit> {
+        self.open_commit
+    }
+
+    /// The rest of the open transaction never comes: every rule's fallback takes its place.
+    pub(super) fn give_up_open(&mut self, plan: &mut Plan) {
+        let Some(commit) = self.open_commit.take() else { return };
+        self.everything(Cause::Gap, plan);
+        self.open = None;
+        self.bulk.reset();
+        plan.commit(commit.end_lsn);
+    }
+
     /// Whether the stream is in a transaction.
     pub(super) fn is_in_transaction(&self) -> bool {
         self.open.is_some() || self.is_left_out()
@@ -204,6 +219,7 @@ impl<'d> Reader<'d> {
                     return Err(senseless("a transaction within another").into());
                 }
                 self.open = Some(begin_in(plan, &begin, self.hidden)?);
+                self.open_commit = seen(&begin);
             }
             Ok(Event::Commit(commit)) => {
                 if self.open.take().is_none() {
@@ -220,6 +236,7 @@ impl<'d> Reader<'d> {
                 }
                 self.bulk.reset();
                 plan.commit(end_lsn);
+                self.commit = self.open_commit.take();
                 if let Some(tables) = self.tables.take() {
                     self.tables(tables, plan)?;
                 }
@@ -265,7 +282,7 @@ impl<'d> Reader<'d> {
                     let lsn = start_lsn.to_string();
                     error!(lsn, "an unreadable change ({error}); every rule's fallback runs");
                 }
-                self.everything(plan);
+                self.everything(Cause::Absent, plan);
             }
         }
         Ok(None)
@@ -300,7 +317,7 @@ impl<'d> Reader<'d> {
             Err(error) => {
                 let lsn = start_lsn.to_string();
                 error!(lsn, "a {DDL_PREFIX} message is {error}; every rule's fallback runs");
-                self.everything(plan);
+                self.everything(Cause::Absent, plan);
             }
         }
         if transactional {
@@ -317,7 +334,7 @@ impl<'d> Reader<'d> {
             return;
         }
         error!(bytes, "a change is too large to be read; every rule's fallback runs");
-        self.everything(plan);
+        self.everything(Cause::Absent, plan);
     }
 
     /// Takes what the server says in place of a change that it dropped.
@@ -329,7 +346,7 @@ impl<'d> Reader<'d> {
             if self.warned.is_new_notice(&notice.message) {
                 warn!(notice = notice.message, "an unknown notice; every rule's fallback runs");
             }
-            return self.everything(plan);
+            return self.everything(Cause::Absent, plan);
         };
         let table = format!("{}.{}", identifier(dropped.schema), identifier(dropped.table));
         if self.warned.is_new_notice(&table) {
@@ -349,9 +366,9 @@ impl<'d> Reader<'d> {
     }
 
     /// Runs every rule's fallback: a change is not known.
-    fn everything(&mut self, plan: &mut Plan) {
+    fn everything(&mut self, cause: Cause, plan: &mut Plan) {
         self.in_transaction(plan, |matcher, taker| {
-            matcher.rules().all_fallbacks(Cause::Absent, |emission| taker.push(&emission));
+            matcher.rules().all_fallbacks(cause, |emission| taker.push(&emission));
         });
     }
 
@@ -382,6 +399,12 @@ fn begin_in(
     }
     plan.begin(begin.xid.zip(hidden));
     Ok(Facts { xid: begin.xid, commit_lsn: begin.commit_lsn })
+}
+
+/// The commit that a transaction's beginning tells of.
+fn seen(begin: &Boundary<'_>) -> Option<Commit> {
+    let (commit_lsn, end_lsn, xid) = (begin.commit_lsn?, begin.end_lsn?, begin.xid?);
+    Some(Commit { commit_lsn, end_lsn, xid })
 }
 
 fn senseless(what: &str) -> PgError {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::connect::{About, Connected, PLUGIN, Prepared, prepare};
-use super::reader::Interrupted;
+use super::interrupted::Interrupted;
 use super::replayed::{Replayed, Seen};
 use super::session::Session;
 use super::{STOP_PATIENCE, Settings};
@@ -181,8 +181,10 @@ impl Replay {
         self.seen = replayed.seen();
         match ended {
             Ok(_) => Ok(end),
-            Err(Interrupted::ByError(error)) => Err(error.into()),
-            Err(Interrupted::ByCatalog) => {
+            Err(Interrupted::ByError(error) | Interrupted::ByTransaction(_, error)) => {
+                Err(error.into())
+            }
+            Err(Interrupted::ByCatalog | Interrupted::ByGap(_)) => {
                 Err(PgError::new(PgErrorKind::Protocol, "replay over a change of tables").into())
             }
         }
@@ -204,7 +206,7 @@ impl Replay {
         }
         info!(from_lsn = %range.from_lsn, to_lsn = %range.to_lsn, slot = copy.source, "replaying");
         let started = self.start_stream(session, copy, &options, asked.from, range, now).await?;
-        Ok(Some((about.connected(&self.settings, started), range)))
+        Ok(Some((about.connected(&self.settings, started, range.from_lsn), range)))
     }
 
     /// Copies the slot that reaches back furthest.

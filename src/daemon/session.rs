@@ -7,17 +7,21 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::Settings;
-use super::connect::{Connected, Mode};
-use super::debt::Debt;
+use super::connect::Connected;
+use super::course::Course;
 use super::flood::Flood;
 use super::held::Held;
-use super::reader::{Interrupted, Reader};
+use super::interrupted::Interrupted;
+use super::purpose::Purpose;
+use super::reader::Reader;
 use super::replayed::{Replayed, Seen};
 use crate::failpoint::{Failpoint, Place};
 use crate::lsn::Lsn;
-use crate::pipeline::{Dispatcher, Plan};
+use crate::pipeline::Dispatcher;
 use crate::postgres::{Barrier, Frame, Heard, PgError, PgErrorKind, ReplicationStream, Reply};
 use crate::rules::Matcher;
+use crate::snapshot::Snapshot;
+use crate::state::{Commit, Position};
 
 /// How often the server is told how far we are, if that has changed.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
@@ -34,8 +38,8 @@ pub(super) struct Session<'d> {
     barrier: Barrier,
     dispatcher: &'d mut Dispatcher,
     reader: Reader<'d>,
-    /// `None`: a replay owes nobody anything.
-    debt: Option<&'d mut Debt>,
+    course: Course,
+    purpose: Purpose<'d>,
     status: Status,
     flood: Flood,
     slot: String,
@@ -48,11 +52,12 @@ pub(super) enum Ended<T> {
     Stopped(T),
     /// Everything that was to be replayed is done.
     Replayed,
+    /// The fallbacks at a new slot's start are done.
+    GapCovered,
 }
 
 /// What has been told to the server, and is to be.
 struct Status {
-    mode: Mode,
     /// The end of what this stream has brought.
     received_lsn: Lsn,
     sent_lsn: Lsn,
@@ -63,16 +68,16 @@ struct Status {
 
 impl<'d> Session<'d> {
     pub(super) fn new(
-        connected: Connected,
+        mut connected: Connected,
         settings: &Settings,
         matcher: &'d mut Matcher,
         dispatcher: &'d mut Dispatcher,
-        debt: &'d mut Debt,
+        purpose: Purpose<'d>,
     ) -> Self {
         let mut reader =
             Reader::new(matcher, connected.nulls, settings.visibility, settings.messages);
-        reader.learn(connected.tables, dispatcher.plan_mut());
-        Self::with(connected.stream, connected.barrier, settings, reader, dispatcher, Some(debt))
+        reader.learn(std::mem::take(&mut connected.tables), dispatcher.plan_mut());
+        Self::with(connected, settings, reader, dispatcher, purpose)
     }
 
     /// A session that ends once the part of the stream that counts is done.
@@ -86,32 +91,33 @@ impl<'d> Session<'d> {
         let mut reader =
             Reader::new(matcher, connected.nulls, settings.visibility, settings.messages);
         reader.replay(replayed);
-        Self::with(connected.stream, connected.barrier, settings, reader, dispatcher, None)
+        Self::with(connected, settings, reader, dispatcher, Purpose::Replay)
     }
 
     fn with(
-        stream: ReplicationStream,
-        barrier: Barrier,
+        connected: Connected,
         settings: &Settings,
         reader: Reader<'d>,
         dispatcher: &'d mut Dispatcher,
-        debt: Option<&'d mut Debt>,
+        purpose: Purpose<'d>,
     ) -> Self {
+        let Connected { stream, barrier, identity, slot_lsn, .. } = connected;
+        let slot = settings.slot.clone();
         Session {
             stream,
             barrier,
             dispatcher,
             reader,
-            debt,
+            course: Course::new(identity, &slot, slot_lsn, purpose.known()),
+            purpose,
             status: Status {
-                mode: settings.mode,
                 received_lsn: Lsn::ZERO,
                 sent_lsn: Lsn::ZERO,
                 sent_at: Instant::now(),
                 urgent: false,
             },
             flood: Flood::new(Instant::now().into_std()),
-            slot: settings.slot.clone(),
+            slot,
             held: Held::default(),
         }
     }
@@ -147,7 +153,7 @@ impl<'d> Session<'d> {
                 why = stop.as_mut() => return Ok(Ended::Stopped(why)),       // 1. the end
                 () = self.dispatcher.turn() => {}                            // 2. room
                 answer = self.barrier.hear() => match answer {             // 3. visibility
-                    Heard::Snapshot(snapshot) => self.dispatcher.plan_mut().show(snapshot),
+                    Heard::Snapshot(snapshot) => self.show(snapshot),
                     Heard::Tables(tables) => {
                         self.reader.tables(tables, self.dispatcher.plan_mut())?;
                     }
@@ -157,18 +163,23 @@ impl<'d> Session<'d> {
                     Heard::WaitsForUs => return Err(self.waits_for_us().into()),
                     Heard::ShuttingDown => return Err(self.let_go().await.into()),
                 },
-                _ = clock.tick() => {                                       // 4. feedback
+                _ = clock.tick() => {                                        // 4. feedback
+                    self.purpose.remember(self.position());
                     self.send_status_if_due(has_room).await?;
                     if let Some(replayed) = self.reader.replayed() {
                         on_status(replayed.seen());
                     }
                 }
+                () = self.purpose.written() => self.send_status_if_due(has_room).await?,
                 read = self.stream.read(), if has_room => {                  // 5. more to do
                     read?;
                     messages = self.take_frames()?;
                 }
             }
             self.dispatcher.dispatch();
+            if self.is_gap_covered() {
+                return Ok(Ended::GapCovered);
+            }
             self.ask_for_visibility();
             if self.status.urgent {
                 self.send_status().await?;
@@ -194,6 +205,12 @@ impl<'d> Session<'d> {
                 Frame::XLogData { start_lsn, data, .. } => {
                     if let Some(end_lsn) = self.reader.message(start_lsn, data, plan)? {
                         self.status.received(end_lsn);
+                        if let Some(commit) = self.reader.take_commit() {
+                            self.course.commit(commit)?;
+                            if let Some(watch) = self.purpose.watch() {
+                                watch.streamed(commit.xid);
+                            }
+                        }
                     }
                     if self.reader.is_in_transaction() {
                         Place::InTransaction.pass();
@@ -204,6 +221,7 @@ impl<'d> Session<'d> {
                 }
                 Frame::Keepalive { wal_end, reply_requested } => {
                     if !self.reader.is_in_transaction() {
+                        self.course.reached(wal_end)?;
                         self.status.received(wal_end);
                         plan.advance(wal_end);
                         if let Some(replayed) = self.reader.replayed() {
@@ -214,15 +232,38 @@ impl<'d> Session<'d> {
                 }
                 Frame::Notice(notice) => self.reader.notice(&notice, plan),
                 Frame::Oversized { data_bytes, .. } => self.reader.oversized(data_bytes, plan),
-                Frame::Error(error) => return Err(self.stream.server_failed(error).into()),
+                Frame::Error(error) => {
+                    let error = self.stream.server_failed(error);
+                    return Err(match (error.kind(), self.reader.open_commit()) {
+                        (PgErrorKind::Other { .. }, Some(commit)) => {
+                            Interrupted::ByTransaction(commit, error)
+                        }
+                        _ => error.into(),
+                    });
+                }
                 Frame::CopyDone | Frame::ReadyForQuery => return Err(self.stream.ended().into()),
             }
         }
         Ok(count)
     }
 
+    /// Takes what other sessions can see.
+    fn show(&mut self, snapshot: Snapshot) {
+        let plan = self.dispatcher.plan_mut();
+        if let Some(watch) = self.purpose.watch() {
+            watch.show(&snapshot, self.reader.rules(), plan);
+        }
+        plan.show(snapshot);
+    }
+
+    fn is_gap_covered(&mut self) -> bool {
+        let plan = self.dispatcher.plan();
+        self.purpose.watch().is_some_and(|watch| watch.is_done(plan))
+    }
+
     fn ask_for_visibility(&mut self) {
-        if self.dispatcher.plan().wants_snapshot() {
+        let is_watching = self.purpose.watch().is_some_and(|watch| watch.wants_snapshot());
+        if is_watching || self.dispatcher.plan().wants_snapshot() {
             self.barrier.ask();
         } else {
             self.barrier.rest();
@@ -231,7 +272,7 @@ impl<'d> Session<'d> {
 
     /// While the reader waits for room, it does not see the server ask for a sign of life.
     async fn send_status_if_due(&mut self, has_room: bool) -> Result<(), PgError> {
-        let is_news = self.status.confirmed(self.dispatcher.plan()) > self.status.sent_lsn;
+        let is_news = self.confirmable_lsn() > self.status.sent_lsn;
         if is_news || !has_room || self.status.sent_at.elapsed() >= SIGN_OF_LIFE_EVERY {
             self.send_status().await?;
         }
@@ -239,10 +280,10 @@ impl<'d> Session<'d> {
     }
 
     async fn send_status(&mut self) -> Result<(), PgError> {
-        if let Some(debt) = &mut self.debt {
+        if let Some(debt) = self.purpose.debt() {
             debt.check(self.dispatcher.plan());
         }
-        let confirmed = self.status.confirmed(self.dispatcher.plan());
+        let confirmed = self.confirmable_lsn();
         let written = self.status.received_lsn;
         // The server's answer says how far it has read.
         let reply = match self.reader.replayed() {
@@ -263,6 +304,63 @@ impl<'d> Session<'d> {
         Ok(())
     }
 
+    /// What may be confirmed: what is done, and remembered to be done.
+    fn confirmable_lsn(&self) -> Lsn {
+        if Failpoint::ConfirmEarly.is_set() {
+            return self.status.received_lsn;
+        }
+        self.purpose.confirmable_lsn(self.dispatcher.plan().confirmed_lsn())
+    }
+
+    /// What is to be remembered now.
+    pub(super) fn position(&self) -> Position {
+        self.course.position(self.dispatcher.plan().confirmed_lsn())
+    }
+
+    /// Waits until that is on disk.
+    pub(super) async fn remember(&mut self) {
+        let position = self.position();
+        self.purpose.remember_now(position).await;
+    }
+
+    /// What the stream is for.
+    pub(super) fn purpose(&mut self) -> &mut Purpose<'d> {
+        &mut self.purpose
+    }
+
+    /// The server cannot decode the rest of the transaction that the stream is in: fallbacks take
+    /// its place. Works until they and everything before them are done; answers whether they are,
+    /// or what `stop` says if that came first.
+    pub(super) async fn give_up_transaction<T>(
+        &mut self,
+        commit: Commit,
+        mut stop: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<Option<T>, Interrupted> {
+        self.reader.give_up_open(self.dispatcher.plan_mut());
+        self.course.commit(commit)?;
+        while self.dispatcher.plan().confirmed_lsn() < commit.end_lsn {
+            self.dispatcher.dispatch();
+            self.ask_for_visibility();
+            tokio::select! {
+                biased;
+                why = stop.as_mut() => return Ok(Some(why)),
+                () = self.dispatcher.turn() => {}
+                answer = self.barrier.hear() => match answer {
+                    Heard::Snapshot(snapshot) => self.show(snapshot),
+                    // The next stream asks for them again.
+                    Heard::Tables(_) | Heard::Held(_) => {}
+                    Heard::WaitsForUs => return Err(self.waits_for_us().into()),
+                    Heard::ShuttingDown => {
+                        let kind = PgErrorKind::ServerShuttingDown;
+                        return Err(PgError::new(kind, "stay connected").into());
+                    }
+                },
+            }
+        }
+        self.remember().await;
+        Ok(None)
+    }
+
     /// Whoever waits for us goes on when the connection is closed.
     fn waits_for_us(&self) -> PgError {
         PgError::new(PgErrorKind::SynchronousStandby, "wait for commits that wait for walpurge")
@@ -273,6 +371,7 @@ impl<'d> Session<'d> {
     async fn let_go(&mut self) -> PgError {
         info!("Postgres is shutting down");
         self.finish(SHUTDOWN_PATIENCE).await;
+        self.remember().await;
         let operation = "stay connected";
         match self.send_status().await {
             Ok(()) => PgError::new(PgErrorKind::ServerShuttingDown, operation),
@@ -295,7 +394,7 @@ impl<'d> Session<'d> {
                     () = self.dispatcher.turn() => {}
                     answer = self.barrier.hear() => {
                         if let Heard::Snapshot(snapshot) = answer {
-                            self.dispatcher.plan_mut().show(snapshot);
+                            self.show(snapshot);
                         }
                     }
                 }
@@ -312,6 +411,7 @@ impl<'d> Session<'d> {
 
     /// Ends the stream at once, so that the next one finds the slot free and repeats little.
     pub(super) async fn leave(mut self) {
+        self.remember().await;
         // What cannot be ended in order ends with the connection.
         if self.send_status().await.is_ok() {
             let _ = self.stream.stop().await;
@@ -324,6 +424,7 @@ impl<'d> Session<'d> {
         if !self.finish(patience).await {
             warn!("stopping although a sink has not answered; its actions will be repeated");
         }
+        self.remember().await;
         let said = self.send_status().await;
         let confirmed_lsn = self.status.sent_lsn;
         match said {
@@ -339,13 +440,5 @@ impl<'d> Session<'d> {
 impl Status {
     fn received(&mut self, lsn: Lsn) {
         self.received_lsn = self.received_lsn.max(lsn);
-    }
-
-    fn confirmed(&self, plan: &Plan) -> Lsn {
-        match self.mode {
-            Mode::Live if Failpoint::ConfirmEarly.is_set() => self.received_lsn,
-            Mode::Live => plan.confirmed_lsn(),
-            Mode::DryRun => Lsn::ZERO,
-        }
     }
 }

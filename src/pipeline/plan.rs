@@ -332,6 +332,11 @@ impl Plan {
         self.progress.oldest()
     }
 
+    /// The place in the stream that the next transaction gets.
+    pub fn next_order(&self) -> u64 {
+        self.progress.next_order()
+    }
+
     /// The place in the stream of the transaction that asked for the lookup at `index` of the
     /// lane's batch.
     pub fn asker(&self, lane: LaneId, index: usize) -> Option<u64> {

@@ -179,6 +179,11 @@ impl Progress {
         Some(self.entries.get(self.first as usize)?.order)
     }
 
+    /// The place in the stream that the next transaction gets.
+    pub fn next_order(&self) -> u64 {
+        self.next_order
+    }
+
     /// The transaction's place in the stream, which no other one ever gets.
     pub fn order(&self, txn: TxnId) -> u64 {
         self.entries[txn.0 as usize].order

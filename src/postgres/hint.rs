@@ -51,8 +51,8 @@ pub(crate) fn hint(
                 .into()
         }
         SlotLost => format!(
-            "raise max_slot_wal_keep_size, then drop the slot, and walpurge makes a new one: \
-             SELECT pg_drop_replication_slot({slot_literal});"
+            "raise max_slot_wal_keep_size; walpurge run makes a new slot and runs every rule's \
+             fallback, unless create_slot is false: SELECT pg_drop_replication_slot({slot_literal});"
         ),
         PluginMissing => format!(
             "install {plugin} on the database server (Debian: apt install \

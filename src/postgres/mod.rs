@@ -26,6 +26,7 @@ mod session;
 mod slot;
 mod socket;
 pub(crate) mod standby_names;
+mod timeline;
 mod tls;
 mod url;
 mod wal2json;

@@ -142,6 +142,9 @@ pub struct CreatedSlot {
     pub consistent_lsn: Lsn,
 }
 
+/// From Postgres 17 on a slot can follow a failover to a standby that synchronizes slots.
+const FAILOVER_SINCE: u32 = 170_000;
+
 /// How often a creation that waits says for whom.
 const WAIT_REPORT_EVERY: Duration = Duration::from_secs(2);
 
@@ -174,18 +177,21 @@ impl ReplicationSession {
         plugin: &str,
         persistence: Persistence,
     ) -> Result<CreatedSlot, PgError> {
-        let subject = self.subject_mut();
-        subject.slot = Some(name.to_string());
-        subject.plugin = Some(plugin.to_string());
-        let temporary = match persistence {
-            Persistence::Temporary => " TEMPORARY",
-            Persistence::Permanent => "",
+        let (kind, options) = match persistence {
+            Persistence::Temporary => (" TEMPORARY", "NOEXPORT_SNAPSHOT"),
+            Persistence::Permanent if self.server_version_num() >= FAILOVER_SINCE => {
+                ("", "(SNAPSHOT 'nothing', FAILOVER)")
+            }
+            Persistence::Permanent => ("", "NOEXPORT_SNAPSHOT"),
         };
         let command = format!(
-            "CREATE_REPLICATION_SLOT {}{temporary} LOGICAL {} NOEXPORT_SNAPSHOT",
+            "CREATE_REPLICATION_SLOT {}{kind} LOGICAL {} {options}",
             identifier(name),
             identifier(plugin)
         );
+        let subject = self.subject_mut();
+        subject.slot = Some(name.to_string());
+        subject.plugin = Some(plugin.to_string());
         let operation = format!("create slot {name:?}");
         let rows = self.command(&operation, &command).await?;
         self.created(&operation, rows)
@@ -243,6 +249,15 @@ impl ReplicationSession {
         target: &str,
     ) -> Result<CreatedSlot, PgError> {
         self.copy_slot(source, target, Persistence::Temporary).await
+    }
+
+    /// Lets a permanent slot that nobody uses follow a failover, where the server can do that.
+    pub async fn let_slot_fail_over(&mut self, name: &str) -> Result<(), PgError> {
+        if self.server_version_num() < FAILOVER_SINCE {
+            return Ok(());
+        }
+        let command = format!("ALTER_REPLICATION_SLOT {} (FAILOVER true)", identifier(name));
+        self.command(&format!("let slot {name:?} fail over"), &command).await.map(drop)
     }
 
     /// Drops a slot that nobody uses.

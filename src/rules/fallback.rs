@@ -14,6 +14,8 @@ pub enum Cause {
     Absent,
     /// One transaction asked for more than `bulk_above` values.
     Bulk,
+    /// A part of the log cannot be read.
+    Gap,
 }
 
 impl Cause {
@@ -23,6 +25,7 @@ impl Cause {
             Cause::Truncate => "truncate",
             Cause::Absent => "absent",
             Cause::Bulk => "bulk",
+            Cause::Gap => "gap",
         }
     }
 }

@@ -1,25 +1,74 @@
-//! What is kept in `state_dir` over restarts.
+//! What is kept in `state_dir` over restarts: how far everything is done and in whose history, and
+//! what is owed to whoever was off.
+//!
+//! The slot says where to go on. What is remembered here only tells whether that slot still stands
+//! in the history that was followed: if not, there is a gap. Losing it costs repeated work at most.
 
+mod gap;
 mod owed;
+mod position_file;
+mod position_keeper;
 
-use std::fs::File;
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+pub use gap::{Continuity, GapCause, Server, judge};
 pub use owed::{Due, Owed};
+pub use position_keeper::PositionKeeper;
 
-/// Writes a file so that a crash leaves the old one or the new one, and waits until it is on disk.
+use crate::lsn::Lsn;
+
+/// How far everything is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The cluster's, made by initdb.
+    pub system_id: String,
+    /// The timeline that was followed.
+    pub timeline: u32,
+    /// The slot.
+    pub slot: String,
+    /// Everything before this is done on all sinks, so that it may be confirmed. The slot is
+    /// never confirmed beyond the one that is on disk.
+    pub confirmed_lsn: Lsn,
+    /// The last commit that the stream has brought, done or not.
+    pub seen: Option<Commit>,
+}
+
+/// A commit, as the stream names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Start of the commit record.
+    pub commit_lsn: Lsn,
+    /// Its end.
+    pub end_lsn: Lsn,
+    /// The transaction.
+    pub xid: u32,
+}
+
+impl Position {
+    /// How far its history is known to have come.
+    pub fn reached_lsn(&self) -> Lsn {
+        self.seen.map_or(self.confirmed_lsn, |seen| seen.end_lsn.max(self.confirmed_lsn))
+    }
+}
+
+/// Writes a file, readable by its owner alone, so that a crash leaves the old one or the new one,
+/// and waits until it is on disk. Makes its directory if there is none.
 ///
 /// # Errors
-/// If any step fails; the old file is then still there.
+/// If it is not certain that it is on disk; the file is then the old one or the new one.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    if !directory.is_dir() {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    let new = path.with_extension("new");
+    let mut options = OpenOptions::new();
+    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
+    fs::rename(&new, path)?;
+    File::open(directory)?.sync_all()
 }

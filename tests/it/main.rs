@@ -16,6 +16,7 @@ mod explain;
 mod fallbacks;
 mod faults;
 mod fuzz;
+mod gap;
 mod invalidation;
 mod lookup_values;
 mod lookups;

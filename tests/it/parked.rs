@@ -74,9 +74,10 @@ fn actions_that_a_sink_refuses_for_good_are_kept() {
 #[test]
 fn without_a_place_nothing_is_kept_and_that_is_said() {
     let mut world = World::new("CREATE TABLE t (id int PRIMARY KEY)", RULE);
+    world.state = None;
     world.start();
     world.sql(&emit("nonsense"));
-    world.wait_for_log("set state_dir");
+    world.wait_for_log("set state_dir, and what is given up on is kept there");
     let output = world.command(&["parked", "list"]).env_remove("STATE_DIRECTORY").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("neither state_dir nor"));

@@ -59,8 +59,7 @@ fn a_missing_slot_is_made_and_its_creation_says_for_whom_it_waits() {
     world.wait_for_log(pid.trim());
     assert!(!world.log().contains("following the write-ahead log"));
     open.run("COMMIT");
-    world.wait_for_log("what was committed before is not invalidated");
-    world.wait_for_log("following the write-ahead log");
+    world.wait_for_log("the gap is closed");
     world.fill(&["product:2"]);
     world.sql("UPDATE products SET category = 5 WHERE id = 2");
     world.wait_gone(&["product:2"]);

@@ -20,6 +20,8 @@ pub struct World {
     pub daemon: Option<Process>,
     /// What the daemon is to do wrong.
     pub failpoint: Option<&'static str>,
+    /// Its state directory, unless the configuration names one.
+    pub state: Option<PathBuf>,
     config: String,
 }
 
@@ -41,7 +43,9 @@ impl World {
             pg.url("walpurge", "postgres"),
             redis.url()
         );
-        World { pg, redis, dir: TestDir::new("world"), daemon: None, failpoint: None, config }
+        let dir = TestDir::new("world");
+        let state = Some(dir.join("state"));
+        World { pg, redis, dir, daemon: None, failpoint: None, state, config }
     }
 
     /// Changes the configuration before the daemon is started.
@@ -64,6 +68,10 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_walpurge"));
         command.args(args).arg("--config").arg(self.config_file());
         command.env_remove("WALPURGE_LOG").env("RUST_BACKTRACE", "1");
+        command.env_remove("STATE_DIRECTORY");
+        if let Some(state) = &self.state {
+            command.env("STATE_DIRECTORY", state);
+        }
         if let Some(failpoint) = self.failpoint {
             command.env("WALPURGE_FAILPOINT", failpoint);
         }

@@ -1,0 +1,228 @@
+//! What the daemon knows of the history that it follows, and what follows from that for the slot
+//! that it finds.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::Settings;
+use super::connect::{Mode, PLUGIN};
+use crate::lsn::Lsn;
+use crate::postgres::{PgError, PgErrorKind, ReplicationSession, SystemIdentity};
+use crate::state::{GapCause, Position, PositionKeeper, Server, judge};
+
+/// How often the fallbacks run while a new slot is made.
+const FALLBACKS_EVERY: Duration = Duration::from_secs(60);
+
+/// How often the server may fail at the same commit before that is given up.
+const FAILURES_MAX: u32 = 3;
+
+/// What is known from one stream to the next.
+pub struct History {
+    slot: String,
+    state_dir: Option<PathBuf>,
+    pub(super) positions: PositionKeeper,
+    /// A gap that was found while streaming, or that the operator told of.
+    pub(super) pending: Option<GapCause>,
+    /// The operator wants the next gap to be handled, whatever `on_gap` says.
+    pub(super) is_assumed: bool,
+    /// Up to where everything is done and the server cannot decode it.
+    pub(super) skip_to: Option<Lsn>,
+    /// Whether another daemon had the slot, or was making it: where it left it, we go on.
+    pub(super) waited: Waited,
+    /// The slot was copied, which leaves out that it follows a failover.
+    is_copy: bool,
+    fallbacks_at: Option<Instant>,
+    pub(super) failures: Failures,
+}
+
+/// The commit at which the server failed last, and how often.
+#[derive(Default)]
+pub(super) struct Failures {
+    commit_lsn: Lsn,
+    count: u32,
+}
+
+/// Whether the slot was in somebody else's hands since we had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waited {
+    Yes,
+    No,
+}
+
+/// What was found at the slot's name.
+pub(super) enum Found {
+    /// A slot that goes on where we stopped, and where it stands.
+    Ours(Lsn),
+    /// A slot to which something is missing, or none.
+    Gap(GapCause),
+}
+
+impl History {
+    /// What an earlier run has left. `assume_gap`: the operator says that there is a gap, which is
+    /// to be closed whatever `on_gap` says.
+    pub fn open(settings: &Settings, assume_gap: bool) -> Self {
+        let state_dir = settings.state_dir.clone();
+        if state_dir.is_none() && settings.mode == Mode::Live {
+            warn!(
+                hint = "set state_dir, or let systemd set $STATE_DIRECTORY",
+                "positions stay in memory: a gap that comes about while walpurge is down is noticed \
+                 only if the slot is gone"
+            );
+        }
+        History {
+            positions: PositionKeeper::open(state_dir.as_deref(), &settings.slot),
+            slot: settings.slot.clone(),
+            state_dir,
+            pending: assume_gap.then_some(GapCause::Assumed),
+            is_assumed: assume_gap,
+            skip_to: None,
+            waited: Waited::No,
+            is_copy: false,
+            fallbacks_at: None,
+            failures: Failures::default(),
+        }
+    }
+
+    /// What is known with other settings: the same, if they are about the same slot.
+    pub fn under(self, settings: &Settings) -> Self {
+        if self.slot == settings.slot && self.state_dir == settings.state_dir {
+            return self;
+        }
+        History::open(settings, false)
+    }
+
+    /// Looks at the slot.
+    pub(super) async fn look(
+        &mut self,
+        session: &mut ReplicationSession,
+        identity: &SystemIdentity,
+        settings: &Settings,
+    ) -> Result<Found, PgError> {
+        let mut slot = match session.usable_slot(&settings.slot, PLUGIN).await {
+            Ok(slot) => slot,
+            Err(error) if settings.create_slot => match error.kind() {
+                PgErrorKind::SlotMissing => return Ok(Found::Gap(GapCause::SlotMissing)),
+                PgErrorKind::SlotLost => return Ok(Found::Gap(GapCause::SlotLost)),
+                _ => return Err(error),
+            },
+            Err(error) => return Err(error),
+        };
+        if slot.active {
+            // The server will say so when the stream is to start.
+            self.observe(identity, settings, slot.confirmed_flush_lsn);
+            return Ok(Found::Ours(slot.confirmed_flush_lsn.unwrap_or_default()));
+        }
+        if let Some(cause) = &self.pending {
+            return Ok(Found::Gap(cause.clone()));
+        }
+        if let Some(known) = self.positions.known() {
+            let has_waited = self.waited == Waited::Yes;
+            let server = Server {
+                system_id: &identity.system_id,
+                timeline: identity.timeline,
+                flushed_lsn: identity.flushed_lsn,
+                fork_lsn: session.fork_lsn(identity.timeline, known.timeline).await?,
+                slot_lsn: slot.confirmed_flush_lsn.filter(|_| !has_waited),
+            };
+            if let Some(cause) = judge(known, &server) {
+                return Ok(Found::Gap(cause));
+            }
+        }
+        if let Some(end_lsn) = self.skip_to {
+            if slot.confirmed_flush_lsn < Some(end_lsn) {
+                session.advance_slot(&settings.slot, end_lsn).await?;
+                info!(%end_lsn, "moved the slot past the transaction that cannot be decoded");
+                slot = session.usable_slot(&settings.slot, PLUGIN).await?;
+            }
+            self.skip_to = None;
+        }
+        if std::mem::take(&mut self.is_copy)
+            && let Err(error) = session.let_slot_fail_over(&settings.slot).await
+        {
+            warn!(
+                slot = settings.slot,
+                "the slot does not follow a failover, after which there will be a gap: {error}"
+            );
+        }
+        Ok(Found::Ours(slot.confirmed_flush_lsn.unwrap_or_default()))
+    }
+
+    /// Another daemon works on the slot, unless it is what is left of our own last session: what it
+    /// has done is done.
+    fn observe(&mut self, identity: &SystemIdentity, settings: &Settings, at: Option<Lsn>) {
+        self.waited = Waited::Yes;
+        let slot_lsn = at.unwrap_or_default();
+        let is_ours = self.positions.known().is_some_and(|known| {
+            known.system_id == identity.system_id
+                && known.timeline == identity.timeline
+                && slot_lsn <= known.confirmed_lsn
+        });
+        if !is_ours {
+            self.positions.learn(position(identity, &settings.slot, slot_lsn));
+        }
+    }
+
+    /// A stream has started at `slot_lsn`: whatever came before is done, by whomever.
+    pub(super) async fn started(
+        &mut self,
+        identity: &SystemIdentity,
+        settings: &Settings,
+        slot_lsn: Lsn,
+    ) {
+        self.waited = Waited::No;
+        if settings.mode == Mode::DryRun {
+            return;
+        }
+        let mut position = position(identity, &settings.slot, slot_lsn);
+        if let Some(known) =
+            self.positions.known().filter(|known| known.system_id == position.system_id)
+        {
+            position.confirmed_lsn = known.confirmed_lsn.max(slot_lsn);
+            position.seen = known.seen;
+        }
+        self.positions.remember_now(position).await;
+    }
+
+    /// The gap is closed: everything up to `position` is done or covered by fallbacks.
+    pub(super) async fn closed(&mut self, position: Position, is_new_slot: bool) {
+        self.is_copy = is_new_slot;
+        self.positions.remember_now(position).await;
+        self.pending = None;
+        self.is_assumed = false;
+        self.fallbacks_at = None;
+        self.skip_to = None;
+    }
+
+    /// When the fallbacks are to run while the new slot is made: at once, and then now and then.
+    pub(super) fn next_fallbacks(&self) -> Instant {
+        self.fallbacks_at.map_or_else(Instant::now, |at| at + FALLBACKS_EVERY)
+    }
+
+    /// The fallbacks run now. Answers whether it is the first time for this gap.
+    pub(super) fn run_fallbacks(&mut self) -> bool {
+        self.fallbacks_at.replace(Instant::now()).is_none()
+    }
+}
+
+impl Failures {
+    /// The server has failed within the transaction of this commit. Whether that is given up.
+    pub(super) fn gives_up(&mut self, commit_lsn: Lsn) -> bool {
+        if self.commit_lsn != commit_lsn {
+            *self = Failures { commit_lsn, count: 0 };
+        }
+        self.count += 1;
+        self.count >= FAILURES_MAX
+    }
+}
+
+fn position(identity: &SystemIdentity, slot: &str, confirmed_lsn: Lsn) -> Position {
+    Position {
+        system_id: identity.system_id.clone(),
+        timeline: identity.timeline,
+        slot: slot.to_owned(),
+        confirmed_lsn,
+        seen: None,
+    }
+}

@@ -1,0 +1,88 @@
+//! What a stream is for, and what follows from that for what is confirmed and remembered.
+
+use super::debt::Debt;
+use super::watch::Watch;
+use crate::lsn::Lsn;
+use crate::state::{Position, PositionKeeper};
+
+/// What a stream is for.
+pub(super) enum Purpose<'d> {
+    /// To act on and to confirm what it brings, and to pay what is owed.
+    Work {
+        positions: &'d mut PositionKeeper,
+        debt: &'d mut Debt,
+    },
+    /// To act on what it brings, and to see the end of a gap: nothing is confirmed.
+    Gap {
+        positions: &'d mut PositionKeeper,
+        watch: Watch,
+    },
+    /// To show what it brings.
+    DryRun,
+    /// To act once more on a part of it.
+    Replay,
+}
+
+impl Purpose<'_> {
+    /// What is known from before of the stream's history, where that matters.
+    pub(super) fn known(&self) -> Option<&Position> {
+        match self {
+            Purpose::Work { positions, .. } => positions.known(),
+            _ => None,
+        }
+    }
+
+    /// How far may be confirmed what is done up to `done_lsn`: no further than is on disk.
+    pub(super) fn confirmable_lsn(&self, done_lsn: Lsn) -> Lsn {
+        match self {
+            Purpose::Work { positions, .. } => done_lsn.min(positions.confirmable_lsn()),
+            Purpose::Gap { .. } | Purpose::DryRun => Lsn::ZERO,
+            Purpose::Replay => done_lsn,
+        }
+    }
+
+    /// Lets a position be written beside the work.
+    pub(super) fn remember(&mut self, position: Position) {
+        if let Purpose::Work { positions, .. } = self {
+            positions.remember(position);
+        }
+    }
+
+    /// Waits until a position is on disk.
+    pub(super) async fn remember_now(&mut self, position: Position) {
+        if let Purpose::Work { positions, .. } = self {
+            positions.remember_now(position).await;
+        }
+    }
+
+    /// Waits until the position is on disk at which a gap is covered.
+    pub(super) async fn keep(&mut self, position: Position) {
+        if let Purpose::Gap { positions, .. } = self {
+            positions.remember_now(position).await;
+        }
+    }
+
+    /// Waits until a position is on disk that is being written; for ever if none is. Cancel safe.
+    pub(super) async fn written(&mut self) {
+        match self {
+            Purpose::Work { positions, .. } => positions.written().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// What watches for the end of a gap.
+    pub(super) fn watch(&mut self) -> Option<&mut Watch> {
+        match self {
+            Purpose::Gap { watch, .. } => Some(watch),
+            _ => None,
+        }
+    }
+
+    /// What is owed.
+    pub(super) fn debt(&mut self) -> Option<&mut Debt> {
+        match self {
+            Purpose::Work { debt, .. } => Some(debt),
+            _ => None,
+        }
+    }
+}

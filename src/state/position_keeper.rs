@@ -1,0 +1,215 @@
+//! Keeps the position: in memory, and in a file that is written beside the work.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+
+use super::{Position, position_file};
+use crate::failpoint::Place;
+use crate::lsn::Lsn;
+
+/// How long a disk may take when somebody waits for it; afterwards less is confirmed.
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a file that cannot be written is logged.
+const REMINDER: Duration = Duration::from_secs(30);
+
+/// What keeps the position.
+pub struct PositionKeeper {
+    directory: Option<PathBuf>,
+    /// The newest.
+    known: Option<Position>,
+    /// How far the file has come; without one, or where it cannot be written, there is no end.
+    written_lsn: Lsn,
+    /// The file's content, once that is known.
+    on_disk: Option<Position>,
+    /// What is being written.
+    writing: Option<(Position, JoinHandle<io::Result<()>>)>,
+    complained: Option<Instant>,
+}
+
+impl PositionKeeper {
+    /// Reads what an earlier run has left for `slot`. Without a directory positions stay in memory.
+    pub fn open(directory: Option<&Path>, slot: &str) -> Self {
+        let known = directory.and_then(|directory| {
+            let path = directory.join(position_file::FILE_NAME).display().to_string();
+            match position_file::read(directory) {
+                Ok(Some(position)) if position.slot != slot => {
+                    let other = position.slot;
+                    warn!(
+                        file = path,
+                        slot = other,
+                        "ignoring what is remembered: it is about another slot"
+                    );
+                    None
+                }
+                Ok(position) => position,
+                Err(error) => {
+                    warn!(
+                        file = path,
+                        "ignoring what is remembered, so that no gap from before is noticed: \
+                         {error}"
+                    );
+                    None
+                }
+            }
+        });
+        let written_lsn = match directory {
+            Some(_) => known.as_ref().map_or(Lsn::ZERO, |known| known.confirmed_lsn),
+            None => Lsn(u64::MAX),
+        };
+        PositionKeeper {
+            directory: directory.map(Path::to_owned),
+            on_disk: known.clone(),
+            known,
+            written_lsn,
+            writing: None,
+            complained: None,
+        }
+    }
+
+    /// What is remembered.
+    pub fn known(&self) -> Option<&Position> {
+        self.known.as_ref()
+    }
+
+    /// How far the slot may be confirmed.
+    pub fn confirmable_lsn(&self) -> Lsn {
+        self.written_lsn
+    }
+
+    /// Takes a position without writing it.
+    pub fn learn(&mut self, position: Position) {
+        self.known = Some(position);
+    }
+
+    /// Takes a position, and begins to write it unless that is under way or there is no news.
+    pub fn remember(&mut self, position: Position) {
+        let is_news = self.on_disk.as_ref() != Some(&position);
+        self.known = Some(position.clone());
+        let Some(directory) = self.directory.clone().filter(|_| is_news) else { return };
+        if self.writing.is_none() {
+            Place::BeforePosition.pass();
+            let written = position.clone();
+            let work = spawn_blocking(move || position_file::write(&directory, &written));
+            self.writing = Some((position, work));
+        }
+    }
+
+    /// Waits until what is being written is on disk; for ever if nothing is. Cancel safe.
+    pub async fn written(&mut self) {
+        let Some((_, work)) = &mut self.writing else { return std::future::pending().await };
+        let result = work.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let Some((position, _)) = self.writing.take() else { return };
+        match result {
+            Ok(()) => {
+                if self.complained.take().is_some() {
+                    info!("positions are kept in the file again");
+                }
+                self.written_lsn = position.confirmed_lsn;
+                self.on_disk = Some(position);
+                Place::AfterPosition.pass();
+            }
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    /// Takes a position, and waits until it is on disk, unless that takes too long.
+    pub async fn remember_now(&mut self, position: Position) {
+        let work = async {
+            while self.writing.is_some() {
+                self.written().await;
+            }
+            self.remember(position);
+            while self.writing.is_some() {
+                self.written().await;
+            }
+        };
+        if timeout(WRITE_PATIENCE, work).await.is_err() {
+            warn!("the disk of state_dir is slow, and less is confirmed than is done");
+        }
+    }
+
+    /// WAL is not held for want of a file. One from before would look like a gap at the next start,
+    /// and so it goes, if it can.
+    fn give_up(&mut self, error: &io::Error) {
+        let Some(directory) = &self.directory else { return };
+        if self.complained.is_none_or(|at| at.elapsed() > REMINDER) {
+            self.complained = Some(Instant::now());
+            let file = directory.join(position_file::FILE_NAME);
+            error!(
+                file = %file.display(),
+                hint = "make room, or let walpurge write to its state_dir",
+                "cannot keep the position, so that the next start may take it for a gap: {error}"
+            );
+        }
+        // Where this fails too, the next start runs fallbacks in vain.
+        let _ = position_file::remove(directory);
+        self.on_disk = None;
+        self.written_lsn = Lsn(u64::MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
+    use super::*;
+
+    fn position(confirmed_lsn: u64) -> Position {
+        Position {
+            system_id: "1".into(),
+            timeline: 1,
+            slot: "walpurge".into(),
+            confirmed_lsn: Lsn(confirmed_lsn),
+            seen: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_may_be_confirmed_that_is_not_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut keeper = PositionKeeper::open(Some(dir.path()), "walpurge");
+        assert_eq!((keeper.known(), keeper.confirmable_lsn()), (None, Lsn::ZERO));
+        keeper.remember(position(10));
+        keeper.remember(position(20));
+        assert_eq!(keeper.confirmable_lsn(), Lsn::ZERO);
+        keeper.written().await;
+        assert_eq!(keeper.confirmable_lsn(), Lsn(10));
+        assert_eq!(keeper.known(), Some(&position(20)));
+        keeper.remember_now(position(30)).await;
+        assert_eq!(keeper.confirmable_lsn(), Lsn(30));
+        assert_eq!(position_file::read(dir.path()).unwrap(), Some(position(30)));
+        let again = PositionKeeper::open(Some(dir.path()), "walpurge");
+        assert_eq!((again.known(), again.confirmable_lsn()), (Some(&position(30)), Lsn(30)));
+        assert_eq!(PositionKeeper::open(Some(dir.path()), "other").known(), None);
+    }
+
+    #[tokio::test]
+    async fn without_a_directory_everything_may_be_confirmed() {
+        let mut keeper = PositionKeeper::open(None, "walpurge");
+        keeper.remember_now(position(10)).await;
+        assert_eq!(keeper.known(), Some(&position(10)));
+        assert_eq!(keeper.confirmable_lsn(), Lsn(u64::MAX));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_written_holds_no_wal_and_leaves_no_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut keeper = PositionKeeper::open(Some(dir.path()), "walpurge");
+        keeper.remember_now(position(10)).await;
+        // Nothing can be opened for writing at this name.
+        let blocker = dir.path().join(format!("{}.new", position_file::FILE_NAME));
+        std::fs::create_dir(&blocker).unwrap();
+        keeper.remember_now(position(20)).await;
+        assert_eq!(keeper.confirmable_lsn(), Lsn(u64::MAX));
+        assert!(position_file::read(dir.path()).unwrap().is_none());
+        std::fs::remove_dir(&blocker).unwrap();
+        keeper.remember_now(position(30)).await;
+        assert_eq!(keeper.confirmable_lsn(), Lsn(30));
+    }
+}

@@ -1,0 +1,47 @@
+//! A transaction that Postgres itself cannot decode.
+
+use std::time::Duration;
+
+use testkit::wait_until;
+
+use super::{FOREIGN, gaps, world, write};
+use crate::world::PATIENCE;
+
+/// The server needs some seconds for each attempt.
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_value_that_the_server_cannot_decode_costs_its_transaction_and_not_the_stream() {
+    let mut world = world();
+    world.sql("CREATE TABLE blobs (id int PRIMARY KEY, content bytea)");
+    world.start();
+    world.wait_confirmed();
+    let log = world.dir.join("walpurge.log");
+    let before = std::fs::read_to_string(&log).unwrap();
+    world.stop();
+    // Its hexadecimal text is beyond what a server can allocate at once.
+    world
+        .edit("[[rule]]", "[[rule]]\ntable = \"public.blobs\"\ndelete = [\"blob:{id}\"]\n[[rule]]");
+    world.fill(&["blob:1", "blob:2", "product:1"]);
+    world.sql(
+        "BEGIN; INSERT INTO blobs VALUES (2, '');
+         INSERT INTO blobs SELECT 1, convert_to(repeat('x', 540000000), 'UTF8');
+         UPDATE products SET category = category + 1 WHERE id = 1; COMMIT",
+    );
+    world.spawn(&["run", "--log", "debug"]);
+    let end = world.pg.current_lsn();
+    wait_until("the slot has come past it", LONG, || world.pg.has_confirmed("walpurge", &end));
+    world.wait_gone(&["blob:1", "blob:2", "product:1"]);
+    let log = world.log().replace(&before, "");
+    assert_eq!(log.matches("the server cannot decode a transaction").count(), 1, "{log}");
+    assert!(log.contains("invalid memory alloc request size"), "{log}");
+    world.fill(&["product:2", "product:3"]);
+    write(&world, 3);
+    world.wait_gone(&["product:3"]);
+    wait_until("everything is confirmed", PATIENCE, || {
+        world.pg.has_confirmed("walpurge", &world.pg.current_lsn())
+    });
+    world.assert_cached(&["product:2", FOREIGN]);
+    assert_eq!(gaps(&world), 0, "{}", world.news());
+    world.stop();
+}
