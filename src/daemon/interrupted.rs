@@ -7,25 +7,25 @@ use crate::state::{Commit, GapCause};
 #[derive(Debug)]
 pub(super) enum Interrupted {
     /// The server's history is not the one that was followed.
-    ByGap(GapCause),
+    Gap(GapCause),
     /// The server failed within this transaction.
-    ByTransaction(Commit, PgError),
+    Undecodable(Commit, PgError),
     /// It broke, or makes no sense.
-    ByError(PgError),
+    Error(PgError),
     /// It has come to a table that is not known, which may be a new partition, or to DDL on a
     /// rule's table, or the rules' tables take other options: it has to start again with what the
     /// catalog says now.
-    ByCatalog,
+    Catalog,
 }
 
 impl From<GapCause> for Interrupted {
     fn from(cause: GapCause) -> Self {
-        Interrupted::ByGap(cause)
+        Interrupted::Gap(cause)
     }
 }
 
 impl From<PgError> for Interrupted {
     fn from(error: PgError) -> Self {
-        Interrupted::ByError(error)
+        Interrupted::Error(error)
     }
 }

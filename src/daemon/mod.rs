@@ -182,17 +182,17 @@ impl Daemon {
     /// Takes why a stream ended. Answers with what is to be waited out, if anything is.
     fn take(&mut self, interrupted: Interrupted) -> Option<PgError> {
         match interrupted {
-            Interrupted::ByError(error) | Interrupted::ByTransaction(_, error) => {
+            Interrupted::Error(error) | Interrupted::Undecodable(_, error) => {
                 if *error.kind() == PgErrorKind::SlotLost && self.settings.create_slot {
                     self.history.pending = Some(GapCause::SlotLost);
                 }
                 Some(error)
             }
-            Interrupted::ByCatalog => {
+            Interrupted::Catalog => {
                 info!("the tables have changed: starting again with what the catalog says now");
                 None
             }
-            Interrupted::ByGap(cause) => {
+            Interrupted::Gap(cause) => {
                 self.history.pending = Some(cause);
                 None
             }
@@ -217,7 +217,7 @@ impl Daemon {
         let mut session = Session::new(connected, settings, matcher, dispatcher, purpose);
         let mut ended = session.follow(stop.as_mut(), |_| ()).await;
         let mut skipped = None;
-        if let Err(Interrupted::ByTransaction(commit, error)) = &ended
+        if let Err(Interrupted::Undecodable(commit, error)) = &ended
             && settings.mode == Mode::Live
             && history.failures.gives_up(commit.commit_lsn)
         {
@@ -235,14 +235,14 @@ impl Daemon {
                 return Ok(why);
             }
             // Only a replay and the closing of a gap end so.
-            Ok(Ended::Replayed | Ended::GapCovered) => Interrupted::ByCatalog,
+            Ok(Ended::Replayed | Ended::GapCovered) => Interrupted::Catalog,
             Err(interrupted) => interrupted,
         };
         match &interrupted {
-            Interrupted::ByCatalog => session.leave().await,
+            Interrupted::Catalog => session.leave().await,
             // What is remembered tells of the gap, until it is closed.
-            Interrupted::ByGap(_) => {}
-            Interrupted::ByError(_) | Interrupted::ByTransaction(..) => session.remember().await,
+            Interrupted::Gap(_) => {}
+            Interrupted::Error(_) | Interrupted::Undecodable(..) => session.remember().await,
         }
         if skipped.is_some() {
             history.skip_to = skipped;

@@ -8,15 +8,9 @@ use crate::state::{Position, PositionKeeper};
 /// What a stream is for.
 pub(super) enum Purpose<'d> {
     /// To act on and to confirm what it brings, and to pay what is owed.
-    Work {
-        positions: &'d mut PositionKeeper,
-        debt: &'d mut Debt,
-    },
+    Work { positions: &'d mut PositionKeeper, debt: &'d mut Debt },
     /// To act on what it brings, and to see the end of a gap: nothing is confirmed.
-    Gap {
-        positions: &'d mut PositionKeeper,
-        watch: Watch,
-    },
+    Gap { positions: &'d mut PositionKeeper, watch: Watch },
     /// To show what it brings.
     DryRun,
     /// To act once more on a part of it.

@@ -121,7 +121,7 @@ impl<'d> Reader<'d> {
         let by_type = self.nulls == Nulls::ByType;
         let known = self.matcher.known();
         if known.is_some_and(|known| known.outgrown_by(&now, &self.rules, by_type)) {
-            return Err(Interrupted::ByCatalog);
+            return Err(Interrupted::Catalog);
         }
         self.learn(now, plan);
         Ok(())
@@ -208,7 +208,7 @@ impl<'d> Reader<'d> {
                 };
                 let is_new = self.matcher.needs_catalog(change.schema, change.table);
                 if is_new && self.replayed.is_none() {
-                    return Err(Interrupted::ByCatalog);
+                    return Err(Interrupted::Catalog);
                 }
                 let (rules, bulk, warned) = (&self.rules, &mut self.bulk, &mut self.warned);
                 let mut taker = Taker { plan, rules, bulk, warned, facts, is_traced: is_traced() };
@@ -302,7 +302,7 @@ impl<'d> Reader<'d> {
         let commit_lsn = self.open.and_then(|facts| facts.commit_lsn);
         match ddl {
             Ok(ddl) if self.replayed.is_none() && self.matcher.is_outdated_by(&ddl, commit_lsn) => {
-                return Err(Interrupted::ByCatalog);
+                return Err(Interrupted::Catalog);
             }
             Ok(ddl) => self.in_transaction(plan, |matcher, taker| {
                 let mut first = None;

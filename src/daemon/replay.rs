@@ -181,10 +181,10 @@ impl Replay {
         self.seen = replayed.seen();
         match ended {
             Ok(_) => Ok(end),
-            Err(Interrupted::ByError(error) | Interrupted::ByTransaction(_, error)) => {
+            Err(Interrupted::Error(error) | Interrupted::Undecodable(_, error)) => {
                 Err(error.into())
             }
-            Err(Interrupted::ByCatalog | Interrupted::ByGap(_)) => {
+            Err(Interrupted::Catalog | Interrupted::Gap(_)) => {
                 Err(PgError::new(PgErrorKind::Protocol, "replay over a change of tables").into())
             }
         }

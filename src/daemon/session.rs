@@ -236,7 +236,7 @@ impl<'d> Session<'d> {
                     let error = self.stream.server_failed(error);
                     return Err(match (error.kind(), self.reader.open_commit()) {
                         (PgErrorKind::Other { .. }, Some(commit)) => {
-                            Interrupted::ByTransaction(commit, error)
+                            Interrupted::Undecodable(commit, error)
                         }
                         _ => error.into(),
                     });
