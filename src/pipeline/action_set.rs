@@ -97,6 +97,11 @@ impl ActionSet {
         self.places.len()
     }
 
+    /// The transactions that wait, some of them several times.
+    pub(super) fn owners(&self) -> impl Iterator<Item = TxnId> + '_ {
+        self.pages.iter().flat_map(|page| page.owners.iter().copied())
+    }
+
     /// What a page of this set knows the action by.
     pub(super) fn hash(&self, action: Action<'_>) -> u64 {
         self.hasher.hash_one((action.verb as u8, action.value))

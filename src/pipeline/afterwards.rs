@@ -128,6 +128,11 @@ impl Afterwards {
         self.groups.push(group);
     }
 
+    /// The actions for a lane.
+    pub(super) fn actions_of(&self, lane: LaneId) -> impl Iterator<Item = &ActionSet> {
+        self.groups.iter().filter_map(move |group| group.actions.get(lane.0))
+    }
+
     /// Lets the groups that wait for a lane wait for more.
     pub(super) fn await_more(&mut self, lane: LaneId, lanes: &[LanePlan], more: &Marks) {
         for group in self.groups.iter_mut().filter(|group| group.after.await_lane(lane, lanes)) {

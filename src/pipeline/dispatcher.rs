@@ -20,7 +20,7 @@ use crate::action::Batch;
 use crate::failpoint::{Failpoint, Place};
 use crate::parked::{Parked, Record};
 use crate::rules::lookup::Found;
-use crate::rules::{Bulk, Cover, Facts, Rule, RuleSet, SinkId};
+use crate::rules::{Bulk, Cover, Facts, Rule, RuleId, RuleSet, SinkId};
 use crate::sinks::Lane;
 
 /// How many waiting actions are looked at to find out which coarse one reaches most of them.
@@ -120,8 +120,10 @@ impl Dispatcher {
             });
             planned.push(PlannedLane { stage, pace });
         }
+        let lookups = routes.lookups.clone();
         let mut plan = Plan::new(planned, routes);
         plan.break_as(Failpoint::set());
+        plan.know_sinks(rules.sinks().len(), served(&handles, &lookups, &rules));
         Dispatcher {
             plan,
             rules,
@@ -345,6 +347,24 @@ impl Dispatcher {
             .enumerate()
             .all(|(at, lane)| lane.health == Health::Failing || self.plan.is_lane_idle(LaneId(at)))
     }
+}
+
+/// The sinks that each lane works for.
+fn served(
+    lanes: &[LaneHandle],
+    lookups: &HashMap<RuleId, LaneId>,
+    rules: &RuleSet,
+) -> Vec<Vec<SinkId>> {
+    let own = lanes.iter().map(|lane| lane.sink_id.into_iter().collect());
+    let mut served: Vec<Vec<SinkId>> = own.collect();
+    for (&rule, &lane) in lookups {
+        if let Some(rule) = rules.rules().get(rule.0 as usize) {
+            let steps = rule.steps.iter().flat_map(|step| &step.sinks);
+            let coarse = rule.fallback.iter().flat_map(|coarse| &coarse.sinks);
+            served[lane.0] = steps.chain(coarse).copied().collect();
+        }
+    }
+    served
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::action_set::{ActionSet, Page, Put};
 use super::paced::PacedLane;
 use super::progress::{Progress, TxnId};
-use crate::action::{Action, Batch};
+use crate::action::{Action, Batch, Verb};
 use crate::failpoint::Failpoint;
 
 /// What a lane's actions wait for, and what waits for them.
@@ -107,6 +107,17 @@ impl LanePlan {
         }
     }
 
+    /// The transactions that have unfinished actions here, some of them several times.
+    pub(super) fn owners(&self) -> Box<dyn Iterator<Item = TxnId> + '_> {
+        match self {
+            LanePlan::Prompt(lane) => {
+                let in_flight = lane.in_flight.iter().flat_map(|page| page.owners.iter().copied());
+                Box::new(in_flight.chain(lane.waiting.owners()))
+            }
+            LanePlan::Paced(lane) => Box::new(lane.owners()),
+        }
+    }
+
     /// Whether everything up to a position is finished.
     pub(super) fn has_reached(&self, position: Position) -> bool {
         match self {
@@ -197,7 +208,12 @@ impl PromptLane {
 pub(super) fn put(progress: &mut Progress, set: &mut ActionSet, action: Action<'_>, txn: TxnId) {
     match set.put(action, txn) {
         Put::Added => progress.add(txn),
-        Put::Merged(owner) => keep_older(progress, owner, txn),
+        Put::Merged(owner) => {
+            if action.verb == Verb::Lookup {
+                progress.share(*owner, txn);
+            }
+            keep_older(progress, owner, txn);
+        }
     }
 }
 

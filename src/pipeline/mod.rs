@@ -8,6 +8,7 @@ mod lane;
 mod paced;
 mod plan;
 mod progress;
+mod sink_set;
 mod trace;
 
 pub use dispatcher::{Dispatcher, Done, LaneSpec};

@@ -141,6 +141,12 @@ impl PacedLane {
         }
     }
 
+    /// The transactions that have unfinished actions here.
+    pub(super) fn owners(&self) -> impl Iterator<Item = TxnId> + '_ {
+        let waiting = self.tracks.iter().filter_map(|track| track.owner);
+        waiting.chain(self.in_flight.iter().map(|&(_, owner)| owner))
+    }
+
     pub(super) fn has_reached(&self, position: Position) -> bool {
         let track = self.tracks.get(position.track as usize);
         track.is_none_or(|track| track.done >= position.number)

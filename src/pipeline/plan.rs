@@ -13,11 +13,13 @@ use super::afterwards::{Afterwards, Group, Mark, Marks};
 use super::lane::{LanePlan, PromptLane, Stage, put};
 use super::paced::{Pace, PacedLane};
 use super::progress::{Progress, TxnId};
+use super::sink_set::SinkSet;
 use crate::action::{Action, Batch, Verb};
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::rules::{Cause, Emission, RuleId, SinkId};
 use crate::snapshot::Snapshot;
+use positions::Sinks;
 
 /// What can be busy on its own: one class of work of one sink, or one rule's lookups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,6 +99,7 @@ pub struct Plan {
     open: Option<Open>,
     snapshot: Option<Snapshot>,
     progress: Progress,
+    sinks: Sinks,
 }
 
 /// The transaction that the stream is in.
@@ -106,6 +109,8 @@ struct Open {
     hidden: Option<Hidden>,
     /// What of it runs afterwards, and after what.
     group: Group,
+    /// The sinks that have done it before.
+    left_out: SinkSet,
 }
 
 /// A committed transaction that other sessions cannot see yet.
@@ -147,6 +152,7 @@ impl Plan {
             open: None,
             snapshot: None,
             progress: Progress::default(),
+            sinks: Sinks::default(),
             stages,
         }
     }
@@ -166,7 +172,8 @@ impl Plan {
             self.invisible.push(Invisible { txn, xid, actions: Vec::new(), group: None });
         }
         let group = Group::new(txn, self.progress.order(txn));
-        self.open = Some(Open { txn, hidden: hidden.map(|(_, what)| what), group });
+        let hidden = hidden.map(|(_, what)| what);
+        self.open = Some(Open { txn, hidden, group, left_out: SinkSet::default() });
     }
 
     /// The open transaction's place in the stream.
@@ -177,7 +184,8 @@ impl Plan {
     /// The open transaction asks for an action at some sinks. Without an open transaction nothing
     /// happens.
     pub fn push(&mut self, sinks: &[SinkId], action: Action<'_>, urgency: Urgency) {
-        for &sink in sinks {
+        let Some(left_out) = self.open.as_ref().map(|open| open.left_out) else { return };
+        for &sink in sinks.iter().filter(|&&sink| !left_out.contains(sink)) {
             let lane = (self.routes.actions)(sink, action.verb, urgency);
             self.push_to(lane, action);
         }
@@ -185,7 +193,10 @@ impl Plan {
 
     /// The open transaction asks for a rule's lookup.
     pub fn look_up(&mut self, rule: RuleId, lookup: Action<'_>) {
-        if let Some(&lane) = self.routes.lookups.get(&rule) {
+        let Some(left_out) = self.open.as_ref().map(|open| open.left_out) else { return };
+        if let Some(&lane) = self.routes.lookups.get(&rule)
+            && !self.sinks.serves_only(lane, left_out)
+        {
             self.push_to(lane, lookup);
         }
     }
@@ -353,7 +364,8 @@ impl Plan {
         urgency: Urgency,
     ) {
         let Some(txn) = self.lanes[lane.0].owner(index) else { return };
-        for &sink in sinks {
+        let left_out = self.progress.left_out(txn);
+        for &sink in sinks.iter().filter(|&&sink| !left_out.contains(sink)) {
             let to = (self.routes.actions)(sink, action.verb, urgency);
             if self.stages[to.0] == Stage::Tell {
                 self.tell(lane, txn, to, action);
@@ -453,6 +465,7 @@ impl Plan {
             }
         }
         self.invisible_bytes = 0;
+        self.forget_resumed();
         self.progress.void();
         self.snapshot = None;
         self.set_hurry(false);
@@ -493,5 +506,6 @@ impl Plan {
 }
 
 mod bounds;
+mod positions;
 #[cfg(test)]
 mod tests;

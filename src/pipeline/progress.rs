@@ -4,6 +4,9 @@
 //! Pure: no I/O, no clock. Its memory is bounded by the number of unfinished actions: a transaction
 //! that owns none is folded into the one before it.
 
+use std::collections::HashMap;
+
+use super::sink_set::SinkSet;
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 
@@ -25,6 +28,8 @@ pub struct Progress {
     last: u32,
     next_order: u64,
     confirmed_lsn: Lsn,
+    /// Whom the answers to unfinished transactions' lookups leave out, if anybody.
+    left_out: HashMap<TxnId, SinkSet>,
     broken: Option<Failpoint>,
 }
 
@@ -57,6 +62,7 @@ impl Default for Progress {
             last: NONE,
             next_order: 0,
             confirmed_lsn: Lsn::ZERO,
+            left_out: HashMap::new(),
             broken: None,
         }
     }
@@ -169,6 +175,45 @@ impl Progress {
         self.confirmed_lsn = Lsn::ZERO;
     }
 
+    /// The answers to the transaction's lookups leave out these sinks, which have done it before.
+    pub(super) fn leave_out(&mut self, txn: TxnId, sinks: SinkSet) {
+        match sinks.is_empty() {
+            true => self.left_out.remove(&txn),
+            false => self.left_out.insert(txn, sinks),
+        };
+    }
+
+    /// Whom the answers to the transaction's lookups leave out.
+    pub(super) fn left_out(&self, txn: TxnId) -> SinkSet {
+        self.left_out.get(&txn).copied().unwrap_or_default()
+    }
+
+    /// One lookup is for two transactions from now on: its answer leaves out only whom both do.
+    pub(super) fn share(&mut self, one: TxnId, other: TxnId) {
+        if !self.left_out.is_empty() && one != other {
+            let sinks = self.left_out(one).shared_with(self.left_out(other));
+            self.leave_out(one, sinks);
+            self.leave_out(other, sinks);
+        }
+    }
+
+    /// For each bound the end of the last closed transaction whose place in the stream is before
+    /// it; without a bound, of the last one at all.
+    pub fn ends_before(&self, bounds: &[Option<u64>]) -> Vec<Lsn> {
+        let mut ends = vec![self.confirmed_lsn; bounds.len()];
+        let mut at = self.first;
+        while let Some(entry) = self.entries.get(at as usize) {
+            for (end, bound) in ends.iter_mut().zip(bounds) {
+                // An open one has no end yet.
+                if bound.is_none_or(|bound| entry.order < bound) {
+                    *end = entry.end_lsn.max(*end);
+                }
+            }
+            at = entry.after;
+        }
+        ends
+    }
+
     /// Whether `this` comes before `other` in stream order.
     pub fn is_older(&self, this: TxnId, other: TxnId) -> bool {
         self.entries[this.0 as usize].order < self.entries[other.0 as usize].order
@@ -208,6 +253,9 @@ impl Progress {
         match after {
             NONE => self.last = before,
             after => self.entries[after as usize].before = before,
+        }
+        if !self.left_out.is_empty() {
+            self.left_out.remove(&txn);
         }
         self.free.push(txn.0);
     }
