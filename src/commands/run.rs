@@ -15,9 +15,9 @@ use crate::daemon::{Daemon, Debt, History, Mode, Settings};
 use crate::lookups::Pool;
 use crate::parked::Parked;
 use crate::replay::{Keeper, KeeperSettings};
-use crate::rules::{RuleSet, rule_names};
+use crate::rules::{RuleSet, SinkId, rule_names};
 use crate::sinks::redis::RedisConfig;
-use crate::state::Owed;
+use crate::state::{Duty, Fingerprint, KnownSink, Owed};
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Outcome> {
     logs::start(global)?;
@@ -107,6 +107,7 @@ impl Parts {
         settings.state_dir = state_dir(&config).filter(|_| mode == Mode::Live);
         let sinks = config.redis.iter().map(redis_sink).collect::<Result<Vec<_>, _>>()?;
         let lookups = lookup_pool(&config.postgres, &rules)?;
+        settings.sinks = known_sinks(&config, &sinks, &rules);
         Ok(Parts { config, settings, rules: Arc::new(rules), sinks, lookups })
     }
 
@@ -171,8 +172,31 @@ pub(super) fn settings(config: &PostgresConfig, mode: Mode) -> anyhow::Result<Se
         on_gap: config.on_gap,
         state_dir: None,
         mode,
+        sinks: Vec::new(),
         keeper: None,
     })
+}
+
+/// What the sinks' positions depend on, in the order of the configuration.
+fn known_sinks(config: &Config, sinks: &[Arc<RedisConfig>], rules: &RuleSet) -> Vec<KnownSink> {
+    let known = |(at, sink): (usize, &Arc<RedisConfig>)| {
+        let PostgresConfig { visibility, messages, .. } = &config.postgres;
+        // Another version may make something else of the same rules.
+        let version = env!("CARGO_PKG_VERSION");
+        let asked = rules.asked_of(SinkId(at as u32));
+        let asked = format!("{version} {visibility:?} {messages:?} {asked}");
+        let duty = match config.redis[at].mode {
+            SinkMode::Off => Duty::Off,
+            SinkMode::On | SinkMode::Hold => Duty::Works,
+        };
+        KnownSink {
+            name: sink.name().to_owned(),
+            target: Fingerprint::of(&sink.key_space()),
+            rules: Fingerprint::of(&asked),
+            duty,
+        }
+    };
+    sinks.iter().enumerate().map(known).collect()
 }
 
 /// Keeps the slot for replays.

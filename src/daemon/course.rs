@@ -2,22 +2,26 @@
 
 use crate::lsn::Lsn;
 use crate::postgres::SystemIdentity;
-use crate::state::{Commit, Continuity, GapCause, Position};
+use crate::state::{Commit, Continuity, GapCause, KnownSink, Position, advance};
 
 /// The course of one stream.
 pub(super) struct Course {
     /// What was known at its start.
     start: Position,
     continuity: Continuity,
+    /// Whose positions are remembered too.
+    sinks: Vec<KnownSink>,
 }
 
 impl Course {
-    /// A stream starts at `slot_lsn`. `known` is what is remembered; `None`: it does not matter.
+    /// A stream starts at `slot_lsn`. `known` is what is remembered, as far as it is relied on;
+    /// `None`: it does not matter.
     pub(super) fn new(
         identity: SystemIdentity,
         slot: &str,
         slot_lsn: Lsn,
         known: Option<&Position>,
+        sinks: &[KnownSink],
     ) -> Self {
         let continuity = Continuity::new(known.and_then(|known| known.seen), slot_lsn);
         let start = Position {
@@ -26,8 +30,10 @@ impl Course {
             slot: slot.to_owned(),
             confirmed_lsn: known.map_or(slot_lsn, |known| known.confirmed_lsn.max(slot_lsn)),
             seen: continuity.seen(),
+            sinks: known.map(|known| known.sinks.clone()).unwrap_or_default(),
         };
-        Course { start, continuity }
+        let sinks = known.map(|_| sinks.to_vec()).unwrap_or_default();
+        Course { start, continuity, sinks }
     }
 
     /// The stream has brought a commit.
@@ -46,9 +52,20 @@ impl Course {
         self.continuity.reached(lsn)
     }
 
-    /// What is to be remembered when everything up to `done_lsn` is done.
-    pub(super) fn position(&self, done_lsn: Lsn) -> Position {
+    /// For each sink up to where what the stream brings is done already.
+    pub(super) fn done_before(&self) -> Vec<Lsn> {
+        let done = |sink: &KnownSink| Some(self.start.sinks.get(&sink.name)?.done_lsn);
+        self.sinks.iter().map(|sink| done(sink).unwrap_or_default()).collect()
+    }
+
+    /// What is to be remembered when everything up to `done_lsn` is done, and each sink has done
+    /// everything up to its own of `sinks_done`.
+    pub(super) fn position(&self, done_lsn: Lsn, sinks_done: &[Lsn]) -> Position {
         let confirmed_lsn = self.start.confirmed_lsn.max(done_lsn);
-        Position { confirmed_lsn, seen: self.continuity.seen(), ..self.start.clone() }
+        let seen = self.continuity.seen();
+        let sinks = advance(&self.start.sinks, &self.sinks, sinks_done, seen);
+        let Position { system_id, timeline, slot, .. } = &self.start;
+        let (system_id, timeline, slot) = (system_id.clone(), *timeline, slot.clone());
+        Position { system_id, timeline, slot, confirmed_lsn, seen, sinks }
     }
 }

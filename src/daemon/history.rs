@@ -10,7 +10,10 @@ use super::Settings;
 use super::connect::{Mode, PLUGIN};
 use crate::lsn::Lsn;
 use crate::postgres::{PgError, PgErrorKind, ReplicationSession, SystemIdentity};
-use crate::state::{GapCause, Position, PositionKeeper, Server, judge};
+use crate::state::{
+    GapCause, KnownSink, Position, PositionKeeper, Server, SinkPosition, SinkPositions, judge,
+    retain_valid,
+};
 
 /// How often the fallbacks run while a new slot is made.
 const FALLBACKS_EVERY: Duration = Duration::from_secs(60);
@@ -181,6 +184,7 @@ impl History {
         {
             position.confirmed_lsn = known.confirmed_lsn.max(slot_lsn);
             position.seen = known.seen;
+            position.sinks = relied_on(known, identity.timeline, &settings.sinks, slot_lsn);
         }
         self.positions.remember_now(position).await;
     }
@@ -217,6 +221,31 @@ impl Failures {
     }
 }
 
+/// The positions of single sinks that count from now on; says of the others why they do not. Since
+/// those are forgotten with that, it is said once.
+fn relied_on(
+    known: &Position,
+    timeline: u32,
+    sinks: &[KnownSink],
+    slot_lsn: Lsn,
+) -> SinkPositions {
+    let mut positions = known.sinks.clone();
+    if known.timeline != timeline && !positions.is_empty() {
+        let before = known.timeline;
+        info!(timeline, before, "the timeline is another one, so every sink starts at the slot");
+        positions.clear();
+    }
+    retain_valid(&mut positions, sinks, |sink, changed| {
+        info!(sink, "the sink starts at the slot, whatever it has done before: {changed}");
+    });
+    for (sink, SinkPosition { done_lsn, .. }) in &positions {
+        if *done_lsn > slot_lsn {
+            info!(sink, %done_lsn, %slot_lsn, "leaving out what the sink has done before");
+        }
+    }
+    positions
+}
+
 fn position(identity: &SystemIdentity, slot: &str, confirmed_lsn: Lsn) -> Position {
     Position {
         system_id: identity.system_id.clone(),
@@ -224,5 +253,6 @@ fn position(identity: &SystemIdentity, slot: &str, confirmed_lsn: Lsn) -> Positi
         slot: slot.to_owned(),
         confirmed_lsn,
         seen: None,
+        sinks: SinkPositions::new(),
     }
 }

@@ -42,7 +42,7 @@ use crate::pipeline::{Dispatcher, LaneSpec, Routes};
 use crate::postgres::{ConnectConfig, PgError, PgErrorKind};
 use crate::replay::Keeper;
 use crate::rules::{Matcher, Messages, RuleSet};
-use crate::state::{Commit, GapCause};
+use crate::state::{Commit, GapCause, KnownSink};
 
 /// How long a stop waits for what is in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -68,6 +68,8 @@ pub struct Settings {
     pub state_dir: Option<PathBuf>,
     /// For real, or not.
     pub mode: Mode,
+    /// The sinks, in the order of the configuration; none where their positions are not kept.
+    pub sinks: Vec<KnownSink>,
     /// Keeps the slot for replays on the server that streams.
     pub keeper: Option<Arc<Keeper>>,
 }

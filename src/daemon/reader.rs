@@ -163,6 +163,7 @@ impl<'d> Reader<'d> {
     /// The rest of the open transaction never comes: every rule's fallback takes its place.
     pub(super) fn give_up_open(&mut self, plan: &mut Plan) {
         let Some(commit) = self.open_commit.take() else { return };
+        plan.leave_out_nobody();
         self.everything(Cause::Gap, plan);
         self.open = None;
         self.bulk.reset();
@@ -398,6 +399,9 @@ fn begin_in(
         return Err(senseless("a transaction without its ID"));
     }
     plan.begin(begin.xid.zip(hidden));
+    if let Some(end_lsn) = begin.end_lsn {
+        plan.leave_out(end_lsn);
+    }
     Ok(Facts { xid: begin.xid, commit_lsn: begin.commit_lsn })
 }
 

@@ -103,12 +103,14 @@ impl<'d> Session<'d> {
     ) -> Self {
         let Connected { stream, barrier, identity, slot_lsn, .. } = connected;
         let slot = settings.slot.clone();
+        let course = Course::new(identity, &slot, slot_lsn, purpose.known(), &settings.sinks);
+        dispatcher.plan_mut().resume(course.done_before());
         Session {
             stream,
             barrier,
             dispatcher,
             reader,
-            course: Course::new(identity, &slot, slot_lsn, purpose.known()),
+            course,
             purpose,
             status: Status {
                 received_lsn: Lsn::ZERO,
@@ -314,7 +316,8 @@ impl<'d> Session<'d> {
 
     /// What is to be remembered now.
     pub(super) fn position(&self) -> Position {
-        self.course.position(self.dispatcher.plan().confirmed_lsn())
+        let plan = self.dispatcher.plan();
+        self.course.position(plan.confirmed_lsn(), &plan.sink_positions())
     }
 
     /// Waits until that is on disk.

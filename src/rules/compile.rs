@@ -119,6 +119,24 @@ impl RuleSet {
         self.rules.retain(|rule| names.contains(&rule.name));
     }
 
+    /// A text that changes whenever the rules may ask something else of a sink, and not when they
+    /// ask something else of others. No row's value is in it.
+    pub fn asked_of(&self, sink: SinkId) -> String {
+        let mut text = String::new();
+        for rule in &self.rules {
+            let Rule { name, tables, ops, filter, lookup, .. } = rule;
+            let steps = rule.steps.iter().filter(|step| step.sinks.contains(&sink));
+            let steps: Vec<_> = steps.map(|step| (step.verb, &step.template)).collect();
+            let coarse = rule.fallback.iter().filter(|coarse| coarse.sinks.contains(&sink));
+            let coarse: Vec<_> = coarse.map(Coarse::action).collect();
+            if !steps.is_empty() || !coarse.is_empty() {
+                let rest = (lookup, &steps, &coarse, rule.fallback_every, rule.bulk_above);
+                text.push_str(&format!("{:?}\n", (name, tables, ops, filter, rest)));
+            }
+        }
+        text
+    }
+
     /// Every table pattern of every rule.
     pub fn tables(&self) -> impl Iterator<Item = &TablePattern> {
         self.rules.iter().flat_map(|rule| &rule.tables)

@@ -180,6 +180,7 @@ mod tests {
             slot: "walpurge".into(),
             confirmed_lsn: Lsn(80),
             seen: Some(SEEN),
+            sinks: Default::default(),
         }
     }
 

@@ -1,13 +1,15 @@
 //! What is kept in `state_dir` over restarts: how far everything is done and in whose history, and
 //! what is owed to whoever was off.
 //!
-//! The slot says where to go on. What is remembered here only tells whether that slot still stands
-//! in the history that was followed: if not, there is a gap. Losing it costs repeated work at most.
+//! The slot says where to go on. What is remembered here tells whether that slot still stands in the
+//! history that was followed: if not, there is a gap; and what single sinks have done beyond it.
+//! Losing it costs repeated work at most.
 
 mod gap;
 mod owed;
 mod position_file;
 mod position_keeper;
+mod sinks;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -17,6 +19,9 @@ use std::path::Path;
 pub use gap::{Continuity, GapCause, Server, judge};
 pub use owed::{Due, Owed};
 pub use position_keeper::PositionKeeper;
+pub use sinks::{
+    Changed, Duty, Fingerprint, KnownSink, SinkPosition, SinkPositions, advance, retain_valid,
+};
 
 use crate::lsn::Lsn;
 
@@ -34,6 +39,8 @@ pub struct Position {
     pub confirmed_lsn: Lsn,
     /// The last commit that the stream has brought, done or not.
     pub seen: Option<Commit>,
+    /// What single sinks have done beyond that.
+    pub sinks: SinkPositions,
 }
 
 /// A commit, as the stream names it.

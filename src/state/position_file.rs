@@ -1,12 +1,15 @@
 //! The file: a line of JSON and a line with its checksum, replaced as a whole.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Commit, Position, write_atomically};
+use super::{
+    Commit, Fingerprint, Position, SinkPosition, SinkPositions, write_atomically,
+};
 
 /// The file's name in `state_dir`.
 pub(super) const FILE_NAME: &str = "position";
@@ -14,8 +17,8 @@ pub(super) const FILE_NAME: &str = "position";
 /// The format that this version writes, and the only one that it reads.
 const VERSION: u32 = 1;
 
-/// Far more than the file holds.
-const FILE_BYTES_MAX: u64 = 64 << 10;
+/// Far more than the file holds: some 150 bytes for each sink.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Why a file says nothing.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +43,9 @@ struct Line {
     slot: String,
     confirmed_lsn: String,
     seen: Option<CommitLine>,
+    /// Not in the files of the first version that wrote them.
+    #[serde(default)]
+    sinks: BTreeMap<String, SinkLine>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -47,6 +53,13 @@ struct CommitLine {
     commit_lsn: String,
     end_lsn: String,
     xid: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SinkLine {
+    done_lsn: String,
+    target: String,
+    rules: String,
 }
 
 /// Of every format.
@@ -86,7 +99,12 @@ pub(super) fn remove(directory: &Path) -> io::Result<()> {
 }
 
 fn encode(position: &Position) -> io::Result<Vec<u8>> {
-    let Position { system_id, timeline, slot, confirmed_lsn, seen } = position;
+    let Position { system_id, timeline, slot, confirmed_lsn, seen, sinks } = position;
+    let sink_line = |sink: &SinkPosition| SinkLine {
+        done_lsn: sink.done_lsn.to_string(),
+        target: sink.target.digits().to_owned(),
+        rules: sink.rules.digits().to_owned(),
+    };
     let line = Line {
         version: VERSION,
         system_id: system_id.clone(),
@@ -98,6 +116,7 @@ fn encode(position: &Position) -> io::Result<Vec<u8>> {
             end_lsn: seen.end_lsn.to_string(),
             xid: seen.xid,
         }),
+        sinks: sinks.iter().map(|(name, sink)| (name.clone(), sink_line(sink))).collect(),
     };
     let mut text = serde_json::to_vec(&line)?;
     let checksum = crc32fast::hash(&text);
@@ -116,7 +135,7 @@ fn decode(text: &[u8]) -> Result<Position, Unreadable> {
     if version != VERSION {
         return Err(Unreadable::Version(version));
     }
-    let Line { system_id, timeline, slot, confirmed_lsn, seen, .. } =
+    let Line { system_id, timeline, slot, confirmed_lsn, seen, sinks: lines, .. } =
         serde_json::from_slice(line).map_err(torn)?;
     let lsn = |text: String| text.parse().map_err(|_| Unreadable::Torn);
     let seen = match seen {
@@ -125,7 +144,12 @@ fn decode(text: &[u8]) -> Result<Position, Unreadable> {
         }
         None => None,
     };
-    Ok(Position { system_id, timeline, slot, confirmed_lsn: lsn(confirmed_lsn)?, seen })
+    let mut sinks = SinkPositions::new();
+    for (name, SinkLine { done_lsn, target, rules }) in lines {
+        let (target, rules) = (Fingerprint::from_file(target), Fingerprint::from_file(rules));
+        sinks.insert(name, SinkPosition { done_lsn: lsn(done_lsn)?, target, rules });
+    }
+    Ok(Position { system_id, timeline, slot, confirmed_lsn: lsn(confirmed_lsn)?, seen, sinks })
 }
 
 #[cfg(test)]
@@ -136,12 +160,18 @@ mod tests {
     use crate::lsn::Lsn;
 
     fn position() -> Position {
+        let sink = SinkPosition {
+            done_lsn: Lsn(0x1700_0000_0042),
+            target: Fingerprint::of("redis://h:6379/0"),
+            rules: Fingerprint::of("rules"),
+        };
         Position {
             system_id: "7412345678901234567".into(),
             timeline: 3,
             slot: "walpurge".into(),
             confirmed_lsn: Lsn(0x1600_0000_0042),
             seen: Some(Commit { commit_lsn: Lsn(0x10), end_lsn: Lsn(0x40), xid: u32::MAX }),
+            sinks: [("a \"b\"".to_owned(), sink)].into(),
         }
     }
 
@@ -150,7 +180,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("a/b");
         assert!(read(&state).unwrap().is_none());
-        for position in [position(), Position { seen: None, ..position() }] {
+        let plain = Position { seen: None, sinks: SinkPositions::new(), ..position() };
+        for position in [position(), plain] {
             write(&state, &position).unwrap();
             assert_eq!(read(&state).unwrap(), Some(position));
         }
@@ -173,6 +204,14 @@ mod tests {
             changed[at] ^= 1;
             assert!(decode(&changed).is_err(), "{at}");
         }
+    }
+
+    #[test]
+    fn a_file_from_before_sinks_had_positions_is_read() {
+        let line = br#"{"version":1,"system_id":"7","timeline":1,"slot":"s","confirmed_lsn":"0/10","seen":null}"#;
+        let text = [&line[..], format!("\n{:08x}\n", crc32fast::hash(line)).as_bytes()].concat();
+        let read = decode(&text).unwrap();
+        assert_eq!((read.confirmed_lsn, read.sinks), (Lsn(0x10), SinkPositions::new()));
     }
 
     #[test]

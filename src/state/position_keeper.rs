@@ -43,16 +43,21 @@ impl PositionKeeper {
                     warn!(
                         file = path,
                         slot = other,
-                        "ignoring what is remembered: it is about another slot"
+                        "ignoring what is remembered: it is about another slot; every sink starts at this \
+                         one"
                     );
+                    None
+                }
+                Ok(None) => {
+                    info!(file = path, "nothing is remembered: every sink starts at the slot");
                     None
                 }
                 Ok(position) => position,
                 Err(error) => {
                     warn!(
                         file = path,
-                        "ignoring what is remembered, so that no gap from before is noticed: \
-                         {error}"
+                        "ignoring what is remembered, so that no gap from before is noticed, and every \
+                         sink starts at the slot: {error}"
                     );
                     None
                 }
@@ -167,6 +172,7 @@ mod tests {
             slot: "walpurge".into(),
             confirmed_lsn: Lsn(confirmed_lsn),
             seen: None,
+            sinks: Default::default(),
         }
     }
 

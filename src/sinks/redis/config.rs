@@ -201,6 +201,13 @@ impl RedisConfig {
         &self.target
     }
 
+    /// Address, database and what all keys' names depend on, without secrets: where this changes,
+    /// nothing is known of what was done before.
+    pub fn key_space(&self) -> String {
+        let RedisConfig { target, prefix, tag_parts, tag_mode, .. } = self;
+        format!("{target:?} {prefix:?} {tag_parts:?} {tag_mode:?}")
+    }
+
     /// Which lane does `verb`, if Redis can do it. In the mode `version` a tag is a bump, and as
     /// quick.
     pub fn lane_class(&self, verb: Verb) -> Option<LaneClass> {
