@@ -24,6 +24,7 @@ mod messages;
 mod oracle;
 mod parked;
 mod partitions;
+mod positions;
 mod postgres;
 mod publish;
 mod readme;
