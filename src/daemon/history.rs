@@ -223,12 +223,7 @@ impl Failures {
 
 /// The positions of single sinks that count from now on; says of the others why they do not. Since
 /// those are forgotten with that, it is said once.
-fn relied_on(
-    known: &Position,
-    timeline: u32,
-    sinks: &[KnownSink],
-    slot_lsn: Lsn,
-) -> SinkPositions {
+fn relied_on(known: &Position, timeline: u32, sinks: &[KnownSink], slot_lsn: Lsn) -> SinkPositions {
     let mut positions = known.sinks.clone();
     if known.timeline != timeline && !positions.is_empty() {
         let before = known.timeline;
@@ -254,5 +249,28 @@ fn position(identity: &SystemIdentity, slot: &str, confirmed_lsn: Lsn) -> Positi
         confirmed_lsn,
         seen: None,
         sinks: SinkPositions::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Duty, Fingerprint};
+
+    #[test]
+    fn on_another_timeline_no_sink_is_relied_on() {
+        let (target, rules) = (Fingerprint::of("t"), Fingerprint::of("r"));
+        let at = SinkPosition { done_lsn: Lsn(9), target: target.clone(), rules: rules.clone() };
+        let known = Position {
+            system_id: "1".into(),
+            timeline: 1,
+            slot: "walpurge".into(),
+            confirmed_lsn: Lsn(5),
+            seen: None,
+            sinks: [("cache".to_owned(), at)].into(),
+        };
+        let sinks = [KnownSink { name: "cache".into(), target, rules, duty: Duty::Works }];
+        assert_eq!(relied_on(&known, 1, &sinks, Lsn(5)), known.sinks);
+        assert!(relied_on(&known, 2, &sinks, Lsn(5)).is_empty());
     }
 }

@@ -7,9 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Commit, Fingerprint, Position, SinkPosition, SinkPositions, write_atomically,
-};
+use super::{Commit, Fingerprint, Position, SinkPosition, SinkPositions, write_atomically};
 
 /// The file's name in `state_dir`.
 pub(super) const FILE_NAME: &str = "position";

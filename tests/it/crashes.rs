@@ -1,6 +1,8 @@
 //! The daemon is killed under load at each place where that matters, and nothing is lost.
 
 use std::os::unix::process::ExitStatusExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use testkit::redis::Redis;
@@ -106,6 +108,52 @@ fn killed_when_one_sink_is_done_and_the_other_is_not() {
     recover(&mut world);
     assert_eq!(judge(&world), Verdict::default());
     assert_eq!(oracle::judge_redis(&second), Verdict::default());
+}
+
+/// One sink is down, so that positions of the other one are all that is written.
+#[track_caller]
+fn assert_positions_survive(kills: &[&'static str]) {
+    let mut world = World::new(oracle::TABLE, oracle::RULE);
+    let mut second = Redis::builder().persistent().start();
+    world.edit("[[rule]]", &format!("[redis.second]\nurl = \"{}\"\n[[rule]]", second.url()));
+    oracle::fill(&world);
+    oracle::fill_redis(&second);
+    second.pause();
+    let writer = Writer::start(&world);
+    // There is always something new to be remembered, however long it takes.
+    let is_over = Arc::new(AtomicBool::new(false));
+    let mut session = world.pg.session("postgres", "postgres");
+    let over = Arc::clone(&is_over);
+    let commits = thread::spawn(move || {
+        while !over.load(Ordering::SeqCst) {
+            session.run("SELECT pg_logical_emit_message(true, 'test', ''), pg_sleep(0.02)");
+        }
+    });
+    for kill_at in kills {
+        crash(&mut world, kill_at);
+    }
+    is_over.store(true, Ordering::SeqCst);
+    commits.join().unwrap();
+    second.resume();
+    world.failpoint = None;
+    world.start();
+    writer.finish();
+    recover(&mut world);
+    assert_eq!(judge(&world), Verdict::default(), "{}", world.news());
+    assert_eq!(oracle::judge_redis(&second), Verdict::default(), "{}", world.news());
+}
+
+#[test]
+fn killed_before_a_position_is_written() {
+    let kills =
+        ["kill_at=before_position", "kill_at=before_position:3", "kill_at=before_position:5"];
+    assert_positions_survive(&kills);
+}
+
+#[test]
+fn killed_after_a_position_was_written() {
+    let kills = ["kill_at=after_position", "kill_at=after_position:3", "kill_at=after_position:5"];
+    assert_positions_survive(&kills);
 }
 
 #[test]
