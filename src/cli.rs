@@ -170,6 +170,12 @@ pub enum ParkedCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Send the actions among it once more, while `run` may run on; messages are only listed
+    Retry {
+        /// Only to this sink; may be given again [default: every sink]
+        #[arg(long = "sink", value_name = "NAME")]
+        sinks: Vec<String>,
+    },
     /// Forget it
     Clear,
 }

@@ -63,6 +63,12 @@ pub enum Place {
     BeforePark,
     /// `after_park`: it is kept, and not confirmed.
     AfterPark,
+    /// `retry_marked`: what is to be tried again is marked, and not tried.
+    RetryMarked,
+    /// `retry_tried`: it is, and what became of it is not noted.
+    RetryTried,
+    /// `retry_noted`: it is.
+    RetryNoted,
     /// `before_answer`: the database has answered lookups, and nothing of it is planned.
     BeforeAnswer,
     /// `amid_answer`: one action of several that lookups ask for is planned.
@@ -95,6 +101,9 @@ impl Place {
             Place::InTransaction => "in_transaction",
             Place::BeforePark => "before_park",
             Place::AfterPark => "after_park",
+            Place::RetryMarked => "retry_marked",
+            Place::RetryTried => "retry_tried",
+            Place::RetryNoted => "retry_noted",
             Place::BeforeAnswer => "before_answer",
             Place::AmidAnswer => "amid_answer",
             Place::AfterAnswer => "after_answer",

@@ -7,6 +7,7 @@ mod lanes;
 mod logs;
 mod parked;
 mod replay;
+mod retry;
 mod run;
 mod schema;
 mod setup;

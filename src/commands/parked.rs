@@ -5,18 +5,19 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 
-use super::{Outcome, load, print};
+use super::{Outcome, load, print, retry};
 use crate::cli::{Global, ParkedArgs, ParkedCommand};
 use crate::config::state_dir;
 use crate::parked::{Kept, clear, file_in, read};
 
 pub(super) fn parked(global: &Global, args: &ParkedArgs) -> anyhow::Result<Outcome> {
-    let config = load(global)?.config;
-    let directory = state_dir(&config)
+    let loaded = load(global)?;
+    let directory = state_dir(&loaded.config)
         .ok_or_else(|| anyhow!("nothing is kept: neither state_dir nor $STATE_DIRECTORY is set"))?;
     let file = file_in(&directory);
-    match args.command {
-        ParkedCommand::List { json } => list(&file, json),
+    match &args.command {
+        ParkedCommand::List { json } => list(&file, *json),
+        ParkedCommand::Retry { sinks } => retry::retry(loaded, &file, sinks),
         ParkedCommand::Clear => {
             let kept = kept(&file)?;
             clear(&file).with_context(|| format!("cannot empty {}", file.display()))?;

@@ -4,20 +4,22 @@
 //! One JSON object a line in `state_dir/parked.jsonl`, readable by its owner alone, since it holds
 //! values of rows. A record is on disk before the LSN that it belongs to is confirmed; one that is
 //! streamed again after a crash is not written twice. The file is locked while it is written, so
-//! that it can be cleared while the daemon runs.
+//! that it can be cleared, and tried again, while the daemon runs.
 
+mod file;
 mod record;
+mod retry;
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use tracing::{error, warn};
 
+use file::{Grown, Stamp, append};
+pub use file::{Kept, clear, read};
 pub use record::{Record, What};
+pub use retry::{Retry, Tried};
 
 use crate::failpoint::Place;
 
@@ -34,8 +36,8 @@ pub struct Parked {
     file: Option<PathBuf>,
     /// What the file holds, by hash.
     known: HashSet<u64>,
-    /// How long the file was then.
-    length: u64,
+    /// Which file that was.
+    stamp: Stamp,
     count: u64,
     /// Nobody expects anything to be kept.
     is_off: bool,
@@ -46,21 +48,13 @@ impl Parked {
     pub fn open(state_dir: Option<&Path>) -> Self {
         let Some(directory) = state_dir else { return Parked::default() };
         let file = directory.join(FILE_NAME);
-        let mut known = HashSet::new();
-        match read(&file) {
-            Ok(kept) => {
-                known.extend(kept.records.iter().map(hash));
-                if !kept.records.is_empty() {
-                    let parked = kept.records.len();
-                    warn!(parked, hint = "walpurge parked list", "something was given up on");
-                }
-            }
-            Err(error) => {
-                error!(file = %file.display(), "cannot read what was given up on: {error}");
-            }
+        let mut parked = Parked { file: Some(file), ..Parked::default() };
+        parked.learn();
+        if !parked.known.is_empty() {
+            let parked = parked.known.len();
+            warn!(parked, hint = "walpurge parked list", "something was given up on");
         }
-        let length = std::fs::metadata(&file).map_or(0, |metadata| metadata.len());
-        Parked { file: Some(file), known, length, ..Parked::default() }
+        parked
     }
 
     /// Keeps nothing: a replay's log says what it gives up on.
@@ -76,9 +70,12 @@ impl Parked {
     /// Keeps one record.
     pub fn park(&mut self, record: &Record) {
         let hash = hash(record);
-        if self.known.contains(&hash) {
-            let length = self.file.as_ref().and_then(|file| std::fs::metadata(file).ok());
-            self.forget_if_cleared(length.map_or(0, |metadata| metadata.len()));
+        if self.known.contains(&hash)
+            && let Some(file) = &self.file
+            && !self.stamp.grew_to(Stamp::of(file))
+        {
+            // Whoever clears the file has looked at it, and wants to see it if it happens again.
+            self.learn();
         }
         if self.known.contains(&hash) {
             return;
@@ -98,10 +95,13 @@ impl Parked {
         Place::AfterPark.pass();
         match appended {
             Ok(Some(Grown { from, to })) => {
-                self.forget_if_cleared(from);
+                let is_same = self.stamp == Stamp::default() || self.stamp.grew_to(from);
+                if !is_same {
+                    self.learn();
+                }
                 // A record that is known may be streamed again.
                 self.known.insert(hash);
-                self.length = to;
+                self.stamp = to;
             }
             Ok(None) => error!(
                 file = %file.display(),
@@ -116,99 +116,28 @@ impl Parked {
 }
 
 impl Parked {
-    /// Whoever clears the file has looked at it, and wants to see it if it happens again.
-    fn forget_if_cleared(&mut self, length: u64) {
-        if length < self.length {
-            self.known.clear();
+    /// Reads what the file holds. What is being tried again does not count: it may be refused once
+    /// more after that.
+    fn learn(&mut self) {
+        let Some(file) = &self.file else { return };
+        // First, so that what comes in between looks like news.
+        self.stamp = Stamp::of(file);
+        match read(file) {
+            Ok(kept) => {
+                let records = kept.records.iter().filter(|record| !record.retrying);
+                self.known = records.map(hash).collect();
+            }
+            Err(error) => {
+                self.known.clear();
+                error!(file = %file.display(), "cannot read what was given up on: {error}");
+            }
         }
     }
-}
-
-/// A file's length before and after.
-struct Grown {
-    from: u64,
-    to: u64,
 }
 
 /// Where what is given up on is kept.
 pub fn file_in(state_dir: &Path) -> PathBuf {
     state_dir.join(FILE_NAME)
-}
-
-/// What a file holds.
-#[derive(Debug, Default)]
-pub struct Kept {
-    /// In the order in which they were written.
-    pub records: Vec<Record>,
-    /// How many lines make no sense: a crash may have cut off the last one.
-    pub torn: usize,
-}
-
-/// Reads all records.
-///
-/// # Errors
-/// If there is a file and it cannot be read.
-pub fn read(path: &Path) -> io::Result<Kept> {
-    let mut text = Vec::new();
-    match File::open(path) {
-        Ok(file) => file.take(2 * PARKED_BYTES_MAX).read_to_end(&mut text)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
-        Err(error) => return Err(error),
-    };
-    let mut kept = Kept::default();
-    for line in text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-        match serde_json::from_slice(line) {
-            Ok(record) => kept.records.push(record),
-            Err(_) => kept.torn += 1,
-        }
-    }
-    Ok(kept)
-}
-
-/// Forgets all records.
-///
-/// # Errors
-/// If there is a file and it cannot be emptied.
-pub fn clear(path: &Path) -> io::Result<()> {
-    match OpenOptions::new().write(true).open(path) {
-        Ok(file) => {
-            file.lock()?;
-            file.set_len(0)?;
-            file.sync_all()
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Writes a record and waits until it is on disk; `None`: there is no room for it.
-fn append(path: &Path, record: &Record) -> io::Result<Option<Grown>> {
-    let mut file =
-        OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path)?;
-    file.lock()?;
-    let mut line = serde_json::to_vec(record)?;
-    line.push(b'\n');
-    let length = file.metadata()?.len();
-    if length + line.len() as u64 > PARKED_BYTES_MAX {
-        return Ok(None);
-    }
-    if length > 0 {
-        // A crash may have cut off the last line.
-        let mut last = [0];
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut last)?;
-        if last != *b"\n" {
-            line.insert(0, b'\n');
-        }
-    }
-    file.write_all(&line)?;
-    file.sync_all()?;
-    if length == 0
-        && let Some(directory) = path.parent()
-    {
-        File::open(directory)?.sync_all()?;
-    }
-    Ok(Some(Grown { from: length, to: length + line.len() as u64 }))
 }
 
 /// The same for a record that is streamed again, whenever that is.

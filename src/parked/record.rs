@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::action::Action;
+use crate::action::{Action, Verb};
 use crate::lsn::Lsn;
 
 /// Something that was given up on. Others read its keys.
@@ -21,6 +21,9 @@ pub struct Record {
     /// What it is.
     #[serde(flatten)]
     pub what: What,
+    /// It is being tried again, or was when that was interrupted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retrying: bool,
 }
 
 /// What was given up on.
@@ -28,6 +31,9 @@ pub struct Record {
 pub struct What {
     /// The verb's key, or "message".
     pub action: String,
+    /// The value is a pattern, although the key stands for exact values too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub matching: bool,
     /// Its value, where that is text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
@@ -40,7 +46,24 @@ impl What {
     fn new(action: &str, value: &[u8]) -> Self {
         let text = std::str::from_utf8(value).ok().map(str::to_owned);
         let value_base64 = text.is_none().then(|| STANDARD.encode(value));
-        What { action: action.to_owned(), value: text, value_base64 }
+        What { action: action.to_owned(), matching: false, value: text, value_base64 }
+    }
+
+    /// What it asks a sink to do; `None`: nothing that a sink can do.
+    pub fn verb(&self) -> Option<Verb> {
+        let verb = match (self.action.as_str(), self.matching) {
+            ("delete", _) => Verb::Delete,
+            ("delete_matching", _) => Verb::DeleteMatching,
+            ("bump", false) => Verb::Bump,
+            ("bump", true) => Verb::BumpMatching,
+            ("tags", false) => Verb::Tag,
+            ("tags", true) => Verb::TagMatching,
+            ("purge_keys", _) => Verb::PurgeKey,
+            ("purge_paths", _) => Verb::PurgePath,
+            ("publish", _) => Verb::Publish,
+            _ => return None,
+        };
+        Some(verb)
     }
 
     /// Its bytes.
@@ -63,17 +86,20 @@ impl Record {
             lsn,
             sink: None,
             what: What::new("message", content),
+            retrying: false,
         }
     }
 
     /// An action that a sink refuses for good.
     pub fn action(sink: &str, reason: &str, action: Action<'_>) -> Self {
+        let matching = matches!(action.verb, Verb::BumpMatching | Verb::TagMatching);
         Record {
             at: now(),
             reason: reason.to_owned(),
             lsn: None,
             sink: Some(sink.to_owned()),
-            what: What::new(action.verb.key(), action.value),
+            what: What { matching, ..What::new(action.verb.key(), action.value) },
+            retrying: false,
         }
     }
 }

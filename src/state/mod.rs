@@ -11,9 +11,9 @@ mod position_file;
 mod position_keeper;
 mod sinks;
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
 pub use gap::{Continuity, GapCause, Server, judge};
@@ -67,6 +67,28 @@ impl Position {
 /// # Errors
 /// If it is not certain that it is on disk; the file is then the old one or the new one.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, |_| Ok(()))
+}
+
+/// The same, for a file that belongs to whom `old` belongs to: to the daemon, whoever writes it.
+///
+/// # Errors
+/// As above, and if we may not give it away.
+pub fn write_atomically_like(path: &Path, bytes: &[u8], old: &Metadata) -> io::Result<()> {
+    replace(path, bytes, |new| {
+        let found = new.metadata()?;
+        if (found.uid(), found.gid()) != (old.uid(), old.gid()) {
+            fchown(new, Some(old.uid()), Some(old.gid()))?;
+        }
+        Ok(())
+    })
+}
+
+fn replace(
+    path: &Path,
+    bytes: &[u8],
+    prepare: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     if !directory.is_dir() {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
@@ -74,6 +96,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut options = OpenOptions::new();
     let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&new)?;
+    prepare(&file)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
