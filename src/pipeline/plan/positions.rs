@@ -86,6 +86,10 @@ impl Plan {
     /// end of the last transaction before the oldest one that it has not finished, in stream order.
     /// It never decreases while a stream lasts. None at all where positions are not kept.
     pub fn sink_positions(&self) -> Vec<Lsn> {
+        if self.sinks.count == 1 {
+            // What is not done is not done on that one.
+            return vec![self.progress.confirmed_lsn()];
+        }
         let mut oldest: Vec<Option<u64>> = vec![None; self.sinks.count];
         for (at, served) in self.sinks.lanes.iter().enumerate() {
             let Some(order) = self.oldest_of(LaneId(at)) else { continue };

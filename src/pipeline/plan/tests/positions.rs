@@ -393,8 +393,8 @@ fn run(events: Vec<Event>) {
         plan.commit(Lsn(world.log.last().unwrap().end_lsn));
     }
     plan.show(snapshot(11 + world.log.len() as u32, &[]));
-    for lane in 0..3 {
-        if let Some((batch, taken_at)) = in_flight[lane].take() {
+    for (lane, in_flight) in in_flight.iter_mut().enumerate() {
+        if let Some((batch, taken_at)) = in_flight.take() {
             end_batch(&mut plan, &mut world, lane, batch, taken_at);
         }
         while let Some(batch) = plan.take(LaneId(lane), Instant::now) {
