@@ -1,8 +1,10 @@
 //! A sink that is ahead of one that is down does not repeat its work after a restart, unless what
 //! it would be asked now may differ from what it has done.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use testkit::postgres::StopMode;
 use testkit::redis::Redis;
 use testkit::wait_until;
 
@@ -300,4 +302,40 @@ fn a_sink_that_is_off_has_done_nothing() {
     pair.world.edit("mode = \"off\"\n", "");
     pair.recover();
     wait_until("it is done", PATIENCE, || cached(&pair.world.redis) == 0);
+}
+
+/// Beyond the last commit that was seen, an older copy of the server may have other transactions at
+/// the places that the fast sink has passed.
+#[test]
+fn a_restored_server_that_holds_the_last_commit_may_go_on_otherwise() {
+    let mut pair = Pair::new(TABLES, RULE);
+    pair.get_ahead();
+    let snapshot = pair.world.dir.join("snapshot");
+    let copy = |from: &Path, to: &Path| {
+        let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+        assert!(status.success());
+    };
+    pair.world.pg.stop(StopMode::Fast);
+    copy(&pair.world.pg.data_dir(), &snapshot);
+    pair.world.pg.start_again();
+    // The log goes on without a commit, and everything of it is received.
+    pair.world.sql("SELECT pg_switch_wal()");
+    pair.world.sql("CHECKPOINT");
+    let end = pair.world.pg.current_lsn();
+    let received = "SELECT count(*) FROM pg_stat_replication WHERE write_lsn >= ";
+    wait_until("it is received", PATIENCE, || {
+        pair.world.sql(&format!("{received} '{end}'::pg_lsn")).trim() == "1"
+    });
+    pair.world.stop();
+    pair.world.pg.stop(StopMode::Immediate);
+    std::fs::remove_dir_all(pair.world.pg.data_dir()).unwrap();
+    copy(&snapshot, &pair.world.pg.data_dir());
+    pair.world.pg.start_again();
+    pair.world.redis.set("row:3000", "cached");
+    pair.world.sql("INSERT INTO t VALUES (3000)");
+    assert!(lsn(&pair.world.pg.current_lsn()) < lsn(&end), "it is behind what was received");
+    pair.slow.resume();
+    pair.recover();
+    pair.world.wait_gone(&["row:3000"]);
+    assert!(!pair.world.news().contains("there is a gap"), "{}", pair.world.news());
 }
