@@ -6,7 +6,7 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info};
 
-use super::endpoints::{connect_config, redis_sink};
+use super::endpoints::{connect_config, redis_sink, replica_configs};
 use super::lanes::{Work, lanes, lookup_pool};
 use super::{Outcome, load, logs};
 use crate::cli::{Global, RunArgs};
@@ -166,6 +166,7 @@ pub(super) fn settings(config: &PostgresConfig, mode: Mode) -> anyhow::Result<Se
         slot: config.slot.clone(),
         create_slot: config.create_slot,
         visibility: config.visibility,
+        replicas: replica_configs(config)?,
         heartbeat: config.heartbeat,
         messages: config.messages,
         on_gap: config.on_gap,

@@ -53,6 +53,7 @@ fn postgres_and_redis(config: &Config) -> String {
         messages,
         url: _,
         lookup_url: _,
+        replicas: _,
         replay: _,
     } = &config.postgres;
     let RedisSinkConfig { prefix, tag_key, tag_mode, mode, name: _, url: _, tls: _ } = redis;

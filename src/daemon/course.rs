@@ -46,6 +46,11 @@ impl Course {
         self.continuity.reached(lsn)
     }
 
+    /// Everything before this was done or received before the stream started.
+    pub(super) fn start_lsn(&self) -> Lsn {
+        self.start.confirmed_lsn
+    }
+
     /// What is to be remembered when everything up to `done_lsn` is done.
     pub(super) fn position(&self, done_lsn: Lsn) -> Position {
         let confirmed_lsn = self.start.confirmed_lsn.max(done_lsn);

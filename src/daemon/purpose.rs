@@ -10,7 +10,7 @@ pub(super) enum Purpose<'d> {
     /// To act on and to confirm what it brings, and to pay what is owed.
     Work { positions: &'d mut PositionKeeper, debt: &'d mut Debt },
     /// To act on what it brings, and to see the end of a gap: nothing is confirmed.
-    Gap { positions: &'d mut PositionKeeper, watch: Watch },
+    Gap { positions: &'d mut PositionKeeper, debt: &'d mut Debt, watch: Watch },
     /// To show what it brings.
     DryRun,
     /// To act once more on a part of it.
@@ -75,7 +75,7 @@ impl Purpose<'_> {
     /// What is owed.
     pub(super) fn debt(&mut self) -> Option<&mut Debt> {
         match self {
-            Purpose::Work { debt, .. } => Some(debt),
+            Purpose::Work { debt, .. } | Purpose::Gap { debt, .. } => Some(debt),
             _ => None,
         }
     }

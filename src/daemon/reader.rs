@@ -397,7 +397,8 @@ fn begin_in(
         // Nobody could tell whether it is visible.
         return Err(senseless("a transaction without its ID"));
     }
-    plan.begin(begin.xid.zip(hidden));
+    // Without an end it waits for all that replicas may ever replay, until its commit record says.
+    plan.begin_until(begin.xid.zip(hidden), begin.end_lsn.unwrap_or(Lsn(u64::MAX)));
     Ok(Facts { xid: begin.xid, commit_lsn: begin.commit_lsn })
 }
 

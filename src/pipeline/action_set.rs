@@ -163,11 +163,15 @@ impl ActionSet {
         Some(page)
     }
 
+    /// The actions that wait, in their order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Action<'_>> {
+        self.pages.iter().flat_map(|page| page.batch.iter())
+    }
+
     /// Calls `look` with the actions that wait, at most about `count` of them, spread evenly.
     pub(super) fn sample(&self, count: usize, mut look: impl FnMut(Action<'_>)) {
         let step = (self.len() / count.max(1)).max(1);
-        let all = self.pages.iter().flat_map(|page| page.batch.iter());
-        all.step_by(step).for_each(&mut look);
+        self.iter().step_by(step).for_each(&mut look);
     }
 
     /// Takes out the actions that `is_meant` picks, and answers with their owners. The others keep

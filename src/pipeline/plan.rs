@@ -18,6 +18,7 @@ use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::rules::{Cause, Emission, RuleId, SinkId};
 use crate::snapshot::Snapshot;
+use replicas::{Phase, Replicas};
 
 /// What can be busy on its own: one class of work of one sink, or one rule's lookups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +90,8 @@ pub struct Plan {
     invisible: Vec<Invisible>,
     /// The memory that they take.
     invisible_bytes: usize,
+    /// What waits for replicas; `None`: nothing does.
+    replicas: Option<Replicas>,
     /// Empty sets of earlier transactions, whose memory is used again.
     spare: Vec<Vec<ActionSet>>,
     afterwards: Afterwards,
@@ -108,10 +111,13 @@ struct Open {
     group: Group,
 }
 
-/// A committed transaction that other sessions cannot see yet.
+/// A committed transaction that readers cannot see yet, or not everywhere.
 struct Invisible {
     txn: TxnId,
     xid: u32,
+    /// Its end in the log.
+    end_lsn: Lsn,
+    phase: Phase,
     /// Its hidden actions, for each lane.
     actions: Vec<ActionSet>,
     /// What of it runs afterwards, once it is complete.
@@ -141,6 +147,7 @@ impl Plan {
             tells: stages.contains(&Stage::Tell),
             invisible: Vec::new(),
             invisible_bytes: 0,
+            replicas: None,
             spare: Vec::new(),
             afterwards: Afterwards::default(),
             answered: stages.iter().map(|_| Marks::default()).collect(),
@@ -159,11 +166,18 @@ impl Plan {
     /// A transaction begins. `hidden` is its ID and what of it waits to be visible; `None` where
     /// there is nothing to wait for.
     pub fn begin(&mut self, hidden: Option<(u32, Hidden)>) {
+        self.begin_until(hidden, Lsn(u64::MAX));
+    }
+
+    /// The same, where it is known where the transaction ends in the log.
+    pub fn begin_until(&mut self, hidden: Option<(u32, Hidden)>, end_lsn: Lsn) {
         let txn = self.progress.begin();
-        let hidden =
-            hidden.filter(|&(xid, _)| !self.snapshot.as_ref().is_some_and(|s| s.shows(xid)));
+        let is_seen = |xid| self.snapshot.as_ref().is_some_and(|snapshot| snapshot.shows(xid));
+        let hidden = hidden.filter(|&(xid, _)| !is_seen(xid) || self.is_unreplayed(end_lsn));
         if let Some((xid, _)) = hidden {
-            self.invisible.push(Invisible { txn, xid, actions: Vec::new(), group: None });
+            let phase = if is_seen(xid) { Phase::Unreplayed(None) } else { Phase::Unseen };
+            let (actions, group) = (Vec::new(), None);
+            self.invisible.push(Invisible { txn, xid, end_lsn, phase, actions, group });
         }
         let group = Group::new(txn, self.progress.order(txn));
         self.open = Some(Open { txn, hidden: hidden.map(|(_, what)| what), group });
@@ -240,7 +254,11 @@ impl Plan {
                     self.invisible_bytes += open.group.bytes();
                     hidden.group = Some(open.group);
                 }
-                self.invisible.push(hidden);
+                hidden.end_lsn = end_lsn;
+                match hidden.phase {
+                    Phase::Unseen => self.invisible.push(hidden),
+                    _ => self.seen(hidden),
+                }
             }
             // Without hidden actions it has nothing to wait for.
             _ => self.end(open.group),
@@ -272,18 +290,16 @@ impl Plan {
 
     /// Whether transactions wait to become visible.
     pub fn wants_snapshot(&self) -> bool {
-        !self.invisible.is_empty()
+        self.invisible.iter().any(|hidden| matches!(hidden.phase, Phase::Unseen))
     }
 
     /// The actions of every transaction that the snapshot shows may run from now on.
     pub fn show(&mut self, snapshot: Snapshot) {
         for hidden in std::mem::take(&mut self.invisible) {
-            if !snapshot.shows(hidden.xid) {
-                self.invisible.push(hidden);
-                continue;
+            match snapshot.shows(hidden.xid) {
+                true => self.seen(hidden),
+                false => self.invisible.push(hidden),
             }
-            self.invisible_bytes -= hidden.bytes();
-            self.reveal(hidden);
         }
         self.snapshot = Some(snapshot);
     }
@@ -437,25 +453,32 @@ impl Plan {
     /// that this one's server was not told, and confirms positions of its own alone: it may come
     /// from another server, where a position means something else.
     pub fn disconnect(&mut self) {
-        let progress = &mut self.progress;
-        let mut drop_all = |actions: &mut ActionSet| {
-            while let Some(page) = actions.take() {
-                page.owners.iter().for_each(|&owner| progress.finish(owner));
-            }
-        };
-        if let Some(mut open) = self.open.take() {
-            open.group.actions.iter_mut().for_each(&mut drop_all);
+        if let Some(open) = self.open.take() {
+            self.drop_all(open.group.actions);
         }
-        for mut hidden in std::mem::take(&mut self.invisible) {
-            hidden.actions.iter_mut().for_each(&mut drop_all);
-            if let Some(mut group) = hidden.group {
-                group.actions.iter_mut().for_each(&mut drop_all);
-            }
+        for hidden in std::mem::take(&mut self.invisible) {
+            self.drop_hidden(hidden);
         }
         self.invisible_bytes = 0;
+        for hidden in self.replicas.as_mut().map(Replicas::disconnect).unwrap_or_default() {
+            self.drop_hidden(hidden);
+        }
         self.progress.void();
         self.snapshot = None;
         self.set_hurry(false);
+    }
+
+    fn drop_hidden(&mut self, hidden: Invisible) {
+        self.drop_all(hidden.actions);
+        self.drop_all(hidden.group.map(|group| group.actions).unwrap_or_default());
+    }
+
+    fn drop_all(&mut self, sets: Vec<ActionSet>) {
+        for mut actions in sets {
+            while let Some(page) = actions.take() {
+                page.owners.iter().for_each(|&owner| self.progress.finish(owner));
+            }
+        }
     }
 
     /// Lets what has a pace run as soon as it can, for the end of this stream.
@@ -493,5 +516,6 @@ impl Plan {
 }
 
 mod bounds;
+mod replicas;
 #[cfg(test)]
 mod tests;

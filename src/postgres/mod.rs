@@ -21,6 +21,7 @@ mod frame;
 mod hint;
 mod query;
 pub mod quote;
+mod replica;
 mod replication;
 mod session;
 mod slot;
@@ -46,6 +47,7 @@ pub use frame::{
     FRAME_BYTES_MAX, Frame, FrameError, FrameReader, OVERSIZED_HEAD_BYTES, READ_BYTES,
 };
 pub use query::Rows;
+pub use replica::{Replayed, Replica, ReplicaLost, Upstream};
 pub use replication::{ReplicationStream, Reply};
 pub use session::{ReplicationSession, StartFailure, SystemIdentity};
 pub use slot::{CreatedSlot, Persistence, SlotInfo, WalStatus};

@@ -8,7 +8,7 @@ impl Plan {
     /// Whether the stream may go on: no bound is reached.
     pub fn has_room(&self) -> bool {
         self.lanes.iter().all(|lane| lane.bytes() < WAITING_BYTES_MAX)
-            && self.invisible_bytes < WAITING_BYTES_MAX
+            && self.invisible_bytes + self.unreplayed_bytes() < WAITING_BYTES_MAX
             && self.afterwards.bytes() < WAITING_BYTES_MAX
     }
 

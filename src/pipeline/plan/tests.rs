@@ -8,6 +8,7 @@ mod confirm;
 mod model;
 mod order;
 mod told;
+mod unreplayed;
 
 const LANES: usize = 2;
 
