@@ -15,6 +15,7 @@ mod file;
 mod finding;
 mod lookups;
 mod replay;
+mod replicas;
 mod server;
 mod show;
 mod sinks;
@@ -47,6 +48,8 @@ pub struct Targets<'a> {
     pub connect: &'a ConnectConfig,
     /// Where lookups run.
     pub lookups: &'a ConnectConfig,
+    /// The replicas that are waited for.
+    pub replicas: &'a [ConnectConfig],
     /// Where state is kept.
     pub state_dir: Option<&'a Path>,
     /// The rules.

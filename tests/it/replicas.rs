@@ -196,6 +196,30 @@ fn another_cluster_is_no_replica_and_the_primary_itself_is_a_good_one() {
 }
 
 #[test]
+fn check_says_which_server_is_no_replica_and_how_far_the_others_are() {
+    let (mut world, standby) = world(&[("recovery_min_apply_delay", "1h")], Some("5s"));
+    let url = standby.url("walpurge", "postgres");
+    let gone = format!("postgres://walpurge@127.0.0.1:{}/postgres", testkit::free_port());
+    world.edit(&format!("[\"{url}\"]"), &format!("[\"{url}\", \"{gone}\"]"));
+    let output = world.command(&["check"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let line = |port: u16| {
+        let of = format!("127.0.0.1:{port}");
+        said.lines()
+            .find(|line| line.contains("replica ") && line.contains(&of))
+            .unwrap()
+            .to_owned()
+    };
+    let late = line(standby.port());
+    assert!(late.contains("recovery_min_apply_delay is 1h"), "{late}");
+    standby.promote();
+    let output = world.command(&["check"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("on timeline 2, the server is on 1"), "{said}");
+}
+
+#[test]
 fn a_gap_is_covered_only_when_the_replica_has_replayed_it() {
     let (mut world, standby) = world(&[], Some("1s"));
     world.sql("SELECT pg_drop_replication_slot('walpurge')");

@@ -128,7 +128,7 @@ fn too_much_that_is_owed_becomes_two_fallbacks_and_stops_nobody() {
     for _ in 0..40_000 {
         end += 1;
         commit(&mut plan, 10, &format!("product:{end}"), end);
-        if end % 500 == 0 {
+        if end.is_multiple_of(500) {
             plan.replayed(Lsn(1), now, WAIT);
             now += WAIT;
             plan.replayed(Lsn(1), now, WAIT);
