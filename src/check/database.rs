@@ -5,6 +5,7 @@
 
 use tokio::time::timeout;
 
+use super::failover::failover;
 use super::finding::{Finding, Findings, Group};
 use super::replay::replay;
 use super::replicas::replicas;
@@ -136,6 +137,7 @@ async fn decoding(
 ) {
     let (config, dbname) = (targets.postgres, targets.connect.dbname());
     let presence: Presence = slot(client, config, dbname, server, findings).await;
+    failover(client, &config.slot, server, findings).await;
     replay(client, targets, server, findings).await;
     room(server, presence, findings);
     let plugin = config.plugin.name();

@@ -11,6 +11,7 @@
 mod catalog;
 mod database;
 mod ddl;
+mod failover;
 mod file;
 mod finding;
 mod lookups;

@@ -50,7 +50,7 @@ pub use query::Rows;
 pub use replica::{Replayed, Replica, ReplicaLost, Upstream};
 pub use replication::{ReplicationStream, Reply};
 pub use session::{ReplicationSession, StartFailure, SystemIdentity};
-pub use slot::{CreatedSlot, Persistence, SlotInfo, WalStatus};
+pub use slot::{CreatedSlot, FAILOVER_SINCE, Persistence, SlotInfo, WalStatus};
 pub use socket::{ChosenHost, Encryption};
 pub use url::{
     ChannelBinding, ConnectConfig, Host, HostSpec, Keepalive, RootCert, SslMode,
