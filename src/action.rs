@@ -25,6 +25,8 @@ pub enum Verb {
     PurgeKey,
     /// CDN: purge one path.
     PurgePath,
+    /// CDN: purge everything of a sink. The value is `*`.
+    PurgeAll,
     /// Redis: publish a message. The value is its channel, a zero byte, and its text.
     Publish,
     /// Not done to a sink: ask the database which actions a rule has. The value is what the rule
@@ -43,6 +45,7 @@ impl Verb {
             Verb::Tag | Verb::TagMatching => "tags",
             Verb::PurgeKey => "purge_keys",
             Verb::PurgePath => "purge_paths",
+            Verb::PurgeAll => "purge_all",
             Verb::Publish => "publish",
             Verb::Lookup => "lookup",
         }
@@ -60,7 +63,9 @@ impl SinkKind {
     /// Whether a sink of this kind can do `verb`.
     pub fn supports(self, verb: Verb) -> bool {
         match self {
-            SinkKind::Redis => !matches!(verb, Verb::PurgeKey | Verb::PurgePath | Verb::Lookup),
+            SinkKind::Redis => {
+                !matches!(verb, Verb::PurgeKey | Verb::PurgePath | Verb::PurgeAll | Verb::Lookup)
+            }
         }
     }
 }
@@ -78,6 +83,9 @@ pub struct Action<'a> {
 }
 
 impl<'a> Action<'a> {
+    /// Purge everything of a sink.
+    pub const PURGE_ALL: Action<'static> = Action { verb: Verb::PurgeAll, value: b"*" };
+
     /// What a person calls the value: without the channel of a message.
     pub fn shown(&self) -> &'a [u8] {
         match self.verb {

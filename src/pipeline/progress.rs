@@ -174,6 +174,11 @@ impl Progress {
         self.entries[this.0 as usize].order < self.entries[other.0 as usize].order
     }
 
+    /// The oldest of some transactions.
+    pub fn oldest_of(&self, txns: &[TxnId]) -> Option<TxnId> {
+        txns.iter().copied().min_by_key(|&txn| self.order(txn))
+    }
+
     /// The place in the stream of the oldest transaction that is not finished.
     pub fn oldest(&self) -> Option<u64> {
         Some(self.entries.get(self.first as usize)?.order)

@@ -17,13 +17,13 @@ const COUNT: usize = 5;
 const RULE: RuleId = RuleId(0);
 
 fn plan() -> Plan {
-    let lane = |stage| PlannedLane { stage, pace: None };
+    let lane = PlannedLane::new;
     let pace: Pace = Box::new(|_| Duration::from_secs(5));
     let lanes = vec![
         lane(Stage::Lookup),
         lane(Stage::Remove),
         lane(Stage::Remove),
-        PlannedLane { stage: Stage::Remove, pace: Some(pace) },
+        PlannedLane { pace: Some(pace), ..PlannedLane::new(Stage::Remove) },
         lane(Stage::Tell),
     ];
     let route = |sink: SinkId, verb, urgency| match (verb, urgency) {
