@@ -2,6 +2,8 @@
 //!
 //! Pure data: no I/O, no clock.
 
+use crate::lsn::Lsn;
+
 /// What an [`Action`] does.
 ///
 /// A `…Matching` verb carries a glob pattern in Redis' syntax (`*`, `?`, `[…]`, `\` escapes)
@@ -109,6 +111,11 @@ pub struct Batch {
     bytes: Vec<u8>,
     /// Verb and end of each value in `bytes`; it starts where the one before ends.
     entries: Vec<(Verb, u32)>,
+    /// Of purges: the ends of the oldest and the newest transaction that they belong to, as far as
+    /// those are known; zero: they are not. An action that stands for many belongs to the oldest
+    /// of them, and a transaction may ask for the same again: so a range may come twice, and does
+    /// not tell two batches apart.
+    pub range: (Lsn, Lsn),
 }
 
 impl Batch {
@@ -158,6 +165,7 @@ impl Batch {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
+        self.range = Default::default();
     }
 }
 

@@ -111,7 +111,7 @@ impl LanePlan {
     pub(super) fn owner(&self, index: usize) -> Option<TxnId> {
         match self {
             LanePlan::Prompt(lane) => lane.in_flight.as_ref()?.owners.get(index).copied(),
-            LanePlan::Paced(_) => None,
+            LanePlan::Paced(lane) => lane.owner(index),
         }
     }
 

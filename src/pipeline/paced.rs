@@ -142,6 +142,11 @@ impl PacedLane {
     }
 
     /// For whom an action of the batch in flight runs.
+    pub(super) fn owner(&self, index: usize) -> Option<TxnId> {
+        self.in_flight.get(index).map(|&(_, owner)| owner)
+    }
+
+    /// See [`owner`](Self::owner).
     pub(super) fn owner_mut(&mut self, index: usize) -> Option<&mut TxnId> {
         self.in_flight.get_mut(index).map(|(_, owner)| owner)
     }

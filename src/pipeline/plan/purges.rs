@@ -18,6 +18,7 @@
 
 use super::{CROWDED_BYTES, Hidden, LaneId, Plan, PlannedLane, Routes, Stage, Urgency, put};
 use crate::action::{Action, Batch, Verb};
+use crate::lsn::Lsn;
 use crate::pipeline::afterwards::{Group, Load};
 use crate::pipeline::progress::{Progress, TxnId};
 
@@ -244,8 +245,22 @@ impl Plan {
     /// A batch of purges begins. If it purges everything, that stands for all single ones of the
     /// same sink that are not sent yet.
     pub(super) fn take_purges(&mut self, lane: LaneId, batch: &mut Batch) {
-        let all = batch.iter().position(|action| action.verb == Verb::PurgeAll);
-        let Some(all) = all else { return };
+        if let Some(all) = batch.iter().position(|action| action.verb == Verb::PurgeAll) {
+            self.take_over(lane, all);
+        }
+        let owners = (0..batch.len()).filter_map(|at| self.lanes[lane.0].owner(at));
+        let ends = owners.map(|owner| self.progress.end_lsn(owner));
+        for end in ends.filter(|&end| end > Lsn::ZERO) {
+            let (oldest, newest) = batch.range;
+            batch.range = match oldest {
+                Lsn::ZERO => (end, end),
+                _ => (oldest.min(end), newest.max(end)),
+            };
+        }
+    }
+
+    /// The action at `all` of the lane's batch stands for all single purges of its sink that wait.
+    fn take_over(&mut self, lane: LaneId, all: usize) {
         for covered in self.purges.covered(lane).collect::<Vec<_>>() {
             let Some(prompt) = self.lanes[covered.0].prompt_mut() else { continue };
             for owner in prompt.waiting_mut().extract(|_| true) {

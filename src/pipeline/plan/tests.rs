@@ -7,6 +7,7 @@ use super::*;
 mod confirm;
 mod model;
 mod order;
+mod purge;
 mod told;
 
 const LANES: usize = 2;
