@@ -312,10 +312,14 @@ impl Dispatcher {
         };
         let named = rules.rules().iter().filter(needs).map(|rule| rule.name.as_str());
         let rules = named.collect::<Vec<_>>().join(", ");
+        let hint = match handle.stage {
+            Stage::Purge => "give the sink purge_all, or mend it",
+            _ => "give these rules a fallback, or mend the sink",
+        };
         error!(
             sink = handle.sink,
             rules,
-            hint = "give these rules a fallback, or mend the sink",
+            hint,
             "the sink is down, and what waits for it has no fallback: the stream stops for all sinks"
         );
     }

@@ -192,8 +192,8 @@ struct Ask {
 }
 
 impl Ask {
-    /// Whether a batch of a lane that began at `since` does it.
-    fn is_done_by(&self, lane: usize, batch: &Batch, since: u64, whose: [u8; 2]) -> bool {
+    /// Whether a batch of a lane that began at `since` does it, maybe once more.
+    fn is_reached_by(&self, lane: usize, batch: &Batch, since: u64, whose: [u8; 2]) -> bool {
         let is_it = |action: Action<'_>| match action.verb {
             Verb::PurgeAll => match lane {
                 PURGE_ALL => matches!(self.lane, PURGE | PURGE_ALL),
@@ -201,9 +201,12 @@ impl Ask {
             },
             verb => self.lane == lane && action.value == value(verb, self.key, whose),
         };
-        !self.is_done
-            && self.entered.is_some_and(|entered| entered <= since)
-            && batch.iter().any(is_it)
+        self.entered.is_some_and(|entered| entered <= since) && batch.iter().any(is_it)
+    }
+
+    /// Whether such a batch does it for the first time.
+    fn is_done_by(&self, lane: usize, batch: &Batch, since: u64, whose: [u8; 2]) -> bool {
+        !self.is_done && self.is_reached_by(lane, batch, since, whose)
     }
 }
 
@@ -329,7 +332,7 @@ impl Model {
             let mut one = Batch::default();
             one.push(action);
             let is_due = self.streamed.iter().any(|streamed| {
-                let is_due = |ask: &Ask| ask.is_done_by(lane, &one, self.clock, streamed.whose);
+                let is_due = |ask: &Ask| ask.is_reached_by(lane, &one, self.clock, streamed.whose);
                 streamed.asks.iter().any(is_due)
             });
             assert!(is_due, "{one:?} of lane {lane} runs early: {:?}", self.streamed);

@@ -325,6 +325,24 @@ fn single_purges_that_an_older_transaction_asked_for_are_confirmed_with_what_too
 }
 
 #[test]
+fn what_a_purge_of_everything_stands_for_is_not_confirmed_before_it() {
+    let mut plan = plan();
+    transact(&mut plan, 1, &[(SITE, "busy")]);
+    let busy = take(&mut plan, SITE).unwrap();
+    plan.begin(Some((10, Hidden::All)));
+    ask(&mut plan, SITE, "older");
+    plan.commit(Lsn(2));
+    plan.begin(None);
+    plan.push(&[SinkId(SITE as u32)], Action::PURGE_ALL, Urgency::Prompt);
+    plan.commit(Lsn(3));
+    plan.show(snapshot(11, &[]));
+    plan.done(LaneId(SITE), busy);
+    assert_eq!(plan.confirmed_lsn(), Lsn(1), "it waits with what stands for it");
+    assert_eq!(done(&mut plan, SITE), ["*"]);
+    assert_eq!(plan.confirmed_lsn(), Lsn(3));
+}
+
+#[test]
 fn a_transaction_that_purges_everything_needs_no_single_purges() {
     let mut plan = plan();
     transact(&mut plan, 1, &[(EDGE, "before"), (EDGE_ALL, ""), (EDGE, "after"), (SITE, "k")]);
