@@ -24,6 +24,8 @@ const EDGE: usize = 7;
 const COUNT: usize = 8;
 /// What purges everything in the last one.
 const ALL_KEY: u8 = 4;
+/// What stands for keys that waited for a cache that is down.
+const COARSE_KEY: u8 = 5;
 /// Lookups of these keys are asked for each transaction by itself: only such ones bring what runs
 /// afterwards.
 const OWN_KEYS: u8 = 3;
@@ -125,6 +127,8 @@ enum Step {
     Fail(usize),
     /// A lane's batch is done; a lookup finds a key, for a lane.
     Done(usize, u8, usize),
+    /// A cache is down: what waits for it becomes coarser.
+    Collapse,
     Disconnect,
 }
 
@@ -142,6 +146,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..COUNT).prop_map(Step::Take),
         1 => (0..COUNT).prop_map(Step::Fail),
         6 => (0..COUNT, 0..5u8, answers).prop_map(|(lane, key, to)| Step::Done(lane, key, to)),
+        1 => Just(Step::Collapse),
         1 => Just(Step::Disconnect),
     ]
 }
@@ -369,6 +374,23 @@ impl Model {
         self.plan.done(LaneId(lane), batch);
     }
 
+    /// What waits for the first cache becomes one action of the second one's lane.
+    fn collapse(&mut self) {
+        let coarse = Action { verb: Verb::DeleteMatching, value: &[b'0' + COARSE_KEY] };
+        self.plan.collapse(LaneId(1), |_| true, SinkId(2), coarse);
+        let in_flight = self.in_flight[1].as_ref();
+        for Streamed { asks, whose, .. } in &mut self.streamed {
+            for ask in asks.iter_mut().filter(|ask| ask.lane == 1 && !ask.is_done) {
+                let is_sent = in_flight
+                    .is_some_and(|(batch, since)| ask.is_done_by(1, batch, *since, *whose));
+                if ask.entered.is_some() && !is_sent {
+                    *ask =
+                        Ask { lane: 2, key: COARSE_KEY, entered: Some(self.clock), is_done: false };
+                }
+            }
+        }
+    }
+
     fn disconnect(&mut self) {
         self.plan.disconnect();
         // A message at the very position that was told is sent again.
@@ -434,6 +456,7 @@ impl Model {
                 assert!(!self.take(lane), "the lane is busy");
             }
             Step::Done(lane, found, in_lane) => self.done(lane, found, in_lane),
+            Step::Collapse => self.collapse(),
             Step::Disconnect => self.disconnect(),
             _ => {}
         }
