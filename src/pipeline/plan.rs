@@ -264,7 +264,7 @@ impl Plan {
             after = after.only(|lane| self.stages[lane.0] != Stage::Lookup);
             after.extend(&queue.marks(&self.answered[answering.0]));
         }
-        queue.push(&mut self.progress, Bundle { after, actions, order: None });
+        queue.push(&mut self.progress, Bundle::new(after, actions, None));
         self.release();
     }
 
@@ -299,7 +299,7 @@ impl Plan {
             let lane = LaneId(lane);
             self.purges.leave_group(lane, Load::of(&actions));
             let queue = self.afterwards.queue_mut(lane);
-            let bundle = Bundle { after: queue.marks(&after), actions, order: Some(order) };
+            let bundle = Bundle::new(queue.marks(&after), actions, Some(order));
             if bundle.is_due(&self.lanes) {
                 actions = bundle.actions;
                 self.hand_on(lane, &mut actions);

@@ -44,6 +44,11 @@ impl Marks {
         Marks(self.0.iter().filter(|mark| counts(mark.lane)).copied().collect())
     }
 
+    /// Which lanes they are in, with few mistakes where there are very many lanes.
+    pub(super) fn lanes(&self) -> u64 {
+        self.0.iter().fold(0, |lanes, mark| lanes | 1 << (mark.lane.0 % u64::BITS as usize))
+    }
+
     pub(super) fn are_reached(&self, lanes: &[LanePlan]) -> bool {
         self.0.iter().all(|mark| lanes[mark.lane.0].has_reached(mark.position))
     }

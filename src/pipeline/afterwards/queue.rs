@@ -8,13 +8,19 @@ use crate::pipeline::lane::{LanePlan, Position, move_all, put};
 use crate::pipeline::plan::LaneId;
 use crate::pipeline::progress::{Progress, TxnId};
 
-/// How many bundles wait for a lane before the last one takes what comes. Each takes about 1.5 KiB
-/// and is looked at whenever a batch is done.
+/// How many bundles wait for a lane before what comes joins them. Each takes about 1.5 KiB and is
+/// looked at whenever a batch is done.
 pub(super) const BUNDLES_MAX: usize = 1024;
 
 /// A bundle of this size takes no further transaction, whatever their number: a large one is freed
 /// late.
 const BUNDLE_BYTES_MAX: usize = 1 << 20;
+
+/// How many transactions a bundle takes, so that it comes to be due whatever keeps coming.
+const BUNDLE_TRANSACTIONS_MAX: usize = 1024;
+
+/// How many bundles are looked at to find one that waits for the same lanes.
+const SEARCH_MAX: usize = 64;
 
 /// Actions that become due together: one transaction's, or those of several that came one after
 /// another while many waited.
@@ -24,9 +30,17 @@ pub(in crate::pipeline) struct Bundle {
     pub(in crate::pipeline) actions: ActionSet,
     /// The only transaction's place in the stream, as long as answers may bring more for it.
     pub(in crate::pipeline) order: Option<u64>,
+    /// The lanes that it waits for, when it came.
+    lanes: u64,
+    /// How many other transactions have joined.
+    joined: usize,
 }
 
 impl Bundle {
+    pub(in crate::pipeline) fn new(after: Marks, actions: ActionSet, order: Option<u64>) -> Self {
+        Bundle { lanes: after.lanes(), after, actions, order, joined: 0 }
+    }
+
     /// Whether its turn has come.
     pub(in crate::pipeline) fn is_due(&self, lanes: &[LanePlan]) -> bool {
         self.after.are_reached(lanes)
@@ -42,6 +56,14 @@ impl Bundle {
         self.after.extend(&other.after);
         move_all(progress, &mut other.actions, &mut self.actions);
         self.order = None;
+        self.joined += 1;
+    }
+
+    /// Whether another one may join that waits for such lanes: for others it might wait for long.
+    fn takes(&self, lanes: u64) -> bool {
+        self.lanes == lanes
+            && self.joined < BUNDLE_TRANSACTIONS_MAX
+            && self.actions.bytes() < BUNDLE_BYTES_MAX
     }
 }
 
@@ -84,16 +106,17 @@ impl Queue {
         after.only(|lane| self.before[lane.0])
     }
 
-    /// Adds a bundle, or joins it with the last one if many wait.
+    /// Adds a bundle, or joins it with a late one that waits for the same lanes, if many wait.
     pub(in crate::pipeline) fn push(&mut self, progress: &mut Progress, bundle: Bundle) {
         let is_crowded = self.bundles.len() >= self.bundles_max;
-        match self.bundles.last_mut() {
-            Some(last) if is_crowded && last.actions.bytes() < BUNDLE_BYTES_MAX => {
-                self.load -= last.load();
-                last.join(progress, bundle);
-                self.load += last.load();
+        let mut late = self.bundles.iter_mut().rev().take(SEARCH_MAX);
+        match late.find(|other| is_crowded && other.takes(bundle.lanes)) {
+            Some(other) => {
+                self.load -= other.load();
+                other.join(progress, bundle);
+                self.load += other.load();
             }
-            _ => {
+            None => {
                 self.load += bundle.load();
                 self.bundles.push(bundle);
             }
@@ -116,8 +139,7 @@ impl Queue {
                 self.load += last.load();
             }
             None => {
-                let mut bundle =
-                    Bundle { after: after(self), order: Some(order), ..Bundle::default() };
+                let mut bundle = Bundle::new(after(self), ActionSet::default(), Some(order));
                 put(progress, &mut bundle.actions, action, txn);
                 self.push(progress, bundle);
             }
