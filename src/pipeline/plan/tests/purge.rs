@@ -257,6 +257,24 @@ fn purges_that_wait_for_a_cache_become_one_that_waits_for_all_of_them() {
 }
 
 #[test]
+fn a_purge_of_everything_waits_for_what_lookups_find_for_those_that_it_stands_for() {
+    let mut plan = plan();
+    plan.purges.actions_max = 4;
+    transact(&mut plan, 1, &[(LOOKUP, "q"), (SITE, "a"), (SITE, "b"), (SITE, "c")]);
+    transact(&mut plan, 2, &[(SITE, "d")]);
+    assert_eq!(queued(&plan, SITE).actions, 0, "they have become one");
+    done(&mut plan, SITE);
+    let lookups = take(&mut plan, LOOKUP).unwrap();
+    let found = Action { verb: Verb::Delete, value: b"found" };
+    plan.answer(LaneId(LOOKUP), 0, &[SinkId(CACHE[0] as u32)], found, Urgency::Prompt);
+    plan.done(LaneId(LOOKUP), lookups);
+    assert!(take(&mut plan, SITE).is_none(), "what was found is not removed yet");
+    done(&mut plan, CACHE[0]);
+    assert_eq!(done(&mut plan, SITE), ["*"]);
+    assert_eq!(plan.confirmed_lsn(), Lsn(2));
+}
+
+#[test]
 fn a_purge_of_everything_is_not_starved_by_what_keeps_coming() {
     let mut plan = plan();
     plan.purges.actions_max = 10;
