@@ -349,6 +349,7 @@ fn about(verb: Verb) -> &'static str {
         Verb::Tag | Verb::TagMatching => "Tags to invalidate.",
         Verb::PurgeKey => "Surrogate keys to purge.",
         Verb::PurgePath => "Paths to purge.",
+        Verb::PurgeAll => "Everything of a CDN.",
         Verb::Publish => {
             "A message to publish once everything else is done, for caches in processes."
         }

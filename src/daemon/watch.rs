@@ -152,7 +152,7 @@ mod tests {
     }
 
     fn plan() -> Plan {
-        let lane = PlannedLane { stage: Stage::Remove, pace: None };
+        let lane = PlannedLane::new(Stage::Remove);
         let routes = Routes { actions: Box::new(|_, _, _| LANE), lookups: HashMap::new() };
         Plan::new(vec![lane], routes)
     }

@@ -10,7 +10,7 @@ use std::hash::BuildHasher;
 use hashbrown::HashTable;
 
 use super::progress::TxnId;
-use crate::action::{Action, Batch};
+use crate::action::{Action, Batch, Verb};
 
 /// How many actions go to a sink together at most: some tens of kilobytes, which Redis removes in
 /// well under a millisecond.
@@ -95,6 +95,16 @@ impl ActionSet {
     /// How many actions wait.
     pub(super) fn len(&self) -> usize {
         self.places.len()
+    }
+
+    /// What the action that has waited longest does.
+    pub(super) fn first_verb(&self) -> Option<Verb> {
+        Some(self.pages.front()?.batch.iter().next()?.verb)
+    }
+
+    /// The owner of the action that has waited longest.
+    pub(super) fn first_owner_mut(&mut self) -> Option<&mut TxnId> {
+        self.pages.front_mut()?.owners.first_mut()
     }
 
     /// What a page of this set knows the action by.

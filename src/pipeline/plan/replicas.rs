@@ -9,7 +9,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ActionSet, Group, Invisible, Mark, Plan, Stage, Urgency, WAITING_BYTES_MAX, put};
+use super::{
+    ActionSet, Group, Invisible, LaneId, Mark, Plan, Stage, Urgency, WAITING_BYTES_MAX, put,
+};
 use crate::action::{Action, Verb};
 use crate::lsn::Lsn;
 use crate::pipeline::progress::TxnId;
@@ -38,8 +40,8 @@ pub(super) enum Phase {
 pub(super) struct Replicas {
     /// Up to where all that are waited for have replayed the log.
     replayed_lsn: Lsn,
-    waiting: Vec<Invisible>,
-    bytes: usize,
+    pub(super) waiting: Vec<Invisible>,
+    pub(super) bytes: usize,
     /// Every rule's fallback.
     fallbacks: Vec<Fallback>,
     /// Whether every rule has one.
@@ -158,31 +160,36 @@ impl Plan {
 
     /// Runs a transaction's actions, which it keeps.
     fn run_now(&mut self, hidden: &Invisible) {
-        let (txn, progress) = (hidden.txn, &mut self.progress);
-        let mut group = Group::new(txn, progress.order(txn));
+        let txn = hidden.txn;
+        let mut group = Group::default();
         for (lane, actions) in hidden.actions.iter().enumerate() {
-            let lane = super::LaneId(lane);
             for action in actions.iter() {
-                if self.stages[lane.0] == Stage::Tell {
-                    put(progress, group.actions_for(lane, self.lanes.len()), action, txn);
+                if self.stages[lane].is_afterwards() {
+                    self.put_afterwards(&mut group, LaneId(lane), action, txn);
                     continue;
                 }
-                let position = self.lanes[lane.0].put(progress, action, txn);
-                if self.tells {
-                    group.after.add(Mark { lane, position });
+                let position = self.lanes[lane].put(&mut self.progress, action, txn);
+                if self.orders {
+                    group.after.add(Mark { lane: LaneId(lane), position });
                 }
             }
         }
-        if let Some(told) = &hidden.group {
-            group.after.extend(&told.after);
-            for (lane, actions) in told.actions.iter().enumerate() {
-                let lane = super::LaneId(lane);
+        if let Some(afterwards) = &hidden.group {
+            group.after.extend(&afterwards.after);
+            for (lane, actions) in afterwards.actions.iter().enumerate() {
                 for action in actions.iter() {
-                    put(progress, group.actions_for(lane, self.lanes.len()), action, txn);
+                    self.put_afterwards(&mut group, LaneId(lane), action, txn);
                 }
             }
         }
-        self.end(group);
+        self.end(self.progress.order(txn), group);
+    }
+
+    fn put_afterwards(&mut self, group: &mut Group, lane: LaneId, action: Action<'_>, txn: TxnId) {
+        if self.stages[lane.0] == Stage::Purge {
+            return self.purges.put(&mut self.progress, group, lane, action, txn);
+        }
+        put(&mut self.progress, group.actions_for(lane, self.lanes.len()), action, txn);
     }
 
     /// Lets every rule's fallback run when the replicas have replayed the log up to `end_lsn`, as a
@@ -198,17 +205,25 @@ impl Plan {
 
     fn owe(&mut self, txn: TxnId, end_lsn: Lsn) {
         let Some(replicas) = &mut self.replicas else { return };
+        let fallbacks = std::mem::take(&mut replicas.fallbacks);
+        let mut group = Group::default();
         let mut actions = Vec::new();
         actions.resize_with(self.lanes.len(), ActionSet::default);
-        for Fallback { sinks, verb, value } in &replicas.fallbacks {
+        for Fallback { sinks, verb, value } in &fallbacks {
             for &sink in sinks {
                 let lane = (self.routes.actions)(sink, *verb, Urgency::Prompt);
                 let action = Action { verb: *verb, value };
-                put(&mut self.progress, &mut actions[lane.0], action, txn);
+                match self.stages[lane.0].is_afterwards() {
+                    true => self.put_afterwards(&mut group, lane, action, txn),
+                    false => put(&mut self.progress, &mut actions[lane.0], action, txn),
+                }
             }
         }
-        let phase = Phase::Coarse;
-        replicas.push(Invisible { txn, xid: 0, end_lsn, phase, actions, group: None });
+        if let Some(replicas) = &mut self.replicas {
+            replicas.fallbacks = fallbacks;
+            let (phase, group) = (Phase::Coarse, Some(group));
+            replicas.push(Invisible { txn, xid: 0, end_lsn, phase, actions, group });
+        }
     }
 
     /// Puts fallbacks in the place of what is owed, if that is too much.

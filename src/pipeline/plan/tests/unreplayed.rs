@@ -16,7 +16,7 @@ fn rules() -> RuleSet {
 
 /// Exact keys go to the first lane, patterns to the second.
 fn plan() -> Plan {
-    let lane = || PlannedLane { stage: Stage::Remove, pace: None };
+    let lane = || PlannedLane::new(Stage::Remove);
     let route = |_, verb, _| LaneId(usize::from(verb == Verb::DeleteMatching));
     let routes = Routes { actions: Box::new(route), lookups: HashMap::new() };
     let mut plan = Plan::new(vec![lane(), lane()], routes);
