@@ -37,6 +37,12 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// Whether it is done only after what its transaction removes from caches.
+    pub fn is_afterwards(self) -> bool {
+        use Verb::{Publish, PurgeAll, PurgeKey, PurgePath};
+        matches!(self, Publish | PurgeKey | PurgePath | PurgeAll)
+    }
+
     /// The rule key in the configuration that asks for this verb, which is also its name in
     /// `explain`, logs and metrics.
     pub fn key(self) -> &'static str {
