@@ -2,6 +2,8 @@
 //!
 //! Pure data: no I/O, no clock.
 
+use crate::lsn::Lsn;
+
 /// What an [`Action`] does.
 ///
 /// A `…Matching` verb carries a glob pattern in Redis' syntax (`*`, `?`, `[…]`, `\` escapes)
@@ -25,6 +27,8 @@ pub enum Verb {
     PurgeKey,
     /// CDN: purge one path.
     PurgePath,
+    /// CDN: purge everything of a sink. The value is `*`.
+    PurgeAll,
     /// Redis: publish a message. The value is its channel, a zero byte, and its text.
     Publish,
     /// Not done to a sink: ask the database which actions a rule has. The value is what the rule
@@ -33,6 +37,12 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// Whether it is done only after what its transaction removes from caches.
+    pub fn is_afterwards(self) -> bool {
+        use Verb::{Publish, PurgeAll, PurgeKey, PurgePath};
+        matches!(self, Publish | PurgeKey | PurgePath | PurgeAll)
+    }
+
     /// The rule key in the configuration that asks for this verb, which is also its name in
     /// `explain`, logs and metrics.
     pub fn key(self) -> &'static str {
@@ -43,6 +53,7 @@ impl Verb {
             Verb::Tag | Verb::TagMatching => "tags",
             Verb::PurgeKey => "purge_keys",
             Verb::PurgePath => "purge_paths",
+            Verb::PurgeAll => "purge_all",
             Verb::Publish => "publish",
             Verb::Lookup => "lookup",
         }
@@ -60,7 +71,9 @@ impl SinkKind {
     /// Whether a sink of this kind can do `verb`.
     pub fn supports(self, verb: Verb) -> bool {
         match self {
-            SinkKind::Redis => !matches!(verb, Verb::PurgeKey | Verb::PurgePath | Verb::Lookup),
+            SinkKind::Redis => {
+                !matches!(verb, Verb::PurgeKey | Verb::PurgePath | Verb::PurgeAll | Verb::Lookup)
+            }
         }
     }
 }
@@ -78,6 +91,9 @@ pub struct Action<'a> {
 }
 
 impl<'a> Action<'a> {
+    /// Purge everything of a sink.
+    pub const PURGE_ALL: Action<'static> = Action { verb: Verb::PurgeAll, value: b"*" };
+
     /// What a person calls the value: without the channel of a message.
     pub fn shown(&self) -> &'a [u8] {
         match self.verb {
@@ -101,6 +117,11 @@ pub struct Batch {
     bytes: Vec<u8>,
     /// Verb and end of each value in `bytes`; it starts where the one before ends.
     entries: Vec<(Verb, u32)>,
+    /// Of purges: the ends of the oldest and the newest transaction that they belong to, as far as
+    /// those are known; zero: they are not. An action that stands for many belongs to the oldest
+    /// of them, and a transaction may ask for the same again: so a range may come twice, and does
+    /// not tell two batches apart.
+    pub range: (Lsn, Lsn),
 }
 
 impl Batch {
@@ -150,6 +171,7 @@ impl Batch {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
+        self.range = Default::default();
     }
 }
 

@@ -13,14 +13,17 @@ pub enum Failpoint {
     MergeNewest,
     /// `merge_in_flight`: an action merges with its equal that was sent already.
     MergeInFlight,
+    /// `own_position`: starts the stream where it has come itself, whatever the slot says.
+    OwnPosition,
 }
 
 impl Failpoint {
-    const ALL: [Failpoint; 4] = [
+    const ALL: [Failpoint; 5] = [
         Failpoint::ConfirmEarly,
         Failpoint::ActEarly,
         Failpoint::MergeNewest,
         Failpoint::MergeInFlight,
+        Failpoint::OwnPosition,
     ];
 
     fn name(self) -> &'static str {
@@ -29,6 +32,7 @@ impl Failpoint {
             Failpoint::ActEarly => "act_early",
             Failpoint::MergeNewest => "merge_newest",
             Failpoint::MergeInFlight => "merge_in_flight",
+            Failpoint::OwnPosition => "own_position",
         }
     }
 

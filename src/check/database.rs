@@ -5,8 +5,10 @@
 
 use tokio::time::timeout;
 
+use super::failover::failover;
 use super::finding::{Finding, Findings, Group};
 use super::replay::replay;
+use super::replicas::replicas;
 use super::server::{Server, server};
 use super::slot::{Presence, not_tried, room, slot, try_plugin};
 use super::{ANSWER_TIMEOUT, Targets, catalog, ddl, lookups, tables};
@@ -15,14 +17,14 @@ use crate::postgres::client::simple_query;
 use crate::postgres::quote::identifier;
 use crate::postgres::{
     ConnectConfig, Encryption, OrdinaryConnection, PgError, PgErrorKind, ReplicationSession,
-    connect_any, connect_client, server_identity,
+    SystemIdentity, connect_any, connect_client, server_identity,
 };
 use crate::snapshot::Snapshot;
 
 /// Looks at the server, the slot, the barrier and the tables.
 pub(super) async fn database(targets: Targets<'_>) -> Vec<Finding> {
     let mut findings = Findings::new(Group::Postgres);
-    let mut session = replication(targets.connect, &mut findings).await;
+    let (mut session, identity) = replication(targets.connect, &mut findings).await;
     let connection = match &session {
         Replication::Works(session) => Some(connect_client(targets.connect, session.host()).await),
         Replication::Refused => Some(connect_any(targets.connect).await),
@@ -47,6 +49,7 @@ pub(super) async fn database(targets: Targets<'_>) -> Vec<Finding> {
         Err(error) => findings.failed("server", told(&error), error.hint()),
     }
     barrier(targets, &client, &mut session, &mut findings).await;
+    replicas(targets, identity.as_ref(), &mut findings).await;
     heartbeat(targets, &client, &mut findings).await;
     ddl::ddl(&client, targets.connect.dbname(), &mut findings).await;
     let mut found = findings.into_list();
@@ -64,16 +67,20 @@ enum Replication {
     NoServer,
 }
 
-async fn replication(connect: &ConnectConfig, findings: &mut Findings) -> Replication {
+/// The replication connection, and who it leads to.
+async fn replication(
+    connect: &ConnectConfig,
+    findings: &mut Findings,
+) -> (Replication, Option<SystemIdentity>) {
     let opened = match ReplicationSession::connect(connect).await {
         Ok(mut session) => {
             let identity = bounded("identify the system", session.identify_system()).await;
-            identity.map(|_| Box::new(session))
+            identity.map(|identity| (Box::new(session), identity))
         }
         Err(error) => Err(error),
     };
     match opened {
-        Ok(session) => Replication::Works(session),
+        Ok((session, identity)) => (Replication::Works(session), Some(identity)),
         Err(error) => {
             use PgErrorKind::{NoFreeWalSender, NoReplicationRight, Other, Pooler};
             let refused = matches!(
@@ -82,7 +89,7 @@ async fn replication(connect: &ConnectConfig, findings: &mut Findings) -> Replic
             );
             let subject = if refused { "replication" } else { "connection" };
             findings.failed(subject, told(&error), mend(&error));
-            if refused { Replication::Refused } else { Replication::NoServer }
+            (if refused { Replication::Refused } else { Replication::NoServer }, None)
         }
     }
 }
@@ -130,6 +137,7 @@ async fn decoding(
 ) {
     let (config, dbname) = (targets.postgres, targets.connect.dbname());
     let presence: Presence = slot(client, config, dbname, server, findings).await;
+    failover(client, &config.slot, server, findings).await;
     replay(client, targets, server, findings).await;
     room(server, presence, findings);
     let plugin = config.plugin.name();

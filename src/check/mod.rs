@@ -11,10 +11,12 @@
 mod catalog;
 mod database;
 mod ddl;
+mod failover;
 mod file;
 mod finding;
 mod lookups;
 mod replay;
+mod replicas;
 mod server;
 mod show;
 mod sinks;
@@ -47,6 +49,8 @@ pub struct Targets<'a> {
     pub connect: &'a ConnectConfig,
     /// Where lookups run.
     pub lookups: &'a ConnectConfig,
+    /// The replicas that are waited for.
+    pub replicas: &'a [ConnectConfig],
     /// Where state is kept.
     pub state_dir: Option<&'a Path>,
     /// The rules.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::endpoints::{connect_config, lookup_config, redis_sink};
+use super::endpoints::{connect_config, lookup_config, redis_sink, replica_configs};
 use super::{Misconfigured, Outcome, block_on, load, print, style};
 use crate::check::{Finding, Group, Status, Summary, Targets, file, json, live, text};
 use crate::cli::{CheckArgs, Global};
@@ -42,13 +42,14 @@ fn outcome(findings: &[Finding], args: &CheckArgs) -> Outcome {
 
 /// Asks the servers.
 fn look(loaded: &Loaded) -> anyhow::Result<Vec<Finding>> {
-    let (connect, lookups, sinks) = endpoints(&loaded.config)?;
+    let Endpoints { connect, lookups, replicas, sinks } = endpoints(&loaded.config)?;
     let postgres = &loaded.config.postgres;
     let state_dir = state_dir(&loaded.config);
     let targets = Targets {
         postgres,
         connect: &connect,
         lookups: &lookups,
+        replicas: &replicas,
         state_dir: state_dir.as_deref(),
         rules: &loaded.rules,
         sinks: &sinks,
@@ -56,8 +57,12 @@ fn look(loaded: &Loaded) -> anyhow::Result<Vec<Finding>> {
     block_on(async { Ok(live(targets).await) })
 }
 
-/// Postgres, where lookups run, and the sinks.
-type Endpoints = (ConnectConfig, ConnectConfig, Vec<Arc<RedisConfig>>);
+struct Endpoints {
+    connect: ConnectConfig,
+    lookups: ConnectConfig,
+    replicas: Vec<ConnectConfig>,
+    sinks: Vec<Arc<RedisConfig>>,
+}
 
 /// What the configuration points to; everything that is wrong with it, together.
 fn endpoints(config: &Config) -> Result<Endpoints, Misconfigured> {
@@ -70,8 +75,13 @@ fn endpoints(config: &Config) -> Result<Endpoints, Misconfigured> {
     if config.postgres.lookup_url.is_some() {
         problems.extend(lookups.as_ref().err().map(ToString::to_string));
     }
-    match (connect, lookups, sinks.into_iter().collect::<Result<_, _>>()) {
-        (Ok(connect), Ok(lookups), Ok(sinks)) => Ok((connect, lookups, sinks)),
+    let replicas = replica_configs(&config.postgres);
+    problems.extend(replicas.as_ref().err().map(ToString::to_string));
+    let replicas = replicas.map(|of| of.map_or_else(Vec::new, |replicas| replicas.connects));
+    match (connect, lookups, replicas, sinks.into_iter().collect::<Result<_, _>>()) {
+        (Ok(connect), Ok(lookups), Ok(replicas), Ok(sinks)) => {
+            Ok(Endpoints { connect, lookups, replicas, sinks })
+        }
         _ => Err(Misconfigured::new(problems.join("\nerror: "))),
     }
 }

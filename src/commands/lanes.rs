@@ -65,7 +65,7 @@ pub(super) fn lanes(
                 Work::Left => Lane::Left,
             };
             let pace = (urgency == Urgency::Paced).then(|| pace(rules));
-            lanes.push(LaneSpec { sink: sink.name().to_owned(), lane, stage, pace });
+            lanes.push(LaneSpec { pace, ..LaneSpec::new(sink.name(), lane, stage) });
         }
     }
     let mut lookup_lanes = HashMap::new();
@@ -73,12 +73,8 @@ pub(super) fn lanes(
         let Some(pool) = lookups.filter(|_| rule.lookup.is_some()) else { continue };
         let id = RuleId(at as u32);
         lookup_lanes.insert(id, LaneId(lanes.len()));
-        lanes.push(LaneSpec {
-            sink: "postgres".to_owned(),
-            lane: Lane::Lookup(LookupLane::new(pool.clone(), Arc::clone(rules), id)),
-            stage: Stage::Lookup,
-            pace: None,
-        });
+        let lane = Lane::Lookup(LookupLane::new(pool.clone(), Arc::clone(rules), id));
+        lanes.push(LaneSpec::new("postgres", lane, Stage::Lookup));
     }
     let count = classes.len();
     let route = move |sink: SinkId, verb: Verb, urgency: Urgency| {

@@ -6,7 +6,7 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info};
 
-use super::endpoints::{connect_config, redis_sink};
+use super::endpoints::{connect_config, redis_sink, replica_configs};
 use super::lanes::{Work, lanes, lookup_pool};
 use super::{Outcome, load, logs};
 use crate::cli::{Global, RunArgs};
@@ -107,7 +107,7 @@ impl Parts {
         settings.state_dir = state_dir(&config).filter(|_| mode == Mode::Live);
         let sinks = config.redis.iter().map(redis_sink).collect::<Result<Vec<_>, _>>()?;
         let lookups = lookup_pool(&config.postgres, &rules)?;
-        settings.sinks = known_sinks(&config, &sinks, &rules);
+        settings.sinks = known_sinks(&config, &settings, &sinks, &rules);
         Ok(Parts { config, settings, rules: Arc::new(rules), sinks, lookups })
     }
 
@@ -167,6 +167,7 @@ pub(super) fn settings(config: &PostgresConfig, mode: Mode) -> anyhow::Result<Se
         slot: config.slot.clone(),
         create_slot: config.create_slot,
         visibility: config.visibility,
+        replicas: replica_configs(config)?,
         heartbeat: config.heartbeat,
         messages: config.messages,
         on_gap: config.on_gap,
@@ -178,13 +179,21 @@ pub(super) fn settings(config: &PostgresConfig, mode: Mode) -> anyhow::Result<Se
 }
 
 /// What the sinks' positions depend on, in the order of the configuration.
-fn known_sinks(config: &Config, sinks: &[Arc<RedisConfig>], rules: &RuleSet) -> Vec<KnownSink> {
+fn known_sinks(
+    config: &Config,
+    settings: &Settings,
+    sinks: &[Arc<RedisConfig>],
+    rules: &RuleSet,
+) -> Vec<KnownSink> {
+    // What was done before another replica was waited for may have come too early for it.
+    let replicas = settings.replicas.iter().flat_map(|replicas| &replicas.connects);
+    let replicas: Vec<_> = replicas.map(|connect| connect.target().to_string()).collect();
     let known = |(at, sink): (usize, &Arc<RedisConfig>)| {
         let PostgresConfig { visibility, messages, .. } = &config.postgres;
         // Another version may make something else of the same rules.
         let version = env!("CARGO_PKG_VERSION");
         let asked = rules.asked_of(SinkId(at as u32));
-        let asked = format!("{version} {visibility:?} {messages:?} {asked}");
+        let asked = format!("{version} {visibility:?} {messages:?} {replicas:?} {asked}");
         let duty = match config.redis[at].mode {
             SinkMode::Off => Duty::Off,
             SinkMode::On | SinkMode::Hold => Duty::Works,

@@ -43,7 +43,8 @@ fn sql(config: &PostgresConfig, ddl: bool) -> String {
         "-- What walpurge needs in its database, the one that postgres.url names, to be run there\n\
          -- by {rights}. What is there already stays as it is.\n\n\
          {triggers}\
-         -- Waits for open transactions that have written.\n\
+         -- Waits for open transactions that have written. On Postgres 17 and newer `failover => true`\n\
+         -- behind the plugin lets the slot follow a failover.\n\
          SELECT slot_name, lsn\n\
          FROM pg_catalog.pg_create_logical_replication_slot({slot}, {plugin})\n\
          WHERE NOT EXISTS (\n    \

@@ -9,7 +9,7 @@ use super::table::Table;
 pub(super) const ROOT: &[&str] = &["admin", "cloudfront", "fastly", "http"];
 
 /// `[postgres]`.
-pub(super) const POSTGRES: &[&str] = &["publication", "replicas"];
+pub(super) const POSTGRES: &[&str] = &["publication"];
 
 /// `[redis.NAME]`.
 pub(super) const REDIS: &[&str] = &["cluster", "sentinel"];

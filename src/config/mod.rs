@@ -27,7 +27,9 @@ mod table;
 use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
-pub use postgres::{OnGap, Plugin, PostgresConfig, ReplayConfig, Visibility, replay_slot};
+pub use postgres::{
+    OnGap, Plugin, PostgresConfig, ReplayConfig, ReplicasConfig, Visibility, replay_slot,
+};
 pub use redis::{RedisSinkConfig, SinkMode};
 pub use render::{Source, Style, render};
 pub use schema::schema;

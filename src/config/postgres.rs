@@ -28,8 +28,19 @@ pub struct PostgresConfig {
     pub on_gap: OnGap,
     /// `messages`: what messages may ask for.
     pub messages: Messages,
+    /// `[postgres.replicas]`; `None`: replicas are not waited for.
+    pub replicas: Option<ReplicasConfig>,
     /// `[postgres.replay]`; `None`: no WAL is kept for replays.
     pub replay: Option<ReplayConfig>,
+}
+
+/// `[postgres.replicas]`: where readers fill caches from besides the primary.
+#[derive(Clone, Debug)]
+pub struct ReplicasConfig {
+    /// `urls`.
+    pub urls: Vec<Secret>,
+    /// `max_wait`: how long an action waits for them at most.
+    pub max_wait: Duration,
 }
 
 /// `[postgres.replay]`: how much WAL is kept for replays.
@@ -92,6 +103,9 @@ pub fn replay_slot(slot: &str) -> String {
     format!("{slot}{REPLAY_SUFFIX}")
 }
 
+/// How long an action waits for replicas at most, unless it is said.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+
 /// The shortest window: beyond, nobody can tell what lies in it.
 const WINDOW_MIN: Duration = Duration::from_secs(1);
 
@@ -99,6 +113,7 @@ const WINDOW_MIN: Duration = Duration::from_secs(1);
 const MAX_WAL_MIN: u64 = 16 << 20;
 
 const SECTION_EXAMPLE: &str = "[postgres]\nurl = \"postgres://walpurge@localhost/shop\"";
+const REPLICAS_EXAMPLE: &str = "urls = [\"postgres://walpurge@replica1/shop\"]";
 const URL_EXAMPLE: &str = "url = \"postgres://walpurge@localhost/shop\"";
 
 /// Reads `[postgres]`; `root` is where it is missed.
@@ -113,6 +128,7 @@ pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig
         heartbeat: Some(Duration::from_secs(30)),
         on_gap: OnGap::Fallback,
         messages: Messages::Keys,
+        replicas: None,
         replay: None,
     };
     let Some(mut table) = table else {
@@ -163,7 +179,42 @@ pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig
     if let Some(messages) = table.entry("messages").and_then(|entry| entry.one_of(&words)) {
         config.messages = messages;
     }
+    if let Some(entry) = table.entry("replicas") {
+        config.replicas = entry.table(&[]).map(read_replicas);
+        if config.replicas.is_some() && config.visibility == Visibility::Skip {
+            entry.problem_with_help(
+                "`postgres.replicas` needs visibility = \"wait\"",
+                "nothing waits",
+                "leave `visibility` out, or this section: with \"skip\" an action waits for nobody",
+            );
+        }
+    }
     config.replay = table.table("replay", &[]).map(read_replay);
+    table.finish();
+    config
+}
+
+fn read_replicas(mut table: Table<'_>) -> ReplicasConfig {
+    let mut config = ReplicasConfig { urls: Vec::new(), max_wait: MAX_WAIT };
+    match table.entry("urls") {
+        None => table.missing("`postgres.replicas.urls` is missing", REPLICAS_EXAMPLE),
+        Some(entry) => match entry.items() {
+            Some(items) if !items.is_empty() => {
+                for item in items {
+                    let Some(url) = item.secret() else { continue };
+                    check_url(&item, &url);
+                    config.urls.push(url);
+                }
+            }
+            _ => {
+                let help = format!("write {REPLICAS_EXAMPLE}");
+                entry.wrong_type("a list of URLs", &help);
+            }
+        },
+    }
+    if let Some(max_wait) = table.entry("max_wait").and_then(|entry| entry.duration()) {
+        config.max_wait = max_wait;
+    }
     table.finish();
     config
 }

@@ -98,9 +98,34 @@ fn postgres() -> Value {
                 default(words(["keys", "all", "off"]), "keys"),
             ),
             (
+                "replicas",
+                "Where readers fill caches from besides the primary: actions wait for these servers \
+                 too. Default: none.",
+                replicas(),
+            ),
+            (
                 "replay",
                 "Keeps WAL for `walpurge replay`, in a second slot. Default: none.",
                 replay(),
+            ),
+        ],
+    )
+}
+
+fn replicas() -> Value {
+    section(
+        &["urls"],
+        vec![
+            (
+                "urls",
+                "postgres://USER@HOST:PORT/DATABASE of each, or libpq's \"host=… user=…\".",
+                json!({ "type": "array", "items": reference("text"), "minItems": 1 }),
+            ),
+            (
+                "max_wait",
+                "How long an action waits for them at most. Then it runs, and once more when they \
+                 have replayed its transaction.",
+                default(reference("text"), "5s"),
             ),
         ],
     )
@@ -324,6 +349,7 @@ fn about(verb: Verb) -> &'static str {
         Verb::Tag | Verb::TagMatching => "Tags to invalidate.",
         Verb::PurgeKey => "Surrogate keys to purge.",
         Verb::PurgePath => "Paths to purge.",
+        Verb::PurgeAll => "Everything of a CDN.",
         Verb::Publish => {
             "A message to publish once everything else is done, for caches in processes."
         }

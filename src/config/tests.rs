@@ -53,6 +53,7 @@ fn postgres_and_redis(config: &Config) -> String {
         messages,
         url: _,
         lookup_url: _,
+        replicas: _,
         replay: _,
     } = &config.postgres;
     let RedisSinkConfig { prefix, tag_key, tag_mode, mode, name: _, url: _, tls: _ } = redis;
@@ -182,6 +183,9 @@ fn the_example_shows_the_defaults_of_the_code() {
     assert_eq!(default.postgres.replay, Some(ReplayConfig::default()));
     assert_eq!(written.postgres.replay, default.postgres.replay);
     assert_eq!(good(MINIMAL).postgres.replay, None);
+    let waits = |config: &Config| config.postgres.replicas.as_ref().map(|of| of.max_wait);
+    assert_eq!(waits(&default), Some(Duration::from_secs(5)));
+    assert_eq!((waits(&written), waits(&good(MINIMAL))), (waits(&default), None));
     let rule = &written.rules[0];
     assert!(rule.enabled);
     assert_eq!(rule.fallback_every, Some(FALLBACK_EVERY));
@@ -194,6 +198,7 @@ fn the_example_shows_the_defaults_of_the_code() {
         "enabled",
         "fallback_every",
         "heartbeat",
+        "max_wait",
         "max_wal",
         "messages",
         "mode",

@@ -5,6 +5,7 @@ use tracing::info;
 use super::Settings;
 use super::history::{Found, History};
 use crate::decode::wal2json::Nulls;
+use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::postgres::{
     Barrier, ChosenHost, HEARTBEAT_PREFIX, NumericFormat, Persistence, PgError, PgErrorKind,
@@ -158,6 +159,12 @@ pub(super) async fn connect(
         Mode::Live => match history.look(&mut session, &about.identity, settings).await? {
             Found::Gap(cause) => {
                 return Ok(Attempt::Gap(Box::new(Prepared { session, options, about }), cause));
+            }
+            Found::Ours(slot_lsn) if Failpoint::OwnPosition.is_set() => {
+                let (own_lsn, numbers) = (history.own_lsn(), NumericFormat::Numbers);
+                let slot = &settings.slot;
+                let started = session.start_wal2json_from(slot, own_lsn, &options, numbers).await?;
+                (slot_lsn, started)
             }
             Found::Ours(slot_lsn) => {
                 (slot_lsn, session.start_wal2json(&settings.slot, &options).await?)

@@ -52,6 +52,12 @@ impl Course {
         self.continuity.reached(lsn)
     }
 
+    /// Everything before this was done, by some sink at least, or received before the stream started.
+    pub(super) fn start_lsn(&self) -> Lsn {
+        let furthest = self.start.sinks.values().map(|sink| sink.done_lsn).max();
+        self.start.confirmed_lsn.max(furthest.unwrap_or_default())
+    }
+
     /// For each sink up to where what the stream brings is done already.
     pub(super) fn done_before(&self) -> Vec<Lsn> {
         let done = |sink: &KnownSink| Some(self.start.sinks.get(&sink.name)?.done_lsn);
@@ -67,5 +73,38 @@ impl Course {
         let Position { system_id, timeline, slot, .. } = &self.start;
         let (system_id, timeline, slot) = (system_id.clone(), *timeline, slot.clone());
         Position { system_id, timeline, slot, confirmed_lsn, seen, sinks }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Duty, Fingerprint, SinkPosition};
+
+    #[test]
+    fn what_any_sink_has_done_was_done_before_the_stream() {
+        let (target, rules) = (Fingerprint::of("t"), Fingerprint::of("r"));
+        let at = SinkPosition { done_lsn: Lsn(90), target: target.clone(), rules: rules.clone() };
+        let known = Position {
+            system_id: "1".into(),
+            timeline: 1,
+            slot: "walpurge".into(),
+            confirmed_lsn: Lsn(50),
+            seen: None,
+            sinks: [("cache".to_owned(), at)].into(),
+        };
+        let sink = |name: &str| {
+            let (target, rules) = (target.clone(), rules.clone());
+            KnownSink { name: name.into(), target, rules, duty: Duty::Works }
+        };
+        let identity = SystemIdentity {
+            system_id: "1".into(),
+            timeline: 1,
+            flushed_lsn: Lsn(100),
+            dbname: "shop".into(),
+        };
+        let sinks = [sink("slow"), sink("cache")];
+        let course = Course::new(identity, "walpurge", Lsn(40), Some(&known), &sinks);
+        assert_eq!((course.start_lsn(), course.done_before()), (Lsn(90), vec![Lsn(0), Lsn(90)]));
     }
 }

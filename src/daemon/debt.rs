@@ -30,13 +30,13 @@ impl Debt {
         self.owed
     }
 
-    /// Asks for the fallbacks that are due, unless they are under way. Between two transactions.
-    pub(super) fn pay(&mut self, rules: &RuleSet, plan: &mut Plan) {
+    /// Asks for the fallbacks that are due, unless they are under way; the log ends at `end_lsn`.
+    /// Between two transactions.
+    pub(super) fn pay(&mut self, rules: &RuleSet, plan: &mut Plan, end_lsn: Lsn) {
         if self.due.is_empty() || self.order.is_some() {
             return;
         }
         plan.begin(None);
-        self.order = plan.open_order();
         for rule in rules.rules() {
             for coarse in &rule.fallback {
                 let is_due = |sink: &&_| self.due.includes(&rule.name, &rules.sink(**sink).name);
@@ -45,12 +45,28 @@ impl Debt {
             }
         }
         plan.commit(Lsn::ZERO);
+        self.order = Some(plan.owe_fallbacks(end_lsn));
         let Due { everybody, sinks, rules } = &self.due;
         let list = |names: &BTreeSet<String>| {
             names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
         };
         let (sinks, rules) = (list(sinks), list(rules));
         info!(everybody, sinks, rules, "on again: the fallbacks that are owed run once");
+    }
+
+    /// A replica is not waited for any more.
+    pub(super) fn owe_to_replica(&mut self, name: &str) {
+        self.owed.owe_to_replica(name);
+    }
+
+    /// Whether a replica was not waited for.
+    pub(super) fn is_owed_to_replica(&self, name: &str) -> bool {
+        self.owed.is_owed_to_replica(name)
+    }
+
+    /// A replica's fallbacks are done.
+    pub(super) fn paid_to_replica(&mut self, name: &str) {
+        self.owed.paid_to_replica(name);
     }
 
     /// Notes it if they are done.

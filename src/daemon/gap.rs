@@ -180,10 +180,11 @@ impl Daemon {
         temporary: Option<Temporary>,
         mut stop: Pin<&mut impl Future<Output = T>>,
     ) -> Result<Closing<T>, Interrupted> {
-        let Daemon { settings, matcher, dispatcher, history, .. } = self;
+        let Daemon { settings, matcher, dispatcher, debt, history } = self;
         matcher.set_partitions(connected.partitions.take(), connected.catalog_lsn);
-        let watch = Watch::new(settings.visibility, matcher.rules(), dispatcher.plan_mut());
-        let purpose = Purpose::Gap { positions: &mut history.positions, watch };
+        let (rules, plan) = (matcher.rules(), dispatcher.plan_mut());
+        let watch = Watch::new(settings.visibility, connected.slot_lsn, rules, plan);
+        let purpose = Purpose::Gap { positions: &mut history.positions, debt, watch };
         let mut session = Session::new(connected, settings, matcher, dispatcher, purpose);
         let position = loop {
             match session.follow(stop.as_mut(), |_| ()).await {

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::Settings;
 use super::connect::{Mode, PLUGIN};
+use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::postgres::{PgError, PgErrorKind, ReplicationSession, SystemIdentity};
 use crate::state::{
@@ -120,7 +121,9 @@ impl History {
         if let Some(cause) = &self.pending {
             return Ok(Found::Gap(cause.clone()));
         }
-        if let Some(known) = self.positions.known() {
+        if let Some(known) = self.positions.known()
+            && !Failpoint::OwnPosition.is_set()
+        {
             let has_waited = self.waited == Waited::Yes;
             let server = Server {
                 system_id: &identity.system_id,
@@ -150,6 +153,11 @@ impl History {
             );
         }
         Ok(Found::Ours(slot.confirmed_flush_lsn.unwrap_or_default()))
+    }
+
+    /// Where everything is done as far as we know, for a build that starts there.
+    pub(super) fn own_lsn(&self) -> Lsn {
+        self.positions.known().map_or(Lsn::ZERO, |known| known.confirmed_lsn)
     }
 
     /// Another daemon works on the slot, unless it is what is left of our own last session: what it

@@ -13,6 +13,7 @@ mod purpose;
 mod reader;
 mod replay;
 mod replayed;
+mod replicas;
 mod session;
 mod warn;
 mod watch;
@@ -34,11 +35,12 @@ use outage::Outage;
 use purpose::Purpose;
 pub use replay::{Asked, Refused, Replay, ReplayEnd, ReplayFailure, Start};
 pub use replayed::Seen;
+pub use replicas::ReplicaSettings;
 use session::{Ended, Session};
 
 use crate::config::{OnGap, Visibility};
 use crate::parked::Parked;
-use crate::pipeline::{Dispatcher, LaneSpec, Routes};
+use crate::pipeline::{Dispatcher, LaneSpec, Plan, Routes};
 use crate::postgres::{ConnectConfig, PgError, PgErrorKind};
 use crate::replay::Keeper;
 use crate::rules::{Matcher, Messages, RuleSet};
@@ -58,6 +60,8 @@ pub struct Settings {
     pub create_slot: bool,
     /// Whether actions wait until their transaction is visible.
     pub visibility: Visibility,
+    /// Which replicas to wait for; `None`: none.
+    pub replicas: Option<ReplicaSettings>,
     /// The time between heartbeats.
     pub heartbeat: Option<Duration>,
     /// What messages may ask for.
@@ -72,6 +76,15 @@ pub struct Settings {
     pub sinks: Vec<KnownSink>,
     /// Keeps the slot for replays on the server that streams.
     pub keeper: Option<Arc<Keeper>>,
+}
+
+impl Settings {
+    /// Lets a plan wait for whom it has to.
+    fn prepare(&self, plan: &mut Plan, rules: &RuleSet) {
+        if self.replicas.is_some() && self.mode == Mode::Live {
+            plan.await_replicas(rules);
+        }
+    }
 }
 
 /// A daemon that is ready to run.
@@ -120,7 +133,8 @@ impl Daemon {
         debt: Debt,
         history: History,
     ) -> Self {
-        let dispatcher = Dispatcher::new(lanes, routes, Arc::clone(&rules), parked);
+        let mut dispatcher = Dispatcher::new(lanes, routes, Arc::clone(&rules), parked);
+        settings.prepare(dispatcher.plan_mut(), &rules);
         Daemon { settings, matcher: Matcher::new(rules), dispatcher, debt, history }
     }
 
@@ -210,7 +224,7 @@ impl Daemon {
         if let Some(keeper) = &settings.keeper {
             keeper.follow(connected.host.clone(), connected.server.clone());
         }
-        debt.pay(matcher.rules(), dispatcher.plan_mut());
+        debt.pay(matcher.rules(), dispatcher.plan_mut(), connected.catalog_lsn);
         matcher.set_partitions(connected.partitions.take(), connected.catalog_lsn);
         let purpose = match settings.mode {
             Mode::Live => Purpose::Work { positions: &mut history.positions, debt },

@@ -2,6 +2,7 @@
 
 use super::debt::Debt;
 use super::watch::Watch;
+use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::state::{Position, PositionKeeper};
 
@@ -10,7 +11,7 @@ pub(super) enum Purpose<'d> {
     /// To act on and to confirm what it brings, and to pay what is owed.
     Work { positions: &'d mut PositionKeeper, debt: &'d mut Debt },
     /// To act on what it brings, and to see the end of a gap: nothing is confirmed.
-    Gap { positions: &'d mut PositionKeeper, watch: Watch },
+    Gap { positions: &'d mut PositionKeeper, debt: &'d mut Debt, watch: Watch },
     /// To show what it brings.
     DryRun,
     /// To act once more on a part of it.
@@ -21,7 +22,9 @@ impl Purpose<'_> {
     /// What is known from before of the stream's history, where that matters.
     pub(super) fn known(&self) -> Option<&Position> {
         match self {
-            Purpose::Work { positions, .. } => positions.known(),
+            Purpose::Work { positions, .. } if !Failpoint::OwnPosition.is_set() => {
+                positions.known()
+            }
             _ => None,
         }
     }
@@ -75,7 +78,7 @@ impl Purpose<'_> {
     /// What is owed.
     pub(super) fn debt(&mut self) -> Option<&mut Debt> {
         match self {
-            Purpose::Work { debt, .. } => Some(debt),
+            Purpose::Work { debt, .. } | Purpose::Gap { debt, .. } => Some(debt),
             _ => None,
         }
     }

@@ -398,7 +398,8 @@ fn begin_in(
         // Nobody could tell whether it is visible.
         return Err(senseless("a transaction without its ID"));
     }
-    plan.begin(begin.xid.zip(hidden));
+    // Without an end it waits for all that replicas may ever replay, until its commit record says.
+    plan.begin_until(begin.xid.zip(hidden), begin.end_lsn.unwrap_or(Lsn(u64::MAX)));
     if let Some(end_lsn) = begin.end_lsn {
         plan.leave_out(end_lsn);
     }

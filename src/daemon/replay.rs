@@ -121,7 +121,8 @@ impl Replay {
         routes: Routes,
         state_dir: Option<PathBuf>,
     ) -> Self {
-        let dispatcher = Dispatcher::new(lanes, routes, Arc::clone(&rules), Parked::off());
+        let mut dispatcher = Dispatcher::new(lanes, routes, Arc::clone(&rules), Parked::off());
+        settings.prepare(dispatcher.plan_mut(), &rules);
         let (matcher, seen) = (Matcher::new(rules), Seen::default());
         Replay { settings, matcher, dispatcher, state_dir, seen }
     }

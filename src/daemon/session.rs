@@ -7,7 +7,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::Settings;
-use super::connect::Connected;
+use super::connect::{Connected, Mode};
 use super::course::Course;
 use super::flood::Flood;
 use super::held::Held;
@@ -15,10 +15,13 @@ use super::interrupted::Interrupted;
 use super::purpose::Purpose;
 use super::reader::Reader;
 use super::replayed::{Replayed, Seen};
+use super::replicas::{News, Replicas};
 use crate::failpoint::{Failpoint, Place};
 use crate::lsn::Lsn;
 use crate::pipeline::Dispatcher;
-use crate::postgres::{Barrier, Frame, Heard, PgError, PgErrorKind, ReplicationStream, Reply};
+use crate::postgres::{
+    Barrier, Frame, Heard, PgError, PgErrorKind, ReplicationStream, Reply, Upstream,
+};
 use crate::rules::Matcher;
 use crate::snapshot::Snapshot;
 use crate::state::{Commit, Position};
@@ -40,6 +43,7 @@ pub(super) struct Session<'d> {
     reader: Reader<'d>,
     course: Course,
     purpose: Purpose<'d>,
+    replicas: Replicas,
     status: Status,
     flood: Flood,
     slot: String,
@@ -99,10 +103,17 @@ impl<'d> Session<'d> {
         settings: &Settings,
         reader: Reader<'d>,
         dispatcher: &'d mut Dispatcher,
-        purpose: Purpose<'d>,
+        mut purpose: Purpose<'d>,
     ) -> Self {
-        let Connected { stream, barrier, identity, slot_lsn, .. } = connected;
+        let Connected { stream, barrier, identity, server, slot_lsn, .. } = connected;
         let slot = settings.slot.clone();
+        let replicas = match &settings.replicas {
+            Some(replicas) if settings.mode == Mode::Live => {
+                let upstream = Upstream { history: identity.clone(), server };
+                Replicas::start(replicas, upstream, purpose.debt())
+            }
+            _ => Replicas::default(),
+        };
         let course = Course::new(identity, &slot, slot_lsn, purpose.known(), &settings.sinks);
         dispatcher.plan_mut().resume(course.done_before());
         Session {
@@ -112,6 +123,7 @@ impl<'d> Session<'d> {
             reader,
             course,
             purpose,
+            replicas,
             status: Status {
                 received_lsn: Lsn::ZERO,
                 sent_lsn: Lsn::ZERO,
@@ -165,7 +177,9 @@ impl<'d> Session<'d> {
                     Heard::WaitsForUs => return Err(self.waits_for_us().into()),
                     Heard::ShuttingDown => return Err(self.let_go().await.into()),
                 },
+                news = self.replicas.hear() => self.take_news(news),
                 _ = clock.tick() => {                                        // 4. feedback
+                    self.look_at_replicas();
                     self.purpose.remember(self.position());
                     self.send_status_if_due(has_room).await?;
                     if let Some(replayed) = self.reader.replayed() {
@@ -252,7 +266,10 @@ impl<'d> Session<'d> {
     /// Takes what other sessions can see.
     fn show(&mut self, snapshot: Snapshot) {
         let plan = self.dispatcher.plan_mut();
-        if let Some(watch) = self.purpose.watch() {
+        // Its fallbacks are a transaction of their own, between two others.
+        if let Some(watch) = self.purpose.watch()
+            && !self.reader.is_in_transaction()
+        {
             watch.show(&snapshot, self.reader.rules(), plan);
         }
         plan.show(snapshot);
@@ -270,6 +287,18 @@ impl<'d> Session<'d> {
         } else {
             self.barrier.rest();
         }
+        self.replicas.ask(self.dispatcher.plan().wants_replicas());
+    }
+
+    /// Takes what is heard of a replica.
+    fn take_news(&mut self, news: News) {
+        self.replicas.take(news, self.dispatcher.plan_mut(), self.purpose.debt());
+    }
+
+    fn look_at_replicas(&mut self) {
+        let is_between = !self.reader.is_in_transaction();
+        let end_lsn = is_between.then(|| self.status.received_lsn.max(self.course.start_lsn()));
+        self.replicas.tick(self.dispatcher.plan_mut(), self.purpose.debt(), end_lsn);
     }
 
     /// While the reader waits for room, it does not see the server ask for a sign of life.
@@ -341,6 +370,7 @@ impl<'d> Session<'d> {
     ) -> Result<Option<T>, Interrupted> {
         self.reader.give_up_open(self.dispatcher.plan_mut());
         self.course.commit(commit)?;
+        let mut clock = interval(STATUS_EVERY);
         while self.dispatcher.plan().confirmed_lsn() < commit.end_lsn {
             self.dispatcher.dispatch();
             self.ask_for_visibility();
@@ -348,6 +378,8 @@ impl<'d> Session<'d> {
                 biased;
                 why = stop.as_mut() => return Ok(Some(why)),
                 () = self.dispatcher.turn() => {}
+                news = self.replicas.hear() => self.take_news(news),
+                _ = clock.tick() => self.look_at_replicas(),
                 answer = self.barrier.hear() => match answer {
                     Heard::Snapshot(snapshot) => self.show(snapshot),
                     // The next stream asks for them again.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use crate::config::Visibility;
+use crate::lsn::Lsn;
 use crate::pipeline::{Plan, Urgency, trace};
 use crate::rules::{Cause, Facts, RuleSet};
 use crate::snapshot::Snapshot;
@@ -19,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How far they are.
 pub(super) struct Watch {
+    /// Where the stream starts.
+    start_lsn: Lsn,
     state: State,
     said_at: Instant,
     /// Nothing is done before.
@@ -45,22 +48,29 @@ pub(super) fn run_fallbacks(rules: &RuleSet, plan: &mut Plan) {
         plan.push(emission.sinks, emission.action, Urgency::Prompt);
     });
     // It has no position of its own.
-    plan.commit(crate::lsn::Lsn::ZERO);
+    plan.commit(Lsn::ZERO);
+}
+
+/// Runs them at the start of the stream, and again when replicas have replayed the log up to there.
+fn run(start_lsn: Lsn, rules: &RuleSet, plan: &mut Plan) -> State {
+    run_fallbacks(rules, plan);
+    plan.owe_fallbacks(start_lsn);
+    State::Running(plan.next_order())
 }
 
 impl Watch {
     /// The stream has started.
-    pub(super) fn new(visibility: Visibility, rules: &RuleSet, plan: &mut Plan) -> Self {
+    pub(super) fn new(
+        visibility: Visibility,
+        start_lsn: Lsn,
+        rules: &RuleSet,
+        plan: &mut Plan,
+    ) -> Self {
         let state = match visibility {
             Visibility::Wait => State::Asking,
-            Visibility::Skip => Self::run(rules, plan),
+            Visibility::Skip => run(start_lsn, rules, plan),
         };
-        Watch { state, said_at: Instant::now(), rests_until: None }
-    }
-
-    fn run(rules: &RuleSet, plan: &mut Plan) -> State {
-        run_fallbacks(rules, plan);
-        State::Running(plan.next_order())
+        Watch { start_lsn, state, said_at: Instant::now(), rests_until: None }
     }
 
     /// Whether a snapshot is needed.
@@ -73,14 +83,14 @@ impl Watch {
         self.state = match std::mem::replace(&mut self.state, State::Asking) {
             State::Asking => {
                 let open: Vec<u32> = snapshot.in_progress().collect();
-                match Self::run(rules, plan) {
+                match run(self.start_lsn, rules, plan) {
                     running if open.is_empty() => running,
                     _ => State::Open(open),
                 }
             }
             State::Open(mut open) => {
                 open.retain(|&xid| !snapshot.shows(xid));
-                if open.is_empty() { Self::run(rules, plan) } else { self.wait_for(open) }
+                if open.is_empty() { run(self.start_lsn, rules, plan) } else { self.wait_for(open) }
             }
             running => running,
         };
@@ -142,7 +152,7 @@ mod tests {
     }
 
     fn plan() -> Plan {
-        let lane = PlannedLane { stage: Stage::Remove, pace: None };
+        let lane = PlannedLane::new(Stage::Remove);
         let routes = Routes { actions: Box::new(|_, _, _| LANE), lookups: HashMap::new() };
         Plan::new(vec![lane], routes)
     }
@@ -162,7 +172,7 @@ mod tests {
     #[test]
     fn where_nothing_is_open_the_fallbacks_run_once() {
         let (rules, mut plan) = (rules(), plan());
-        let mut watch = Watch::new(Visibility::Wait, &rules, &mut plan);
+        let mut watch = Watch::new(Visibility::Wait, Lsn(5), &rules, &mut plan);
         assert!(watch.wants_snapshot() && !watch.is_done(&plan));
         show(&mut watch, "10:10:", &mut plan);
         assert!(!watch.wants_snapshot() && !watch.is_done(&plan));
@@ -175,7 +185,7 @@ mod tests {
     #[test]
     fn they_run_again_when_what_was_open_has_ended_or_was_streamed() {
         let (rules, mut plan) = (rules(), plan());
-        let mut watch = Watch::new(Visibility::Wait, &rules, &mut plan);
+        let mut watch = Watch::new(Visibility::Wait, Lsn(5), &rules, &mut plan);
         show(&mut watch, "7:12:7,9,10", &mut plan);
         assert_eq!(work(&mut plan), 1);
         // The next ones began after the start.
@@ -193,7 +203,7 @@ mod tests {
     #[test]
     fn without_the_barrier_nobody_is_waited_for() {
         let (rules, mut plan) = (rules(), plan());
-        let watch = Watch::new(Visibility::Skip, &rules, &mut plan);
+        let watch = Watch::new(Visibility::Skip, Lsn(5), &rules, &mut plan);
         assert!(!watch.wants_snapshot() && !watch.is_done(&plan));
         assert_eq!(work(&mut plan), 1);
         assert!(watch.is_done(&plan));
@@ -204,9 +214,9 @@ mod tests {
         let (rules, mut plan) = (rules(), plan());
         run_fallbacks(&rules, &mut plan);
         plan.begin(None);
-        plan.commit(crate::lsn::Lsn(10));
-        assert_eq!(plan.confirmed_lsn(), crate::lsn::Lsn::ZERO);
+        plan.commit(Lsn(10));
+        assert_eq!(plan.confirmed_lsn(), Lsn::ZERO);
         work(&mut plan);
-        assert_eq!(plan.confirmed_lsn(), crate::lsn::Lsn(10));
+        assert_eq!(plan.confirmed_lsn(), Lsn(10));
     }
 }

@@ -10,7 +10,7 @@ use std::hash::BuildHasher;
 use hashbrown::HashTable;
 
 use super::progress::TxnId;
-use crate::action::{Action, Batch};
+use crate::action::{Action, Batch, Verb};
 
 /// How many actions go to a sink together at most: some tens of kilobytes, which Redis removes in
 /// well under a millisecond.
@@ -102,6 +102,16 @@ impl ActionSet {
         self.pages.iter().flat_map(|page| page.owners.iter().copied())
     }
 
+    /// What the action that has waited longest does.
+    pub(super) fn first_verb(&self) -> Option<Verb> {
+        Some(self.pages.front()?.batch.iter().next()?.verb)
+    }
+
+    /// The owner of the action that has waited longest.
+    pub(super) fn first_owner_mut(&mut self) -> Option<&mut TxnId> {
+        self.pages.front_mut()?.owners.first_mut()
+    }
+
     /// What a page of this set knows the action by.
     pub(super) fn hash(&self, action: Action<'_>) -> u64 {
         self.hasher.hash_one((action.verb as u8, action.value))
@@ -168,11 +178,15 @@ impl ActionSet {
         Some(page)
     }
 
+    /// The actions that wait, in their order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Action<'_>> {
+        self.pages.iter().flat_map(|page| page.batch.iter())
+    }
+
     /// Calls `look` with the actions that wait, at most about `count` of them, spread evenly.
     pub(super) fn sample(&self, count: usize, mut look: impl FnMut(Action<'_>)) {
         let step = (self.len() / count.max(1)).max(1);
-        let all = self.pages.iter().flat_map(|page| page.batch.iter());
-        all.step_by(step).for_each(&mut look);
+        self.iter().step_by(step).for_each(&mut look);
     }
 
     /// Takes out the actions that `is_meant` picks, and answers with their owners. The others keep

@@ -1,84 +1,67 @@
 //! What runs only after the rest of its transaction: first what is stale is removed everywhere,
-//! then others are told.
+//! then others are told; first the caches, then the edges that fill from them.
 //!
-//! A group holds the actions of one transaction that are to run afterwards, and the positions that
-//! lanes have to reach before. Pure.
+//! While a transaction is open or invisible, a [`Group`] gathers what it asks for. When it is
+//! complete and visible, each lane's part of the group waits in the lane's [`Queue`] until the
+//! lanes that come before have reached the positions up to which the transaction's actions stand.
+//! Where few transactions wait, none of them waits for another. Pure.
+
+mod askers;
+mod marks;
+mod queue;
+
+use std::ops::{AddAssign, SubAssign};
+
+use askers::Askers;
+pub(super) use marks::{Mark, Marks};
+pub(super) use queue::{Bundle, Queue};
 
 use super::action_set::ActionSet;
 use super::lane::{LanePlan, Position};
 use super::plan::LaneId;
-use super::progress::TxnId;
+use super::progress::{Progress, TxnId};
+use crate::action::{Action, Verb};
 
-/// A position of one lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
-    pub(super) lane: LaneId,
-    pub(super) position: Position,
+/// How much waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    pub(super) actions: usize,
+    /// The memory that it takes.
+    pub(super) bytes: usize,
 }
 
-/// Positions that lanes have to reach.
+impl Load {
+    pub(super) fn of(actions: &ActionSet) -> Self {
+        Load { actions: actions.len(), bytes: actions.bytes() }
+    }
+}
+
+impl AddAssign for Load {
+    fn add_assign(&mut self, other: Load) {
+        self.actions += other.actions;
+        self.bytes += other.bytes;
+    }
+}
+
+impl SubAssign for Load {
+    fn sub_assign(&mut self, other: Load) {
+        self.actions -= other.actions;
+        self.bytes -= other.bytes;
+    }
+}
+
+/// One transaction's actions that run afterwards, as long as it is not complete and visible.
 #[derive(Debug, Default)]
-pub(super) struct Marks(Vec<Mark>);
-
-impl Marks {
-    /// Adds one, or moves it on.
-    pub(super) fn add(&mut self, mark: Mark) {
-        let is_same = |other: &&mut Mark| {
-            other.lane == mark.lane && other.position.track == mark.position.track
-        };
-        match self.0.iter_mut().find(is_same) {
-            Some(other) => {
-                other.position.number = other.position.number.max(mark.position.number);
-            }
-            None => self.0.push(mark),
-        }
-    }
-
-    fn are_reached(&self, lanes: &[LanePlan]) -> bool {
-        self.0.iter().all(|mark| lanes[mark.lane.0].has_reached(mark.position))
-    }
-
-    /// Whether one of them is in a lane and not reached yet.
-    pub(super) fn await_lane(&self, lane: LaneId, lanes: &[LanePlan]) -> bool {
-        self.0.iter().any(|mark| mark.lane == lane && !lanes[lane.0].has_reached(mark.position))
-    }
-
-    /// A lane has fewer batches now: `end` is behind all that wait, and `instead` is where the rest
-    /// went.
-    pub(super) fn redirect(&mut self, lane: LaneId, end: Position, instead: Mark) {
-        let mut is_beyond = false;
-        for mark in self.0.iter_mut().filter(|mark| mark.lane == lane) {
-            is_beyond = true;
-            mark.position.number = mark.position.number.min(end.number);
-        }
-        if is_beyond {
-            self.add(instead);
-        }
-    }
-
-    pub(super) fn extend(&mut self, others: &Marks) {
-        others.0.iter().for_each(|&mark| self.add(mark));
-    }
-
-    fn bytes(&self) -> usize {
-        self.0.capacity() * size_of::<Mark>()
-    }
-}
-
-/// One transaction's actions that run afterwards.
-#[derive(Debug)]
 pub(super) struct Group {
-    pub(super) txn: TxnId,
-    /// Its transaction's place in the stream.
-    pub(super) order: u64,
     pub(super) after: Marks,
     /// For each lane; none at all if there is none.
     pub(super) actions: Vec<ActionSet>,
 }
 
 impl Group {
-    pub(super) fn new(txn: TxnId, order: u64) -> Self {
-        Group { txn, order, after: Marks::default(), actions: Vec::new() }
+    /// Whether nothing is to run.
+    pub(super) fn is_empty(&self) -> bool {
+        self.actions.iter().all(ActionSet::is_empty)
     }
 
     /// The memory that it takes.
@@ -87,19 +70,10 @@ impl Group {
         size_of::<Group>() + self.after.bytes() + size_of_val(self.actions.as_slice()) + sets
     }
 
-    /// Whether its turn has come.
-    pub(super) fn is_due(&self, lanes: &[LanePlan]) -> bool {
-        self.after.are_reached(lanes)
-    }
-
-    /// Parts with its actions, of which there are too many to wait for lookups that bring ever
-    /// more: they are to run after what is asked for already, and what was found.
-    pub(super) fn part(&mut self, is_lookup: impl Fn(LaneId) -> bool, found: &Marks) -> Group {
-        let removals = self.after.0.iter().filter(|mark| !is_lookup(mark.lane));
-        let mut after = Marks(removals.copied().collect());
-        after.extend(found);
-        let actions = std::mem::take(&mut self.actions);
-        Group { txn: self.txn, order: self.order, after, actions }
+    /// The memory that the actions of some lanes take.
+    pub(super) fn bytes_of(&self, is_meant: impl Fn(usize) -> bool) -> usize {
+        let sets = self.actions.iter().enumerate().filter(|&(lane, _)| is_meant(lane));
+        sets.map(|(_, set)| set.bytes()).sum()
     }
 
     /// The actions for a lane.
@@ -109,79 +83,123 @@ impl Group {
         }
         &mut self.actions[lane.0]
     }
+
+    /// Whether it purges everything through that lane, so that it needs no single purge.
+    pub(super) fn purges_all(&self, lane: LaneId) -> bool {
+        let set = self.actions.get(lane.0);
+        set.and_then(ActionSet::first_verb) == Some(Verb::PurgeAll)
+    }
 }
 
-/// Groups of committed transactions, in stream order.
-#[derive(Debug, Default)]
+/// What waits for the rest of complete transactions.
+#[derive(Debug)]
 pub(super) struct Afterwards {
-    groups: Vec<Group>,
-    bytes: usize,
+    /// For each lane.
+    queues: Vec<Queue>,
+    askers: Askers,
 }
 
 impl Afterwards {
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    /// `before` says for each lane which lanes come before it.
+    pub(super) fn new(before: impl Iterator<Item = Box<[bool]>>) -> Self {
+        Afterwards { queues: before.map(Queue::new).collect(), askers: Askers::default() }
     }
 
-    pub(super) fn push(&mut self, group: Group) {
-        self.bytes += group.bytes();
-        self.groups.push(group);
+    /// What waits for a lane.
+    pub(super) fn queue(&self, lane: LaneId) -> &Queue {
+        &self.queues[lane.0]
     }
 
-    /// The actions for a lane.
-    pub(super) fn actions_of(&self, lane: LaneId) -> impl Iterator<Item = &ActionSet> {
-        self.groups.iter().filter_map(move |group| group.actions.get(lane.0))
+    /// What waits for a lane.
+    pub(super) fn queue_mut(&mut self, lane: LaneId) -> &mut Queue {
+        &mut self.queues[lane.0]
     }
 
-    /// Lets the groups that wait for a lane wait for more.
+    /// The memory that what waits for some lanes takes.
+    pub(super) fn bytes_of(&self, is_meant: impl Fn(usize) -> bool) -> usize {
+        let queues = self.queues.iter().enumerate().filter(|&(lane, _)| is_meant(lane));
+        queues.map(|(_, queue)| queue.load().bytes).sum()
+    }
+
+    /// Remembers what a complete transaction waits for: lookups, which may bring something for it.
+    pub(super) fn remember(&mut self, order: u64, after: Marks) {
+        self.askers.push(order, after);
+    }
+
+    /// Adds an action that an answer brings for a complete transaction. `found` is what its lookups
+    /// have found in this batch.
+    pub(super) fn answer(
+        &mut self,
+        progress: &mut Progress,
+        txn: TxnId,
+        lane: LaneId,
+        action: Action<'_>,
+        found: &Marks,
+    ) {
+        let order = progress.order(txn);
+        let askers = &self.askers;
+        self.queues[lane.0].push_answer(progress, (txn, order), action, |queue| {
+            match askers.after(order) {
+                Some(after) => queue.marks(&after),
+                // Its stream broke off before it was complete.
+                None => queue.marks(found),
+            }
+        });
+    }
+
+    /// Parts with what a lane's last answers have brought, if that is too much: see
+    /// [`Queue::part`].
+    pub(super) fn part(
+        &mut self,
+        lane: LaneId,
+        bytes_max: usize,
+        is_lookup: impl Fn(LaneId) -> bool,
+        found: &Marks,
+    ) -> bool {
+        self.queues[lane.0].part(bytes_max, is_lookup, found)
+    }
+
+    /// Whether the first of what waits for one of some lanes waits for that lane, which alone can
+    /// make room then.
+    pub(super) fn first_awaits(
+        &self,
+        lane: LaneId,
+        lanes: &[LanePlan],
+        is_meant: impl Fn(usize) -> bool,
+    ) -> bool {
+        let mut queues = self.queues.iter().enumerate().filter(|&(at, _)| is_meant(at));
+        queues.any(|(_, queue)| queue.first_awaits(lane, lanes))
+    }
+
+    /// Lets whatever waits for a lane wait for more.
     pub(super) fn await_more(&mut self, lane: LaneId, lanes: &[LanePlan], more: &Marks) {
-        for group in self.groups.iter_mut().filter(|group| group.after.await_lane(lane, lanes)) {
-            self.bytes -= group.bytes();
-            group.after.extend(more);
-            self.bytes += group.bytes();
-        }
+        self.queues.iter_mut().for_each(|queue| queue.await_more(lane, lanes, more));
+        self.askers.await_more(lane, lanes, more);
+    }
+
+    /// Forgets for which transactions lookups might bring something, where they are answered.
+    pub(super) fn forget(&mut self, lanes: &[LanePlan], is_lookup: impl Fn(LaneId) -> bool) {
+        self.askers.forget(lanes, is_lookup);
     }
 
     /// A lane's actions went elsewhere: see [`Marks::redirect`].
     pub(super) fn redirect(&mut self, lane: LaneId, end: Position, instead: Mark) {
-        for group in &mut self.groups {
-            group.after.redirect(lane, end, instead);
-        }
+        self.queues.iter_mut().for_each(|queue| queue.redirect(lane, end, instead));
+        self.askers.redirect(lane, end, instead);
     }
 
-    /// Whether the first group waits for that lane, which alone can make room then.
-    pub(super) fn first_awaits(&self, lane: LaneId, lanes: &[LanePlan]) -> bool {
-        self.groups.first().is_some_and(|group| group.after.await_lane(lane, lanes))
-    }
-
-    /// Changes the last group of the transaction at that place in the stream, and puts the part in
-    /// front of it that `change` has cut off; answers whether there is such a group.
-    pub(super) fn change(
-        &mut self,
-        order: u64,
-        change: impl FnOnce(&mut Group) -> Option<Group>,
-    ) -> bool {
-        let Some(at) = self.groups.iter().rposition(|group| group.order == order) else {
-            return false;
-        };
-        let group = &mut self.groups[at];
-        self.bytes -= group.bytes();
-        let part = change(group);
-        self.bytes += group.bytes();
-        if let Some(part) = part {
-            self.bytes += part.bytes();
-            self.groups.insert(at, part);
+    /// Takes out what is due, with its lanes.
+    pub(super) fn take_due(&mut self, lanes: &[LanePlan]) -> Vec<(LaneId, ActionSet)> {
+        let mut due = Vec::new();
+        for (at, queue) in self.queues.iter_mut().enumerate() {
+            queue.take_due(lanes, |actions| due.push((LaneId(at), actions)));
         }
-        true
-    }
-
-    /// Takes out the groups whose turn it is.
-    pub(super) fn take_due(&mut self, lanes: &[LanePlan]) -> Vec<Group> {
-        if self.groups.is_empty() {
-            return Vec::new();
-        }
-        let due: Vec<Group> = self.groups.extract_if(.., |group| group.is_due(lanes)).collect();
-        self.bytes -= due.iter().map(Group::bytes).sum::<usize>();
         due
+    }
+
+    /// Lets fewer bundles wait apart.
+    #[cfg(test)]
+    pub(super) fn keep_bundles(&mut self, bundles_max: usize) {
+        self.queues.iter_mut().for_each(|queue| queue.bundles_max = bundles_max);
     }
 }

@@ -57,6 +57,19 @@ pub struct LaneSpec {
     pub stage: Stage,
     /// How often; `None`: as soon as it is idle.
     pub pace: Option<Pace>,
+    /// For [`Stage::Purge`]: the lanes of the caches from which its edge fills.
+    pub after: Vec<LaneId>,
+    /// For [`Stage::Purge`]: whether its sink can purge everything, so that nothing of it needs to
+    /// stop the stream.
+    pub purges_all: bool,
+}
+
+impl LaneSpec {
+    /// A lane without a pace, and which comes after no single one.
+    pub fn new(sink: impl Into<String>, lane: Lane, stage: Stage) -> Self {
+        let (pace, after, purges_all) = (None, Vec::new(), false);
+        LaneSpec { sink: sink.into(), lane, stage, pace, after, purges_all }
+    }
 }
 
 struct LaneHandle {
@@ -101,7 +114,8 @@ impl Dispatcher {
         let (sender, outcomes) = mpsc::unbounded_channel();
         let mut drivers = JoinSet::new();
         let (mut handles, mut planned) = (Vec::new(), Vec::new());
-        for (at, LaneSpec { sink, lane, stage, pace }) in lanes.into_iter().enumerate() {
+        for (at, spec) in lanes.into_iter().enumerate() {
+            let LaneSpec { sink, lane, stage, pace, after, purges_all } = spec;
             let (batches, receiver) = mpsc::channel(1);
             let (id, outcomes) = (LaneId(at), sender.clone());
             let name = sink.clone();
@@ -118,7 +132,8 @@ impl Dispatcher {
                 done: 0,
                 rest: None,
             });
-            planned.push(PlannedLane { stage, pace });
+            let purge_all = sink_id.filter(|_| purges_all);
+            planned.push(PlannedLane { stage, pace, after, purge_all });
         }
         let lookups = routes.lookups.clone();
         let mut plan = Plan::new(planned, routes);
@@ -172,6 +187,11 @@ impl Dispatcher {
     /// Gives every idle lane what waits for it. A lane with a pace gets nothing before its time, so
     /// this is to be called now and then even if nothing happens.
     pub fn dispatch(&mut self) {
+        while let Some((lane, actions)) = self.plan.take_collapsed() {
+            let sink = &self.lanes[lane.0].sink;
+            let hint = "the WAL is held until it is done";
+            warn!(sink, actions, hint, "too much waits to be purged: everything is purged instead");
+        }
         for (at, lane) in self.lanes.iter_mut().enumerate() {
             if lane.stage == Stage::Lookup && !self.plan.has_room_for_answers(LaneId(at)) {
                 continue;
@@ -241,11 +261,13 @@ impl Dispatcher {
     }
 
     /// Makes room where a sink is down: what waits for it becomes coarser, as far as rules have a
-    /// fallback. A sink that works is waited for instead.
+    /// fallback. A sink that works is waited for instead. Purges become one of everything by
+    /// themselves, unless their sink has no such thing.
     pub fn relieve(&mut self) {
         for at in 0..self.lanes.len() {
             let is_down = self.lanes[at].health == Health::Failing;
-            if is_down && self.lanes[at].stage == Stage::Remove && self.plan.is_full(LaneId(at)) {
+            let has_bound = matches!(self.lanes[at].stage, Stage::Remove | Stage::Purge);
+            if is_down && has_bound && self.plan.is_full(LaneId(at)) {
                 self.collapse(LaneId(at));
             }
         }
@@ -292,10 +314,14 @@ impl Dispatcher {
         };
         let named = rules.rules().iter().filter(needs).map(|rule| rule.name.as_str());
         let rules = named.collect::<Vec<_>>().join(", ");
+        let hint = match handle.stage {
+            Stage::Purge => "give the sink purge_all, or mend it",
+            _ => "give these rules a fallback, or mend the sink",
+        };
         error!(
             sink = handle.sink,
             rules,
-            hint = "give these rules a fallback, or mend the sink",
+            hint,
             "the sink is down, and what waits for it has no fallback: the stream stops for all sinks"
         );
     }
@@ -380,7 +406,7 @@ mod tests {
     fn dispatcher() -> Dispatcher {
         let lane = |stage| {
             let lane = Lane::DryRun(DryRunLane::new("cache"));
-            LaneSpec { sink: "cache".into(), lane, stage, pace: None }
+            LaneSpec::new("cache", lane, stage)
         };
         let routes = Routes {
             actions: Box::new(|_, _, _| LaneId(1)),
@@ -426,7 +452,7 @@ mod tests {
     async fn what_the_stream_left_behind_goes_out_when_it_is_gone() {
         let lane = Lane::DryRun(DryRunLane::new("cache"));
         let stage = Stage::Remove;
-        let lane = LaneSpec { sink: "cache".into(), lane, stage, pace: None };
+        let lane = LaneSpec::new("cache", lane, stage);
         let routes = Routes { actions: Box::new(|_, _, _| LaneId(0)), lookups: HashMap::new() };
         let mut dispatcher = Dispatcher::new(vec![lane], routes, Arc::default(), Parked::default());
         let plan = dispatcher.plan_mut();

@@ -27,6 +27,7 @@ const REMINDER: Duration = Duration::from_secs(30);
 
 /// What a lane has to say.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly every outcome is the large one")]
 pub(super) enum Outcome {
     /// The batch is finished, or as much of it as the report says.
     Done(LaneId, Batch, Report),

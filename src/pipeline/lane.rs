@@ -15,8 +15,17 @@ pub enum Stage {
     Lookup,
     /// It removes what is stale.
     Remove,
-    /// It tells others, once everything else of the transaction is done.
+    /// It tells others, once everything that the transaction removes is removed.
     Tell,
+    /// It purges an edge, once the caches from which that fills have lost what is stale.
+    Purge,
+}
+
+impl Stage {
+    /// Whether its actions wait for other lanes.
+    pub fn is_afterwards(self) -> bool {
+        matches!(self, Stage::Tell | Stage::Purge)
+    }
 }
 
 /// A point that a lane has to reach before an action that was put into it is finished.
@@ -49,13 +58,12 @@ impl LanePlan {
         }
     }
 
-    /// Adds all of a transaction's actions, which it owns already, and empties their set. Calls
-    /// `mark` with the positions that stand for all of them.
+    /// Adds actions that have owners already, and empties their set. Calls `mark` with the
+    /// positions that stand for all of them.
     pub(super) fn absorb(
         &mut self,
         progress: &mut Progress,
         actions: &mut ActionSet,
-        txn: TxnId,
         mut mark: impl FnMut(Position),
     ) {
         if let LanePlan::Prompt(lane) = self
@@ -67,9 +75,9 @@ impl LanePlan {
             return mark(lane.position());
         }
         while let Some(page) = actions.take() {
-            for action in page.batch.iter() {
-                mark(self.put(progress, action, txn));
-                progress.finish(txn);
+            for (action, &owner) in page.batch.iter().zip(&page.owners) {
+                mark(self.put(progress, action, owner));
+                progress.finish(owner);
             }
             actions.recycle(page);
         }
@@ -103,7 +111,20 @@ impl LanePlan {
     pub(super) fn owner(&self, index: usize) -> Option<TxnId> {
         match self {
             LanePlan::Prompt(lane) => lane.in_flight.as_ref()?.owners.get(index).copied(),
-            LanePlan::Paced(_) => None,
+            LanePlan::Paced(lane) => lane.owner(index),
+        }
+    }
+
+    /// Makes a transaction the owner of an action of the batch in flight if it is older.
+    pub(super) fn own(&mut self, progress: &mut Progress, index: usize, txn: TxnId) {
+        let owner = match self {
+            LanePlan::Prompt(lane) => {
+                lane.in_flight.as_mut().and_then(|page| page.owners.get_mut(index))
+            }
+            LanePlan::Paced(lane) => lane.owner_mut(index),
+        };
+        if let Some(owner) = owner {
+            keep_older(progress, owner, txn);
         }
     }
 
@@ -205,7 +226,25 @@ impl PromptLane {
 
 /// Puts an action into a set for a transaction. Merging keeps the oldest one: it alone can be
 /// confirmed when the action is done, and none after it is confirmed before.
+///
+/// A purge of everything stands for every other purge in its set: it is not sent yet either.
 pub(super) fn put(progress: &mut Progress, set: &mut ActionSet, action: Action<'_>, txn: TxnId) {
+    match action.verb {
+        Verb::PurgeKey | Verb::PurgePath if set.first_verb() == Some(Verb::PurgeAll) => {
+            if let Some(owner) = set.first_owner_mut() {
+                keep_older(progress, owner, txn);
+            }
+            return;
+        }
+        Verb::PurgeAll if set.first_verb().is_some_and(|verb| verb != Verb::PurgeAll) => {
+            let owners = set.extract(|_| true);
+            if let Some(oldest) = progress.oldest_of(&owners) {
+                put(progress, set, action, oldest);
+            }
+            owners.iter().for_each(|&owner| progress.finish(owner));
+        }
+        _ => {}
+    }
     match set.put(action, txn) {
         Put::Added => progress.add(txn),
         Put::Merged(owner) => {
@@ -214,6 +253,17 @@ pub(super) fn put(progress: &mut Progress, set: &mut ActionSet, action: Action<'
             }
             keep_older(progress, owner, txn);
         }
+    }
+}
+
+/// Moves actions that have owners already from one set to another.
+pub(super) fn move_all(progress: &mut Progress, from: &mut ActionSet, to: &mut ActionSet) {
+    while let Some(page) = from.take() {
+        for (action, &owner) in page.batch.iter().zip(&page.owners) {
+            put(progress, to, action, owner);
+            progress.finish(owner);
+        }
+        from.recycle(page);
     }
 }
 

@@ -147,6 +147,16 @@ impl PacedLane {
         waiting.chain(self.in_flight.iter().map(|&(_, owner)| owner))
     }
 
+    /// For whom an action of the batch in flight runs.
+    pub(super) fn owner(&self, index: usize) -> Option<TxnId> {
+        self.in_flight.get(index).map(|&(_, owner)| owner)
+    }
+
+    /// See [`owner`](Self::owner).
+    pub(super) fn owner_mut(&mut self, index: usize) -> Option<&mut TxnId> {
+        self.in_flight.get_mut(index).map(|(_, owner)| owner)
+    }
+
     pub(super) fn has_reached(&self, position: Position) -> bool {
         let track = self.tracks.get(position.track as usize);
         track.is_none_or(|track| track.done >= position.number)

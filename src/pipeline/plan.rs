@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use super::action_set::ActionSet;
-use super::afterwards::{Afterwards, Group, Mark, Marks};
+use super::afterwards::{Afterwards, Bundle, Group, Load, Mark, Marks};
 use super::lane::{LanePlan, PromptLane, Stage, put};
 use super::paced::{Pace, PacedLane};
 use super::progress::{Progress, TxnId};
@@ -20,6 +20,9 @@ use crate::lsn::Lsn;
 use crate::rules::{Cause, Emission, RuleId, SinkId};
 use crate::snapshot::Snapshot;
 use positions::Sinks;
+use purges::Purges;
+use replicas::{Phase, Replicas};
+use visible::Invisible;
 
 /// What can be busy on its own: one class of work of one sink, or one rule's lookups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,15 +72,36 @@ pub(super) const WAITING_BYTES_MAX: usize = 16 << 20;
 /// From where on what must not stop the reader is asked for in a coarser way.
 const CROWDED_BYTES: usize = WAITING_BYTES_MAX / 2;
 
-/// How many invisible transactions' emptied sets are kept.
-const SPARE_SETS_MAX: usize = 1;
-
 /// A lane, as the plan sees it.
 pub struct PlannedLane {
     /// When its actions run.
     pub stage: Stage,
     /// How often; `None`: as soon as it is idle.
     pub pace: Option<Pace>,
+    /// For [`Stage::Purge`]: the lanes of the caches from which its edge fills. Lookups come before
+    /// it anyway.
+    pub after: Vec<LaneId>,
+    /// For [`Stage::Purge`]: the sink, if it can purge everything, so that nothing of it needs to
+    /// stop the reader.
+    pub purge_all: Option<SinkId>,
+}
+
+impl PlannedLane {
+    /// A lane without a pace, and which comes after no single one.
+    pub fn new(stage: Stage) -> Self {
+        PlannedLane { stage, pace: None, after: Vec::new(), purge_all: None }
+    }
+
+    /// For each of `stages`' lanes, whether it comes before this one.
+    fn before(&self, stages: &[Stage]) -> Box<[bool]> {
+        let comes_before = |(at, stage): (usize, &Stage)| match (self.stage, stage) {
+            (Stage::Lookup | Stage::Remove, _) => false,
+            (Stage::Tell | Stage::Purge, Stage::Lookup) | (Stage::Tell, Stage::Remove) => true,
+            (Stage::Purge, Stage::Remove) => self.after.contains(&LaneId(at)),
+            (_, Stage::Tell | Stage::Purge) => false,
+        };
+        stages.iter().enumerate().map(comes_before).collect()
+    }
 }
 
 /// Everything that is to be done, in flight or waiting.
@@ -85,15 +109,19 @@ pub struct Plan {
     routes: Routes,
     lanes: Vec<LanePlan>,
     stages: Vec<Stage>,
-    /// Whether any lane is of [`Stage::Tell`]: else nobody asks what comes before what.
-    tells: bool,
+    /// Whether any lane is of [`Stage::Tell`] or [`Stage::Purge`]: else nobody asks what comes
+    /// before what.
+    orders: bool,
     /// Transactions whose actions may not run yet, in stream order.
     invisible: Vec<Invisible>,
     /// The memory that they take.
     invisible_bytes: usize,
+    /// What waits for replicas; `None`: nothing does.
+    replicas: Option<Replicas>,
     /// Empty sets of earlier transactions, whose memory is used again.
     spare: Vec<Vec<ActionSet>>,
     afterwards: Afterwards,
+    purges: Purges,
     /// For each lane, what the batch of lookups that is being answered asks for.
     answered: Vec<Marks>,
     open: Option<Open>,
@@ -105,6 +133,8 @@ pub struct Plan {
 /// The transaction that the stream is in.
 struct Open {
     txn: TxnId,
+    /// Its place in the stream.
+    order: u64,
     /// What of it goes to the last of `Plan::invisible`.
     hidden: Option<Hidden>,
     /// What of it runs afterwards, and after what.
@@ -113,29 +143,12 @@ struct Open {
     left_out: SinkSet,
 }
 
-/// A committed transaction that other sessions cannot see yet.
-struct Invisible {
-    txn: TxnId,
-    xid: u32,
-    /// Its hidden actions, for each lane.
-    actions: Vec<ActionSet>,
-    /// What of it runs afterwards, once it is complete.
-    group: Option<Group>,
-}
-
-impl Invisible {
-    /// The memory that its actions take.
-    fn bytes(&self) -> usize {
-        let sets: usize = self.actions.iter().map(ActionSet::bytes).sum();
-        let group = self.group.as_ref().map_or(0, Group::bytes);
-        size_of_val(self.actions.as_slice()) + sets + group
-    }
-}
-
 impl Plan {
     /// A plan for `lanes`, to which `routes` lead.
     pub fn new(lanes: Vec<PlannedLane>, routes: Routes) -> Self {
         let stages: Vec<Stage> = lanes.iter().map(|lane| lane.stage).collect();
+        let afterwards = Afterwards::new(lanes.iter().map(|lane| lane.before(&stages)));
+        let purges = Purges::new(&lanes, &routes);
         let lane = |lane: PlannedLane| match lane.pace {
             Some(pace) => LanePlan::Paced(PacedLane::new(pace)),
             None => LanePlan::Prompt(PromptLane::default()),
@@ -143,11 +156,13 @@ impl Plan {
         Plan {
             routes,
             lanes: lanes.into_iter().map(lane).collect(),
-            tells: stages.contains(&Stage::Tell),
+            orders: stages.iter().any(|stage| stage.is_afterwards()),
             invisible: Vec::new(),
             invisible_bytes: 0,
+            replicas: None,
             spare: Vec::new(),
-            afterwards: Afterwards::default(),
+            afterwards,
+            purges,
             answered: stages.iter().map(|_| Marks::default()).collect(),
             open: None,
             snapshot: None,
@@ -165,20 +180,28 @@ impl Plan {
     /// A transaction begins. `hidden` is its ID and what of it waits to be visible; `None` where
     /// there is nothing to wait for.
     pub fn begin(&mut self, hidden: Option<(u32, Hidden)>) {
+        self.begin_until(hidden, Lsn(u64::MAX));
+    }
+
+    /// The same, where it is known where the transaction ends in the log.
+    pub fn begin_until(&mut self, hidden: Option<(u32, Hidden)>, end_lsn: Lsn) {
         let txn = self.progress.begin();
-        let hidden =
-            hidden.filter(|&(xid, _)| !self.snapshot.as_ref().is_some_and(|s| s.shows(xid)));
+        let is_seen = |xid| self.snapshot.as_ref().is_some_and(|snapshot| snapshot.shows(xid));
+        let hidden = hidden.filter(|&(xid, _)| !is_seen(xid) || self.is_unreplayed(end_lsn));
         if let Some((xid, _)) = hidden {
-            self.invisible.push(Invisible { txn, xid, actions: Vec::new(), group: None });
+            let phase = if is_seen(xid) { Phase::Unreplayed(None) } else { Phase::Unseen };
+            let (actions, group) = (Vec::new(), None);
+            self.invisible.push(Invisible { txn, xid, end_lsn, phase, actions, group });
         }
-        let group = Group::new(txn, self.progress.order(txn));
+        let order = self.progress.order(txn);
         let hidden = hidden.map(|(_, what)| what);
-        self.open = Some(Open { txn, hidden, group, left_out: SinkSet::default() });
+        let (group, left_out) = (Group::default(), SinkSet::default());
+        self.open = Some(Open { txn, order, hidden, group, left_out });
     }
 
     /// The open transaction's place in the stream.
     pub fn open_order(&self) -> Option<u64> {
-        self.open.as_ref().map(|open| open.group.order)
+        self.open.as_ref().map(|open| open.order)
     }
 
     /// The open transaction asks for an action at some sinks. Without an open transaction nothing
@@ -203,12 +226,15 @@ impl Plan {
 
     fn push_to(&mut self, lane: LaneId, action: Action<'_>) {
         let Some(open) = &mut self.open else { return };
+        let stage = self.stages[lane.0];
         let is_hidden = match open.hidden {
             None => false,
             Some(Hidden::All) => true,
-            Some(Hidden::Lookups) => self.stages[lane.0] == Stage::Lookup,
+            Some(Hidden::Lookups) => stage == Stage::Lookup,
         };
-        if is_hidden {
+        if stage == Stage::Purge {
+            self.push_purge(lane, action);
+        } else if is_hidden {
             let Some(hidden) = self.invisible.last_mut() else { return };
             if hidden.actions.is_empty() {
                 hidden.actions = self.spare.pop().unwrap_or_default();
@@ -219,58 +245,97 @@ impl Plan {
             let before = set.bytes();
             put(&mut self.progress, set, action, open.txn);
             self.invisible_bytes += set.bytes() - before;
-        } else if self.stages[lane.0] == Stage::Tell {
+        } else if stage == Stage::Tell {
             let set = open.group.actions_for(lane, self.lanes.len());
             put(&mut self.progress, set, action, open.txn);
-            if open.group.bytes() >= CROWDED_BYTES {
-                self.cut();
-            }
+            self.cut_messages(None);
         } else {
             let position = self.lanes[lane.0].put(&mut self.progress, action, open.txn);
-            if self.tells {
+            if self.orders {
                 open.group.after.add(Mark { lane, position });
             }
         }
     }
 
-    /// What is to be told of the open transaction goes out in parts: there is too much of it.
-    fn cut(&mut self) {
+    /// What is to be told of the open transaction goes out in parts, where there is too much of it:
+    /// see [`cut`](Self::cut).
+    fn cut_messages(&mut self, answering: Option<LaneId>) {
+        let stages = &self.stages;
+        let told = |open: &Open| open.group.bytes_of(|at| stages[at] == Stage::Tell);
+        if self.open.as_ref().is_some_and(|open| told(open) >= CROWDED_BYTES) {
+            for at in 0..self.stages.len() {
+                if self.stages[at] == Stage::Tell {
+                    self.cut(LaneId(at), answering);
+                }
+            }
+        }
+    }
+
+    /// What of the open transaction waits for a lane is to run after what has been asked for up to
+    /// now. While lookups are being answered, it waits for none, but for what they have found.
+    fn cut(&mut self, lane: LaneId, answering: Option<LaneId>) {
         let Some(open) = &mut self.open else { return };
-        let mut rest = Group::new(open.txn, open.group.order);
-        rest.after.extend(&open.group.after);
-        self.afterwards.push(std::mem::replace(&mut open.group, rest));
+        let actions = std::mem::take(open.group.actions_for(lane, self.stages.len()));
+        if actions.is_empty() {
+            return;
+        }
+        self.purges.leave_group(lane, Load::of(&actions));
+        let queue = self.afterwards.queue_mut(lane);
+        let mut after = queue.marks(&open.group.after);
+        if let Some(answering) = answering {
+            after = after.only(|lane| self.stages[lane.0] != Stage::Lookup);
+            after.extend(&queue.marks(&self.answered[answering.0]));
+        }
+        queue.push(&mut self.progress, Bundle::new(after, actions, None));
         self.release();
     }
 
     /// The open transaction is complete.
     pub fn commit(&mut self, end_lsn: Lsn) {
         let Some(open) = self.open.take() else { return };
+        let waits = open.hidden == Some(Hidden::All) && !open.group.is_empty();
         match self.invisible.pop_if(|hidden| hidden.txn == open.txn) {
-            Some(mut hidden) if !hidden.actions.is_empty() => {
-                if self.tells {
+            Some(mut hidden) if waits || !hidden.actions.is_empty() => {
+                if self.orders {
                     self.invisible_bytes += open.group.bytes();
                     hidden.group = Some(open.group);
                 }
-                self.invisible.push(hidden);
+                hidden.end_lsn = end_lsn;
+                match hidden.phase {
+                    Phase::Unseen => self.invisible.push(hidden),
+                    _ => self.seen(hidden),
+                }
             }
             // Without hidden actions it has nothing to wait for.
-            _ => self.end(open.group),
+            _ => self.end(open.order, open.group),
         }
         self.progress.close(open.txn, end_lsn);
     }
 
-    /// Nothing more comes for a group from the stream.
-    fn end(&mut self, group: Group) {
-        let asks = |(lane, stage): (usize, &Stage)| {
-            *stage == Stage::Lookup && group.after.await_lane(LaneId(lane), &self.lanes)
-        };
-        if group.is_due(&self.lanes) {
-            self.hand_on(group);
+    /// Nothing more comes for a group from the stream, and it is visible.
+    fn end(&mut self, order: u64, group: Group) {
+        if !self.orders {
+            return;
+        }
+        let Group { after, actions } = group;
+        for (lane, mut actions) in actions.into_iter().enumerate() {
+            if actions.is_empty() {
+                continue;
+            }
+            let lane = LaneId(lane);
+            self.purges.leave_group(lane, Load::of(&actions));
+            let queue = self.afterwards.queue_mut(lane);
+            let bundle = Bundle::new(queue.marks(&after), actions, Some(order));
+            if bundle.is_due(&self.lanes) {
+                actions = bundle.actions;
+                self.hand_on(lane, &mut actions);
+            } else {
+                queue.push(&mut self.progress, bundle);
+            }
+        }
         // An answer may bring something for it.
-        } else if !group.actions.is_empty()
-            || self.tells && self.stages.iter().enumerate().any(asks)
-        {
-            self.afterwards.push(group);
+        if after.await_any(|lane| self.stages[lane.0] == Stage::Lookup, &self.lanes) {
+            self.afterwards.remember(order, after);
         }
     }
 
@@ -281,61 +346,13 @@ impl Plan {
         }
     }
 
-    /// Whether transactions wait to become visible.
-    pub fn wants_snapshot(&self) -> bool {
-        !self.invisible.is_empty()
-    }
-
-    /// The actions of every transaction that the snapshot shows may run from now on.
-    pub fn show(&mut self, snapshot: Snapshot) {
-        for hidden in std::mem::take(&mut self.invisible) {
-            if !snapshot.shows(hidden.xid) {
-                self.invisible.push(hidden);
-                continue;
-            }
-            self.invisible_bytes -= hidden.bytes();
-            self.reveal(hidden);
-        }
-        self.snapshot = Some(snapshot);
-    }
-
-    fn reveal(&mut self, hidden: Invisible) {
-        let Invisible { txn, mut actions, group, .. } = hidden;
-        let is_open = self.open.as_ref().is_some_and(|open| open.txn == txn);
-        let fresh = || Group::new(txn, self.progress.order(txn));
-        let mut group = match &mut self.open {
-            Some(open) if is_open => {
-                open.hidden = None;
-                std::mem::replace(&mut open.group, fresh())
-            }
-            _ => group.unwrap_or_else(fresh),
-        };
-        for (lane, actions) in actions.iter_mut().enumerate() {
-            let lane = LaneId(lane);
-            if self.stages[lane.0] == Stage::Tell {
-                if !actions.is_empty() {
-                    *group.actions_for(lane, self.lanes.len()) = std::mem::take(actions);
-                }
-                continue;
-            }
-            self.lanes[lane.0].absorb(&mut self.progress, actions, txn, |position| {
-                if self.tells {
-                    group.after.add(Mark { lane, position });
-                }
-            });
-        }
-        if self.spare.len() < SPARE_SETS_MAX {
-            self.spare.push(actions);
-        }
-        match &mut self.open {
-            Some(open) if is_open => open.group = group,
-            _ => self.end(group),
-        }
-    }
-
     /// The next batch for an idle lane. It is the lane's until [`done`](Self::done).
     pub fn take(&mut self, lane: LaneId, now: impl FnOnce() -> Instant) -> Option<Batch> {
-        self.lanes[lane.0].take(now)
+        let mut batch = self.lanes[lane.0].take(now)?;
+        if self.stages[lane.0] == Stage::Purge {
+            self.take_purges(lane, &mut batch);
+        }
+        Some(batch)
     }
 
     /// The place in the stream of the oldest transaction that is not finished.
@@ -348,127 +365,68 @@ impl Plan {
         self.progress.next_order()
     }
 
-    /// The place in the stream of the transaction that asked for the lookup at `index` of the
-    /// lane's batch.
-    pub fn asker(&self, lane: LaneId, index: usize) -> Option<u64> {
-        Some(self.progress.order(self.lanes[lane.0].owner(index)?))
-    }
-
-    /// A lookup of the lane's batch, the one at `index`, asks for an action at some sinks.
-    pub fn answer(
-        &mut self,
-        lane: LaneId,
-        index: usize,
-        sinks: &[SinkId],
-        action: Action<'_>,
-        urgency: Urgency,
-    ) {
-        let Some(txn) = self.lanes[lane.0].owner(index) else { return };
-        let left_out = self.progress.left_out(txn);
-        for &sink in sinks.iter().filter(|&&sink| !left_out.contains(sink)) {
-            let to = (self.routes.actions)(sink, action.verb, urgency);
-            if self.stages[to.0] == Stage::Tell {
-                self.tell(lane, txn, to, action);
-            } else {
-                let position = self.lanes[to.0].put(&mut self.progress, action, txn);
-                if self.tells {
-                    self.answered[lane.0].add(Mark { lane: to, position });
-                }
-            }
-        }
-    }
-
-    /// Adds an action to what runs after a transaction, which waits for the lane that answers.
-    fn tell(&mut self, answering: LaneId, txn: TxnId, lane: LaneId, action: Action<'_>) {
-        let Plan { progress, stages, answered, afterwards, .. } = self;
-        let (lanes, order) = (stages.len(), progress.order(txn));
-        let found = &answered[answering.0];
-        let mut add =
-            |group: &mut Group| put(progress, group.actions_for(lane, lanes), action, txn);
-        let part = |group: &mut Group| {
-            let is_huge = group.bytes() >= CROWDED_BYTES;
-            is_huge.then(|| group.part(|lane| stages[lane.0] == Stage::Lookup, found))
-        };
-        let mut has_parted = false;
-        if let Some(open) = self.open.as_mut().filter(|open| open.txn == txn) {
-            add(&mut open.group);
-            if let Some(part) = part(&mut open.group) {
-                afterwards.push(part);
-                has_parted = true;
-            }
-        } else {
-            let is_known = afterwards.change(order, |group| {
-                add(group);
-                let part = part(group);
-                has_parted = part.is_some();
-                part
-            });
-            if !is_known {
-                // Its stream broke off before it was complete.
-                let mut group = Group::new(txn, order);
-                add(&mut group);
-                group.after.extend(found);
-                afterwards.push(group);
-            }
-        }
-        if has_parted {
-            self.release();
-        }
-    }
-
     /// Every action of the lane's batch is finished.
     pub fn done(&mut self, lane: LaneId, batch: Batch) {
-        if self.stages[lane.0] == Stage::Lookup && self.tells {
-            // Whoever waited for an answer waits for what it asks for.
-            let (answered, lanes) = (std::mem::take(&mut self.answered[lane.0]), &self.lanes);
-            if let Some(open) = self.open.as_mut()
-                && open.group.after.await_lane(lane, lanes)
-            {
-                open.group.after.extend(&answered);
-            }
-            self.afterwards.await_more(lane, lanes, &answered);
+        let is_lookup = self.orders && self.stages[lane.0] == Stage::Lookup;
+        if is_lookup {
+            self.await_answered(lane);
         }
         self.lanes[lane.0].done(&mut self.progress, batch);
+        if is_lookup {
+            self.afterwards.forget(&self.lanes, |lane| self.stages[lane.0] == Stage::Lookup);
+        }
         self.release();
     }
 
-    /// Hands the groups whose turn it is to their lanes.
+    /// Hands what is due to its lanes.
     fn release(&mut self) {
-        for group in self.afterwards.take_due(&self.lanes) {
-            self.hand_on(group);
+        if self.orders {
+            for (lane, mut actions) in self.afterwards.take_due(&self.lanes) {
+                self.hand_on(lane, &mut actions);
+            }
         }
     }
 
-    fn hand_on(&mut self, group: Group) {
-        for (lane, mut actions) in group.actions.into_iter().enumerate() {
-            self.lanes[lane].absorb(&mut self.progress, &mut actions, group.txn, |_| {});
-        }
+    fn hand_on(&mut self, lane: LaneId, actions: &mut ActionSet) {
+        self.lanes[lane.0].absorb(&mut self.progress, actions, |_| {});
     }
 
     /// The stream broke off. What is visible still runs. The next stream starts with everything
     /// that this one's server was not told, and confirms positions of its own alone: it may come
     /// from another server, where a position means something else.
     pub fn disconnect(&mut self) {
-        let progress = &mut self.progress;
-        let mut drop_all = |actions: &mut ActionSet| {
-            while let Some(page) = actions.take() {
-                page.owners.iter().for_each(|&owner| progress.finish(owner));
-            }
-        };
-        if let Some(mut open) = self.open.take() {
-            open.group.actions.iter_mut().for_each(&mut drop_all);
+        if let Some(open) = self.open.take() {
+            self.drop_all(open.group.actions);
         }
-        for mut hidden in std::mem::take(&mut self.invisible) {
-            hidden.actions.iter_mut().for_each(&mut drop_all);
-            if let Some(mut group) = hidden.group {
-                group.actions.iter_mut().for_each(&mut drop_all);
-            }
+        for hidden in std::mem::take(&mut self.invisible) {
+            self.drop_hidden(hidden);
         }
         self.invisible_bytes = 0;
         self.forget_resumed();
+        for hidden in self.replicas.as_mut().map(Replicas::disconnect).unwrap_or_default() {
+            self.drop_hidden(hidden);
+        }
+        self.purges.leave_all_groups();
         self.progress.void();
         self.snapshot = None;
         self.set_hurry(false);
+    }
+
+    fn drop_hidden(&mut self, hidden: Invisible) {
+        self.drop_all(hidden.actions);
+        let grouped = hidden.group.map(|group| group.actions).unwrap_or_default();
+        for (lane, actions) in grouped.iter().enumerate() {
+            self.purges.leave_group(LaneId(lane), Load::of(actions));
+        }
+        self.drop_all(grouped);
+    }
+
+    fn drop_all(&mut self, sets: Vec<ActionSet>) {
+        for mut actions in sets {
+            while let Some(page) = actions.take() {
+                page.owners.iter().for_each(|&owner| self.progress.finish(owner));
+            }
+        }
     }
 
     /// Lets what has a pace run as soon as it can, for the end of this stream.
@@ -505,7 +463,11 @@ impl Plan {
     }
 }
 
+mod answers;
 mod bounds;
 mod positions;
+mod purges;
+mod replicas;
 #[cfg(test)]
 mod tests;
+mod visible;

@@ -42,6 +42,8 @@ struct Entry {
     order: u64,
     unfinished: u32,
     stage: Stage,
+    /// Where its own commit record ends; zero until that has arrived.
+    own_lsn: Lsn,
     /// What may be confirmed when this transaction and all before it are finished.
     end_lsn: Lsn,
 }
@@ -107,6 +109,7 @@ impl Progress {
             order: self.next_order,
             unfinished: 0,
             stage: Stage::Open,
+            own_lsn: Lsn::ZERO,
             end_lsn: Lsn::ZERO,
         };
         self.next_order += 1;
@@ -143,6 +146,7 @@ impl Progress {
     pub fn close(&mut self, txn: TxnId, end_lsn: Lsn) {
         let entry = &mut self.entries[txn.0 as usize];
         entry.stage = Stage::Closed;
+        entry.own_lsn = end_lsn;
         entry.end_lsn = entry.end_lsn.max(end_lsn);
         self.retire_if_finished(txn);
     }
@@ -219,6 +223,11 @@ impl Progress {
         self.entries[this.0 as usize].order < self.entries[other.0 as usize].order
     }
 
+    /// The oldest of some transactions.
+    pub fn oldest_of(&self, txns: &[TxnId]) -> Option<TxnId> {
+        txns.iter().copied().min_by_key(|&txn| self.order(txn))
+    }
+
     /// The place in the stream of the oldest transaction that is not finished.
     pub fn oldest(&self) -> Option<u64> {
         Some(self.entries.get(self.first as usize)?.order)
@@ -232,6 +241,12 @@ impl Progress {
     /// The transaction's place in the stream, which no other one ever gets.
     pub fn order(&self, txn: TxnId) -> u64 {
         self.entries[txn.0 as usize].order
+    }
+
+    /// Where the transaction's commit record ends, whatever has become of its stream; zero until
+    /// that has arrived.
+    pub fn end_lsn(&self, txn: TxnId) -> Lsn {
+        self.entries[txn.0 as usize].own_lsn
     }
 
     fn retire_if_finished(&mut self, txn: TxnId) {

@@ -21,6 +21,7 @@ mod frame;
 mod hint;
 mod query;
 pub mod quote;
+mod replica;
 mod replication;
 mod session;
 mod slot;
@@ -46,9 +47,10 @@ pub use frame::{
     FRAME_BYTES_MAX, Frame, FrameError, FrameReader, OVERSIZED_HEAD_BYTES, READ_BYTES,
 };
 pub use query::Rows;
+pub use replica::{Replayed, Replica, ReplicaLost, Upstream};
 pub use replication::{ReplicationStream, Reply};
 pub use session::{ReplicationSession, StartFailure, SystemIdentity};
-pub use slot::{CreatedSlot, Persistence, SlotInfo, WalStatus};
+pub use slot::{CreatedSlot, FAILOVER_SINCE, Persistence, SlotInfo, WalStatus};
 pub use socket::{ChosenHost, Encryption};
 pub use url::{
     ChannelBinding, ConnectConfig, Host, HostSpec, Keepalive, RootCert, SslMode,

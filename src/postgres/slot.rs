@@ -143,7 +143,7 @@ pub struct CreatedSlot {
 }
 
 /// From Postgres 17 on a slot can follow a failover to a standby that synchronizes slots.
-const FAILOVER_SINCE: u32 = 170_000;
+pub const FAILOVER_SINCE: u32 = 170_000;
 
 /// How often a creation that waits says for whom.
 const WAIT_REPORT_EVERY: Duration = Duration::from_secs(2);

@@ -101,7 +101,9 @@ pub(super) fn derive(verb: Verb, template: &Template) -> Derived {
         Verb::Tag | Verb::TagMatching => Verb::TagMatching,
         // One message that names them all.
         Verb::Publish => Verb::Publish,
-        Verb::PurgeKey | Verb::PurgePath | Verb::Lookup => return Derived::Inexpressible,
+        Verb::PurgeKey | Verb::PurgePath | Verb::PurgeAll | Verb::Lookup => {
+            return Derived::Inexpressible;
+        }
     };
     if literal_prefix_bytes(verb, template) < LITERAL_BYTES_MIN {
         return Derived::TooBroad;

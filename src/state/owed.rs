@@ -38,6 +38,9 @@ struct Debts {
     sinks: BTreeSet<String>,
     #[serde(default)]
     rules: BTreeSet<String>,
+    /// Replicas that were not waited for.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    replicas: BTreeSet<String>,
 }
 
 /// What is to be paid now.
@@ -122,6 +125,34 @@ impl Owed {
             );
         }
         due
+    }
+
+    /// A replica is not waited for any more.
+    pub fn owe_to_replica(&mut self, name: &str) {
+        if self.debts.replicas.insert(name.to_owned()) {
+            self.write();
+        }
+    }
+
+    /// Whether a replica was not waited for, and may be back.
+    pub fn is_owed_to_replica(&self, name: &str) -> bool {
+        self.debts.replicas.contains(name)
+    }
+
+    /// A replica is waited for again, and its fallbacks are done.
+    pub fn paid_to_replica(&mut self, name: &str) {
+        if self.debts.replicas.remove(name) {
+            self.write();
+        }
+    }
+
+    /// Forgets replicas that are not configured any more.
+    pub fn settle_replicas(&mut self, configured: &[String]) {
+        let before = self.debts.replicas.len();
+        self.debts.replicas.retain(|name| configured.contains(name));
+        if self.debts.replicas.len() != before {
+            self.write();
+        }
     }
 
     /// What was due is done.

@@ -1,8 +1,8 @@
 //! A cache-aside reader between a commit's streaming and its visibility: with the barrier nothing
 //! that it puts into the cache stays, without it the old row stays for good.
 
-use testkit::postgres::Session;
 use testkit::postgres::StopMode;
+use testkit::postgres::{Postgres, Session};
 
 use crate::oracle;
 use crate::world::{PATIENCE, World};
@@ -89,4 +89,24 @@ fn a_fast_shutdown_does_not_wait_for_a_redis_that_stalls_and_nothing_is_lost() {
     world.wait_gone(&[&oracle::key(1)]);
     world.wait_confirmed();
     world.assert_cached(&[&oracle::key(10)]);
+}
+
+#[test]
+fn with_a_star_and_a_real_standby_no_commit_is_kept_waiting_for_walpurge() {
+    let mut world = World::new(oracle::TABLE, oracle::RULE);
+    let standby = Postgres::standby_of(&world.pg, &[]);
+    world.fill(&[&oracle::key(1)]);
+    world.start();
+    name_standbys(&world, "*");
+    // Postgres would wait for one of the two, and walpurge comes first by its name.
+    let mut writer = world.pg.session("postgres", "postgres");
+    writer.send("UPDATE items SET n = 7 WHERE id = 1");
+    writer.finish(PATIENCE).expect("the commit ends").unwrap();
+    let mut daemon = world.daemon.take().unwrap();
+    let status = daemon.wait(PATIENCE).expect("it leaves");
+    assert_eq!(status.code(), Some(78), "{}", daemon.log());
+    name_standbys(&world, "walreceiver");
+    world.start();
+    world.wait_gone(&[&oracle::key(1)]);
+    drop(standby);
 }

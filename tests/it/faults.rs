@@ -351,3 +351,22 @@ fn wal_that_is_held_for_a_sink_that_is_down_is_reported_with_the_time_that_is_le
     world.redis.resume();
     world.wait_confirmed();
 }
+
+/// How long the walsender says nothing: longer than the `wal_sender_timeout` of our session.
+const SILENCE: Duration = Duration::from_secs(12);
+
+#[test]
+fn a_server_that_decodes_for_long_is_silent_and_not_dead() {
+    let mut world = world();
+    world.start();
+    world.fill(&["item:1"]);
+    world.pg.pause_walsenders();
+    world.sql("UPDATE items SET n = 1 WHERE id = 1");
+    let starts = |world: &World| world.log().matches("following the write-ahead log").count();
+    assert!(!testkit::holds_within(SILENCE, || starts(&world) > 1), "{}", world.news());
+    world.pg.resume();
+    world.wait_gone(&["item:1"]);
+    assert_eq!(starts(&world), 1, "it connected again\n{}", world.news());
+    world.wait_confirmed();
+    world.stop();
+}

@@ -31,6 +31,7 @@ mod readme;
 mod redis_sink;
 mod reload;
 mod replay;
+mod replicas;
 mod schema;
 mod schema_changes;
 mod setup;

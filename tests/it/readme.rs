@@ -228,3 +228,40 @@ fn normal(path: &Path) -> PathBuf {
     }
     normal
 }
+
+/// The functions of every test file.
+fn test_functions() -> String {
+    let mut text = String::new();
+    let mut directories = vec![root().join("tests/it")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => directories.push(path),
+                false if path.extension().is_some_and(|extension| extension == "rs") => {
+                    text.push_str(&read(&path));
+                }
+                false => {}
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn each_test_that_a_page_names_is_there() {
+    let functions = test_functions();
+    let is_name = |word: &str| {
+        word.contains("::") && word.bytes().all(|b| b.is_ascii_lowercase() || b"_:".contains(&b))
+    };
+    let mut count = 0;
+    for page in ["docs/delivery.md"] {
+        let text = read(&root().join(page));
+        for name in text.split('`').skip(1).step_by(2).filter(|word| is_name(word)) {
+            let function = name.rsplit("::").next().unwrap();
+            assert!(functions.contains(&format!("fn {function}(")), "{page}: {name} is no test");
+            count += 1;
+        }
+    }
+    assert!(count > 60, "{count} names were found");
+}

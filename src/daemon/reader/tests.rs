@@ -10,7 +10,7 @@ const COMMIT: &str = r#"{"action":"C","xid":7,"lsn":"0/1","nextlsn":"0/2"}"#;
 const CHANGE: &str = r#"{"action":"I","schema":"s","table":"t","columns":[]}"#;
 
 fn plan() -> Plan {
-    let lane = PlannedLane { stage: Stage::Remove, pace: None };
+    let lane = PlannedLane::new(Stage::Remove);
     let routes = Routes { actions: Box::new(|_, _, _| LaneId(0)), lookups: HashMap::new() };
     Plan::new(vec![lane], routes)
 }

@@ -7,33 +7,50 @@ use crate::rules::{RuleId, SinkId};
 impl Plan {
     /// Whether the stream may go on: no bound is reached.
     pub fn has_room(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.bytes() < WAITING_BYTES_MAX)
-            && self.invisible_bytes < WAITING_BYTES_MAX
-            && self.afterwards.bytes() < WAITING_BYTES_MAX
+        (0..self.lanes.len()).all(|lane| !self.is_full(LaneId(lane)))
+            && self.invisible_bytes + self.unreplayed_bytes() < WAITING_BYTES_MAX
+            && self.told_bytes() < WAITING_BYTES_MAX
     }
 
     /// Whether a lane's lookups may go on: there is room for what they ask for, or only they can
     /// make any.
     pub fn has_room_for_answers(&self, lane: LaneId) -> bool {
-        let is_answer = |stage: &Stage| *stage != Stage::Lookup;
-        let mut lanes = self.lanes.iter().zip(&self.stages).filter(|(_, stage)| is_answer(stage));
-        lanes.all(|(lane, _)| lane.bytes() < WAITING_BYTES_MAX)
-            && (self.afterwards.bytes() < WAITING_BYTES_MAX
-                || self.afterwards.first_awaits(lane, &self.lanes))
+        let is_full = |(at, stage): (usize, &Stage)| match stage {
+            Stage::Lookup | Stage::Purge => false,
+            Stage::Remove | Stage::Tell => self.is_full(LaneId(at)),
+        };
+        let is_told = |lane: usize| self.stages[lane] == Stage::Tell;
+        !self.stages.iter().enumerate().any(is_full)
+            && (self.told_bytes() < WAITING_BYTES_MAX
+                || self.afterwards.first_awaits(lane, &self.lanes, is_told))
+            && self.has_room_for_purges(lane)
+    }
+
+    /// The memory that messages take which wait for the rest of their transactions.
+    fn told_bytes(&self) -> usize {
+        if !self.orders {
+            return 0;
+        }
+        self.afterwards.bytes_of(|lane| self.stages[lane] == Stage::Tell)
     }
 
     /// Whether so much waits to be told, or of a rule to be looked up, that a coarser action should
     /// take the place of more of it: neither is to stop the reader.
     pub fn is_crowded(&self, rule: RuleId) -> bool {
         let lookups = self.routes.lookups.get(&rule);
-        let told = self.open.as_ref().map_or(0, |open| open.group.bytes());
+        let is_told = |lane: usize| self.stages[lane] == Stage::Tell;
+        let told = self.open.as_ref().map_or(0, |open| open.group.bytes_of(is_told));
         lookups.is_some_and(|lane| self.lanes[lane.0].bytes() >= CROWDED_BYTES)
-            || self.afterwards.bytes() + told >= CROWDED_BYTES - CROWDED_BYTES / 8
+            || self.told_bytes() + told >= CROWDED_BYTES - CROWDED_BYTES / 8
     }
 
-    /// Whether a lane has no room for more.
+    /// Whether a lane has no room for more, so that it stops the reader. Purges do so only where
+    /// their sink cannot purge everything instead.
     pub fn is_full(&self, lane: LaneId) -> bool {
-        self.lanes[lane.0].bytes() >= WAITING_BYTES_MAX
+        match self.stages[lane.0] {
+            Stage::Purge => self.is_full_of_purges(lane),
+            _ => self.lanes[lane.0].bytes() >= WAITING_BYTES_MAX,
+        }
     }
 
     /// Calls `look` with some of the actions that wait for a lane, spread evenly.
@@ -56,9 +73,7 @@ impl Plan {
         let Some(prompt) = self.lanes[lane.0].prompt_mut() else { return 0 };
         let owners = prompt.waiting_mut().extract(is_reached);
         let end = prompt.position();
-        let Some(&oldest) = owners.iter().min_by_key(|&&owner| self.progress.order(owner)) else {
-            return 0;
-        };
+        let Some(oldest) = self.progress.oldest_of(&owners) else { return 0 };
         let to = (self.routes.actions)(sink, coarse.verb, Urgency::Prompt);
         let position = self.lanes[to.0].put(&mut self.progress, coarse, oldest);
         owners.iter().for_each(|&owner| self.progress.finish(owner));

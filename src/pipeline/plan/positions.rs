@@ -84,7 +84,8 @@ impl Plan {
 
     /// For each sink the LSN up to which it has done everything that this stream has brought: the
     /// end of the last transaction before the oldest one that it has not finished, in stream order.
-    /// It never decreases while a stream lasts. None at all where positions are not kept.
+    /// It never decreases while a stream lasts, unless fallbacks take the place of what is owed to
+    /// replicas. None at all where positions are not kept.
     pub fn sink_positions(&self) -> Vec<Lsn> {
         if self.sinks.count == 1 {
             // What is not done is not done on that one.
@@ -108,12 +109,13 @@ impl Plan {
         if self.progress.is_idle() {
             return None;
         }
-        let hidden = self.invisible.iter().flat_map(|hidden| {
+        let unreplayed = self.replicas.iter().flat_map(|replicas| &replicas.waiting);
+        let hidden = self.invisible.iter().chain(unreplayed).flat_map(|hidden| {
             let afterwards = hidden.group.iter().flat_map(|group| group.actions.get(lane.0));
             hidden.actions.get(lane.0).into_iter().chain(afterwards)
         });
         let open = self.open.iter().flat_map(|open| open.group.actions.get(lane.0));
-        let sets = hidden.chain(open).chain(self.afterwards.actions_of(lane));
+        let sets = hidden.chain(open).chain(self.afterwards.queue(lane).actions());
         let owners = sets.flat_map(|set| set.owners()).chain(self.lanes[lane.0].owners());
         oldest(&self.progress, owners)
     }

@@ -8,16 +8,15 @@ mod confirm;
 mod model;
 mod order;
 mod positions;
+mod purge;
 mod told;
+mod unreplayed;
 
 const LANES: usize = 2;
 
 fn plan() -> Plan {
     Plan::new(
-        vec![
-            PlannedLane { stage: Stage::Remove, pace: None },
-            PlannedLane { stage: Stage::Remove, pace: None },
-        ],
+        vec![PlannedLane::new(Stage::Remove), PlannedLane::new(Stage::Remove)],
         Routes { actions: Box::new(|sink, _, _| LaneId(sink.0 as usize)), lookups: HashMap::new() },
     )
 }
@@ -301,7 +300,7 @@ fn a_coarse_action_takes_the_place_of_those_that_it_reaches_and_confirms_none_of
 
 fn paced() -> Plan {
     let minute = |_: Action<'_>| std::time::Duration::from_secs(60);
-    let lane = PlannedLane { stage: Stage::Remove, pace: Some(Box::new(minute)) };
+    let lane = PlannedLane { pace: Some(Box::new(minute)), ..PlannedLane::new(Stage::Remove) };
     let routes = Routes { actions: Box::new(|_, _, _| LaneId(0)), lookups: HashMap::new() };
     Plan::new(vec![lane], routes)
 }

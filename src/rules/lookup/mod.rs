@@ -32,7 +32,7 @@ pub struct Lookup {
     parameters: Vec<Placeholder>,
     /// The columns that the rule's templates use: of the row or of the result.
     columns: Vec<Vec<u8>>,
-    /// Whether a template says which transaction it was, or it is told: a message comes after all
+    /// Whether a template says which transaction it was, or it is told or purged: that comes after all
     /// that its own transaction removes, so that no other one can ask for it too.
     is_of_transaction: bool,
 }
@@ -66,7 +66,7 @@ impl Lookup {
         let statement = Statement::new(query, &template, &parameters)?;
         let mut columns = BTreeSet::new();
         let mut verbs = steps.iter().map(|step| step.verb).chain(fallback.iter().map(|c| c.verb));
-        let mut is_of_transaction = verbs.any(|verb| verb == Verb::Publish);
+        let mut is_of_transaction = verbs.any(Verb::is_afterwards);
         for placeholder in steps.iter().flat_map(|step| step.template.placeholders()) {
             match &placeholder.source {
                 Source::Column { name, .. } => {

@@ -70,6 +70,34 @@ fn a_restored_server_that_has_gone_on_further_than_before_is_a_gap() {
     world.stop();
 }
 
+/// Brings the copy back and lets it pass the position that was followed, with changes below it.
+fn restored_and_passed(failpoint: Option<&'static str>) -> World {
+    let mut world = copied();
+    // Far beyond what the restored server writes next.
+    world.sql("INSERT INTO products SELECT id, 'x', 1 FROM generate_series(1001, 3000) id");
+    world.wait_confirmed();
+    world.kill_9();
+    put_back(&mut world);
+    world.fill(&["product:2"]);
+    write(&world, 2);
+    world.sql("INSERT INTO products SELECT id, 'y', 1 FROM generate_series(3001, 8000) id");
+    world.failpoint = failpoint;
+    world.spawn(&["run", "--log", "debug"]);
+    world.fill(&["product:3"]);
+    write(&world, 3);
+    world.wait_gone(&["product:3"]);
+    world
+}
+
+#[test]
+fn starting_at_the_own_position_leaves_a_stale_key() {
+    let world = restored_and_passed(Some("own_position"));
+    world.wait_confirmed();
+    world.assert_cached(&["product:2"]);
+    let mut world = restored_and_passed(None);
+    assert_closed(&mut world);
+}
+
 #[test]
 fn a_crash_of_the_server_is_no_gap_although_its_slot_falls_back() {
     let mut world = world();

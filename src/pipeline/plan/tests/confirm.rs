@@ -1,7 +1,10 @@
 //! What is confirmed, with every kind of lane, both kinds of messages, retries and reconnects.
 //!
 //! The model is a ledger of what each streamed transaction has asked for, and of what a lane has
-//! done since then.
+//! done since it could: what comes afterwards counts only if its batch began when all that comes
+//! before it was done. So whatever is told or purged too early, is taken for done by something
+//! else's purge, or is forgotten when purges become one of everything, shows as a position that is
+//! confirmed too early.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -13,43 +16,98 @@ use super::*;
 const LOOKUP: usize = 0;
 const PACED: usize = 3;
 const TELL: usize = 4;
-const COUNT: usize = 5;
+/// Fills from one cache, and purges everything through a lane with a pace.
+const PURGE: usize = 5;
+const PURGE_ALL: usize = 6;
+/// Fills from both caches, and purges everything through the same lane.
+const EDGE: usize = 7;
+const COUNT: usize = 8;
+/// What purges everything in the last one.
+const ALL_KEY: u8 = 4;
+/// What stands for keys that waited for a cache that is down.
+const COARSE_KEY: u8 = 5;
+/// Lookups of these keys are asked for each transaction by itself: only such ones bring what runs
+/// afterwards.
+const OWN_KEYS: u8 = 3;
 const RULE: RuleId = RuleId(0);
 
-fn plan() -> Plan {
-    let lane = |stage| PlannedLane { stage, pace: None };
+/// Which lanes come before one.
+fn before(lane: usize) -> &'static [usize] {
+    match lane {
+        TELL | EDGE => &[LOOKUP, 1, 2, PACED],
+        PURGE | PURGE_ALL => &[LOOKUP, 1, PACED],
+        _ => &[],
+    }
+}
+
+/// `few`: so many wait apart, before they are joined or become one.
+fn plan(few: usize) -> Plan {
+    let purge = |sink, after: &[usize]| PlannedLane {
+        after: after.iter().map(|&lane| LaneId(lane)).collect(),
+        purge_all: Some(SinkId(sink)),
+        ..PlannedLane::new(Stage::Purge)
+    };
+    let rests: Pace = Box::new(|_| Duration::from_secs(7));
+    let lane = PlannedLane::new;
     let pace: Pace = Box::new(|_| Duration::from_secs(5));
     let lanes = vec![
         lane(Stage::Lookup),
         lane(Stage::Remove),
         lane(Stage::Remove),
-        PlannedLane { stage: Stage::Remove, pace: Some(pace) },
+        PlannedLane { pace: Some(pace), ..PlannedLane::new(Stage::Remove) },
         lane(Stage::Tell),
+        purge(5, before(PURGE)),
+        PlannedLane { pace: Some(rests), ..purge(5, before(PURGE_ALL)) },
+        purge(7, before(EDGE)),
     ];
     let route = |sink: SinkId, verb, urgency| match (verb, urgency) {
         (Verb::Publish, _) => LaneId(TELL),
+        (Verb::PurgeAll, _) if sink == SinkId(5) => LaneId(PURGE_ALL),
+        (Verb::PurgeKey | Verb::PurgeAll, _) => LaneId(sink.0 as usize),
         (_, Urgency::Paced) => LaneId(PACED),
         _ => LaneId(sink.0 as usize),
     };
-    Plan::new(
-        lanes,
-        Routes { actions: Box::new(route), lookups: HashMap::from([(RULE, LaneId(LOOKUP))]) },
-    )
+    let lookups = HashMap::from([(RULE, LaneId(LOOKUP))]);
+    let mut plan = Plan::new(lanes, Routes { actions: Box::new(route), lookups });
+    plan.purges.actions_max = few;
+    plan.afterwards.keep_bundles(few);
+    plan
 }
 
-fn ask(plan: &mut Plan, lane: usize, key: u8) {
-    let value = [b'0' + key];
-    let action = |verb| Action { verb, value: &value };
+/// What is asked for in a lane: the sink, and the verb. `None`: a lookup.
+fn asked(lane: usize, key: u8) -> Option<(SinkId, Verb, Urgency)> {
+    let prompt = |sink, verb| Some((SinkId(sink), verb, Urgency::Prompt));
     match lane {
-        LOOKUP => plan.look_up(RULE, action(Verb::Lookup)),
-        PACED => plan.push(&[SinkId(1)], action(Verb::DeleteMatching), Urgency::Paced),
-        TELL => plan.push(&[SinkId(1)], action(Verb::Publish), Urgency::Prompt),
-        _ => plan.push(&[SinkId(lane as u32)], action(Verb::Delete), Urgency::Prompt),
+        LOOKUP => None,
+        PACED => Some((SinkId(1), Verb::DeleteMatching, Urgency::Paced)),
+        TELL => prompt(1, Verb::Publish),
+        PURGE_ALL => prompt(5, Verb::PurgeAll),
+        EDGE if key == ALL_KEY => prompt(7, Verb::PurgeAll),
+        PURGE | EDGE => prompt(lane as u32, Verb::PurgeKey),
+        _ => prompt(lane as u32, Verb::Delete),
     }
 }
 
-fn keys(batch: &Batch) -> Vec<u8> {
-    batch.iter().map(|action| action.value[0] - b'0').collect()
+/// The key, and where it counts whose it is.
+fn value(verb: Verb, key: u8, whose: [u8; 2]) -> Vec<u8> {
+    match verb {
+        Verb::PurgeAll => b"*".to_vec(),
+        Verb::Lookup if key >= OWN_KEYS => [&[b'0' + key], &whose[..]].concat(),
+        _ => vec![b'0' + key],
+    }
+}
+
+fn ask(plan: &mut Plan, lane: usize, key: u8, whose: [u8; 2]) {
+    match asked(lane, key) {
+        None => {
+            let value = value(Verb::Lookup, key, whose);
+            plan.look_up(RULE, Action { verb: Verb::Lookup, value: &value });
+        }
+        Some((sink, verb, urgency)) => {
+            let value = value(verb, key, whose);
+            plan.push(&[sink], Action { verb, value: &value }, urgency);
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -69,12 +127,14 @@ enum Step {
     Fail(usize),
     /// A lane's batch is done; a lookup finds a key, for a lane.
     Done(usize, u8, usize),
+    /// A cache is down: what waits for it becomes coarser.
+    Collapse,
     Disconnect,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let hidden = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
-    let answers = prop::sample::select(vec![1, 2, PACED, TELL]);
+    let answers = prop::sample::select(vec![1, 2, PACED, TELL, PURGE, PURGE_ALL, EDGE]);
     prop_oneof![
         3 => Just(Step::Begin),
         8 => (0..COUNT, 0..5u8).prop_map(|(lane, key)| Step::Ask(lane, key)),
@@ -86,6 +146,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..COUNT).prop_map(Step::Take),
         1 => (0..COUNT).prop_map(Step::Fail),
         6 => (0..COUNT, 0..5u8, answers).prop_map(|(lane, key, to)| Step::Done(lane, key, to)),
+        1 => Just(Step::Collapse),
         1 => Just(Step::Disconnect),
     ]
 }
@@ -105,7 +166,25 @@ struct Streamed {
     sent: usize,
     is_closed: bool,
     is_hidden: bool,
+    /// What tells its own lookups from those of others, and of other streams.
+    whose: [u8; 2],
     asks: Vec<Ask>,
+}
+
+impl Streamed {
+    /// Notes what may run from now on, since all that comes before it is done.
+    fn settle(&mut self, clock: u64) {
+        if !self.is_closed || self.is_hidden {
+            return;
+        }
+        let undone: HashSet<usize> =
+            self.asks.iter().filter(|ask| !ask.is_done).map(|ask| ask.lane).collect();
+        for ask in self.asks.iter_mut().filter(|ask| !before(ask.lane).is_empty()) {
+            if before(ask.lane).iter().all(|lane| !undone.contains(lane)) {
+                ask.entered.get_or_insert(clock);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -115,6 +194,25 @@ struct Ask {
     /// When a batch could first hold it.
     entered: Option<u64>,
     is_done: bool,
+}
+
+impl Ask {
+    /// Whether a batch of a lane that began at `since` does it, maybe once more.
+    fn is_reached_by(&self, lane: usize, batch: &Batch, since: u64, whose: [u8; 2]) -> bool {
+        let is_it = |action: Action<'_>| match action.verb {
+            Verb::PurgeAll => match lane {
+                PURGE_ALL => matches!(self.lane, PURGE | PURGE_ALL),
+                _ => self.lane == lane,
+            },
+            verb => self.lane == lane && action.value == value(verb, self.key, whose),
+        };
+        self.entered.is_some_and(|entered| entered <= since) && batch.iter().any(is_it)
+    }
+
+    /// Whether such a batch does it for the first time.
+    fn is_done_by(&self, lane: usize, batch: &Batch, since: u64, whose: [u8; 2]) -> bool {
+        !self.is_done && self.is_reached_by(lane, batch, since, whose)
+    }
 }
 
 struct Model {
@@ -129,6 +227,8 @@ struct Model {
     in_flight: [Option<(Batch, u64)>; COUNT],
     resend: std::ops::Range<usize>,
     is_open: bool,
+    /// How often the stream broke off.
+    streams: u8,
     /// What the server was told in any stream, and in this one.
     told: Lsn,
     confirmed: Lsn,
@@ -136,8 +236,8 @@ struct Model {
 }
 
 impl Model {
-    fn new(broken: Option<Failpoint>) -> Self {
-        let mut plan = plan();
+    fn new(broken: Option<Failpoint>, few: usize) -> Self {
+        let mut plan = plan(few);
         plan.break_as(broken);
         Model {
             plan,
@@ -150,6 +250,7 @@ impl Model {
             in_flight: Default::default(),
             resend: 0..0,
             is_open: false,
+            streams: 0,
             told: Lsn::ZERO,
             confirmed: Lsn::ZERO,
             told_before: Lsn::ZERO,
@@ -171,7 +272,8 @@ impl Model {
         let xid = self.log[sent].xid;
         self.plan.begin(xid.map(|xid| (xid, Hidden::All)));
         let is_hidden = xid.is_some_and(|xid| !self.shown.contains(&xid));
-        self.streamed.push(Streamed { sent, is_closed: false, is_hidden, asks: Vec::new() });
+        let (is_closed, whose, asks) = (false, [sent as u8, self.streams], Vec::new());
+        self.streamed.push(Streamed { sent, is_closed, is_hidden, whose, asks });
         self.is_open = true;
         for (lane, key) in self.log[sent].asked.clone() {
             self.ask(lane, key);
@@ -179,9 +281,10 @@ impl Model {
     }
 
     fn ask(&mut self, lane: usize, key: u8) {
-        ask(&mut self.plan, lane, key);
         let streamed = self.streamed.last_mut().unwrap();
-        let entered = (!streamed.is_hidden).then_some(self.clock);
+        ask(&mut self.plan, lane, key, streamed.whose);
+        let is_first = before(lane).is_empty();
+        let entered = (is_first && !streamed.is_hidden).then_some(self.clock);
         streamed.asks.push(Ask { lane, key, entered, is_done: false });
     }
 
@@ -207,7 +310,7 @@ impl Model {
             let xid = self.log[streamed.sent].xid;
             if streamed.is_hidden && xid.is_some_and(|xid| self.shown.contains(&xid)) {
                 streamed.is_hidden = false;
-                for ask in &mut streamed.asks {
+                for ask in streamed.asks.iter_mut().filter(|ask| before(ask.lane).is_empty()) {
                     ask.entered = Some(self.clock);
                 }
             }
@@ -216,43 +319,76 @@ impl Model {
 
     fn take(&mut self, lane: usize) -> bool {
         let now = self.start + Duration::from_secs(self.clock);
+        self.streamed.iter_mut().for_each(|streamed| streamed.settle(self.clock));
         let Some(batch) = self.plan.take(LaneId(lane), || now) else { return false };
+        self.check_order(lane, &batch);
         assert!(self.in_flight[lane].is_none(), "one batch in flight");
         self.in_flight[lane] = Some((batch, self.clock));
         true
     }
 
+    /// Whatever comes afterwards is due for somebody. What an earlier stream has left is not known
+    /// any more.
+    fn check_order(&self, lane: usize, batch: &Batch) {
+        if before(lane).is_empty() || self.streams > 0 {
+            return;
+        }
+        for action in batch.iter() {
+            let mut one = Batch::default();
+            one.push(action);
+            let is_due = self.streamed.iter().any(|streamed| {
+                let is_due = |ask: &Ask| ask.is_reached_by(lane, &one, self.clock, streamed.whose);
+                streamed.asks.iter().any(is_due)
+            });
+            assert!(is_due, "{one:?} of lane {lane} runs early: {:?}", self.streamed);
+        }
+    }
+
     fn done(&mut self, lane: usize, found: u8, in_lane: usize) {
         let Some((batch, since)) = self.in_flight[lane].take() else { return };
-        let keys = keys(&batch);
-        let is_done = |ask: &Ask| {
-            !ask.is_done
-                && ask.lane == lane
-                && keys.contains(&ask.key)
-                && ask.entered.is_some_and(|entered| entered <= since)
-        };
+        let clock = self.clock;
         if lane == LOOKUP {
-            let value = [b'0' + found];
-            let (verb, urgency) = match in_lane {
-                TELL => (Verb::Publish, Urgency::Prompt),
-                PACED => (Verb::DeleteMatching, Urgency::Paced),
-                _ => (Verb::Delete, Urgency::Prompt),
-            };
-            let (sinks, action) = ([SinkId(in_lane.min(2) as u32)], Action { verb, value: &value });
-            for index in 0..keys.len() {
-                self.plan.answer(LaneId(lane), index, &sinks, action, urgency);
-            }
-            for streamed in &mut self.streamed {
-                let answers = streamed.asks.iter().filter(|ask| is_done(ask)).count();
-                let entered = Some(self.clock);
-                let answer = || Ask { lane: in_lane, key: found, entered, is_done: false };
-                streamed.asks.extend((0..answers).map(|_| answer()));
+            for (index, lookup) in batch.iter().enumerate() {
+                let is_shared = lookup.value.len() == 1;
+                let in_lane = if is_shared { in_lane.min(PACED) } else { in_lane };
+                let Some((sink, verb, urgency)) = asked(in_lane, found) else { continue };
+                let value = value(verb, found, [0; 2]);
+                let action = Action { verb, value: &value };
+                self.plan.answer(LaneId(lane), index, &[sink], action, urgency);
+                let mut one = Batch::default();
+                one.push(lookup);
+                for streamed in &mut self.streamed {
+                    let Streamed { asks, whose, .. } = streamed;
+                    let is_asked = |ask: &&Ask| ask.is_done_by(lane, &one, since, *whose);
+                    let answers = asks.iter().filter(is_asked).count();
+                    let entered = before(in_lane).is_empty().then_some(clock);
+                    let answer = || Ask { lane: in_lane, key: found, entered, is_done: false };
+                    asks.extend((0..answers).map(|_| answer()));
+                }
             }
         }
-        for streamed in &mut self.streamed {
-            streamed.asks.iter_mut().filter(|ask| is_done(ask)).for_each(|ask| ask.is_done = true);
+        for Streamed { asks, whose, .. } in &mut self.streamed {
+            let is_done = |ask: &&mut Ask| ask.is_done_by(lane, &batch, since, *whose);
+            asks.iter_mut().filter(is_done).for_each(|ask| ask.is_done = true);
         }
         self.plan.done(LaneId(lane), batch);
+    }
+
+    /// What waits for the first cache becomes one action of the second one's lane.
+    fn collapse(&mut self) {
+        let coarse = Action { verb: Verb::DeleteMatching, value: &[b'0' + COARSE_KEY] };
+        self.plan.collapse(LaneId(1), |_| true, SinkId(2), coarse);
+        let in_flight = self.in_flight[1].as_ref();
+        for Streamed { asks, whose, .. } in &mut self.streamed {
+            for ask in asks.iter_mut().filter(|ask| ask.lane == 1 && !ask.is_done) {
+                let is_sent = in_flight
+                    .is_some_and(|(batch, since)| ask.is_done_by(1, batch, *since, *whose));
+                if ask.entered.is_some() && !is_sent {
+                    *ask =
+                        Ask { lane: 2, key: COARSE_KEY, entered: Some(self.clock), is_done: false };
+                }
+            }
+        }
     }
 
     fn disconnect(&mut self) {
@@ -266,6 +402,7 @@ impl Model {
         self.resend = first..self.log.len();
         self.streamed.clear();
         self.shown.clear();
+        self.streams += 1;
         self.is_open = false;
         self.confirmed = Lsn::ZERO;
         self.told_before = self.told;
@@ -297,7 +434,7 @@ impl Model {
             }
             Step::Unplaced(key) if !self.is_open => {
                 self.plan.begin(None);
-                ask(&mut self.plan, 1, key);
+                ask(&mut self.plan, 1, key, [0; 2]);
                 self.plan.commit(Lsn::ZERO);
             }
             Step::Keepalive if !self.is_open && self.resend.is_empty() => {
@@ -319,6 +456,7 @@ impl Model {
                 assert!(!self.take(lane), "the lane is busy");
             }
             Step::Done(lane, found, in_lane) => self.done(lane, found, in_lane),
+            Step::Collapse => self.collapse(),
             Step::Disconnect => self.disconnect(),
             _ => {}
         }
@@ -326,6 +464,7 @@ impl Model {
     }
 
     fn check(&mut self) {
+        assert!(self.plan.has_room(), "it stops the reader");
         let confirmed = self.plan.confirmed_lsn();
         assert!(confirmed >= self.confirmed, "it has gone back");
         self.confirmed = confirmed;
@@ -370,20 +509,21 @@ impl Model {
     }
 }
 
-fn run(broken: Option<Failpoint>, steps: Vec<Step>) {
-    let mut model = Model::new(broken);
+fn run(broken: Option<Failpoint>, few: usize, steps: Vec<Step>) {
+    let mut model = Model::new(broken, few);
     steps.into_iter().for_each(|step| model.step(step));
     model.finish();
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn what_is_confirmed_never_goes_back_nor_past_what_is_unfinished(
+        few in 1..8usize,
         steps in prop::collection::vec(step(), 0..150),
     ) {
-        run(None, steps);
+        run(None, few, steps);
     }
 }
 
@@ -392,7 +532,7 @@ fn a_plan_that_is_broken_is_caught() {
     for broken in [Failpoint::MergeNewest, Failpoint::MergeInFlight] {
         let config = Config { failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
         let caught = TestRunner::new(config).run(&prop::collection::vec(step(), 0..150), |steps| {
-            run(Some(broken), steps);
+            run(Some(broken), 100, steps);
             Ok(())
         });
         let caught = caught.expect_err("nobody has noticed").to_string();

@@ -9,7 +9,7 @@ const RULE: RuleId = RuleId(0);
 
 pub(super) fn ordered() -> Plan {
     let stages = [Stage::Lookup, Stage::Remove, Stage::Remove, Stage::Tell];
-    let lane = |stage| PlannedLane { stage, pace: None };
+    let lane = PlannedLane::new;
     let route = |sink: SinkId, verb, _| match verb {
         Verb::Publish => LaneId(TELL),
         _ => LaneId(sink.0 as usize),
@@ -266,7 +266,7 @@ fn a_part_of_what_an_answer_tells_waits_for_what_it_found() {
 /// Two rules that look something up, one sink and its messages.
 fn two_lookups() -> Plan {
     let stages = [Stage::Lookup, Stage::Remove, Stage::Lookup, Stage::Tell];
-    let lane = |stage| PlannedLane { stage, pace: None };
+    let lane = PlannedLane::new;
     let route = |_, verb, _| LaneId(if verb == Verb::Publish { TELL } else { 1 });
     let lookups = HashMap::from([(RULE, LaneId(LOOKUP)), (RuleId(1), LaneId(2))]);
     Plan::new(stages.into_iter().map(lane).collect(), Routes { actions: Box::new(route), lookups })
@@ -291,6 +291,25 @@ fn a_message_waits_for_the_first_part_of_an_answer_whoever_else_is_answered_mean
     assert!(take(&mut plan, TELL).is_none(), "what was found is not removed yet");
     plan.done(LaneId(1), slow);
     assert_eq!(taken(&mut plan, TELL), ["m"]);
+}
+
+#[test]
+fn what_one_lookup_tells_waits_for_what_another_one_of_its_transaction_has_found() {
+    let mut plan = two_lookups();
+    plan.begin(None);
+    ask(&mut plan, Verb::Lookup, 0, "q");
+    plan.look_up(RuleId(1), Action { verb: Verb::Lookup, value: b"other" });
+    plan.commit(Lsn(1));
+    let (batch, other) = (take(&mut plan, LOOKUP).unwrap(), take(&mut plan, 2).unwrap());
+    let found = Action { verb: Verb::Delete, value: b"found" };
+    plan.answer(LaneId(LOOKUP), 0, &[SinkId(0)], found, Urgency::Prompt);
+    plan.done(LaneId(LOOKUP), batch);
+    let told = Action { verb: Verb::Publish, value: b"told" };
+    plan.answer(LaneId(2), 0, &[SinkId(0)], told, Urgency::Prompt);
+    plan.done(LaneId(2), other);
+    assert!(take(&mut plan, TELL).is_none(), "what was found is not removed yet");
+    finish(&mut plan, 1);
+    assert_eq!(taken(&mut plan, TELL), ["told"]);
 }
 
 /// Lets the lookup in flight tell as much as there is room for.

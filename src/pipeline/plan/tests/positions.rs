@@ -12,14 +12,13 @@ const RULE: RuleId = RuleId(0);
 /// A rule's lookups for two sinks, each of which removes; the first one publishes too.
 fn two_sinks() -> Plan {
     let stages = [Stage::Lookup, Stage::Remove, Stage::Remove, Stage::Tell];
-    let lane = |stage| PlannedLane { stage, pace: None };
     let route = |sink: SinkId, verb, _| match verb {
         Verb::Publish => LaneId(TELL),
         _ => LaneId(REMOVE[sink.0 as usize]),
     };
     let lookups = HashMap::from([(RULE, LaneId(LOOKUP))]);
     let routes = Routes { actions: Box::new(route), lookups };
-    let mut plan = Plan::new(stages.into_iter().map(lane).collect(), routes);
+    let mut plan = Plan::new(stages.into_iter().map(PlannedLane::new).collect(), routes);
     let (first, second) = (SinkId(0), SinkId(1));
     plan.know_sinks(2, vec![vec![first, second], vec![first], vec![second], vec![first]]);
     plan
@@ -434,4 +433,23 @@ proptest! {
     ) {
         run(events);
     }
+}
+
+#[test]
+fn what_is_owed_to_replicas_holds_its_sink_although_it_ran() {
+    let mut plan = two_sinks();
+    plan.await_replicas(&crate::rules::RuleSet::default());
+    plan.begin_until(Some((10, Hidden::All)), Lsn(5));
+    delete(&mut plan, 0, "a");
+    plan.commit(Lsn(5));
+    plan.show(snapshot(11, &[]));
+    assert_eq!(positions(&plan), [0, 5]);
+    let (now, max_wait) = (Instant::now(), std::time::Duration::from_secs(1));
+    plan.replayed(Lsn(4), now, max_wait);
+    plan.replayed(Lsn(4), now + max_wait, max_wait);
+    assert_eq!(finish(&mut plan, REMOVE[0]), ["a"]);
+    assert_eq!(positions(&plan), [0, 5], "it runs once more");
+    plan.replayed(Lsn(5), now + max_wait, max_wait);
+    assert_eq!(finish(&mut plan, REMOVE[0]), ["a"]);
+    assert_eq!(positions(&plan), [5, 5]);
 }

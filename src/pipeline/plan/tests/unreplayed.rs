@@ -1,0 +1,183 @@
+//! What waits for replicas, what is owed to them, and how that stays bounded.
+
+use std::time::Duration;
+
+use super::*;
+use crate::rules::RuleSet;
+
+const WAIT: Duration = Duration::from_secs(5);
+
+/// A rule whose fallback is `product:*`, at the second lane.
+fn rules() -> RuleSet {
+    let text = "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n\
+        [[rule]]\ntable = 's.t'\ndelete = ['product:{id}']\n";
+    crate::config::parse("t", text).unwrap().rules
+}
+
+/// Exact keys go to the first lane, patterns to the second.
+fn plan() -> Plan {
+    let lane = || PlannedLane::new(Stage::Remove);
+    let route = |_, verb, _| LaneId(usize::from(verb == Verb::DeleteMatching));
+    let routes = Routes { actions: Box::new(route), lookups: HashMap::new() };
+    let mut plan = Plan::new(vec![lane(), lane()], routes);
+    plan.await_replicas(&rules());
+    plan
+}
+
+fn commit(plan: &mut Plan, xid: u32, value: &str, end_lsn: u64) {
+    plan.begin_until(Some((xid, Hidden::All)), Lsn(end_lsn));
+    push(plan, 0, value);
+    plan.commit(Lsn(end_lsn));
+}
+
+/// Does what waits for a lane, and says what that was.
+fn work(plan: &mut Plan, lane: usize) -> Vec<String> {
+    let mut all = Vec::new();
+    while let Some(batch) = plan.take(LaneId(lane), Instant::now) {
+        all.extend(values(&batch));
+        plan.done(LaneId(lane), batch);
+    }
+    all
+}
+
+#[test]
+fn nothing_runs_before_it_is_visible_and_replayed() {
+    let (mut plan, now) = (plan(), Instant::now());
+    commit(&mut plan, 10, "a", 100);
+    assert!(plan.wants_replicas() && plan.wants_snapshot());
+    plan.replayed(Lsn(100), now, WAIT);
+    assert!(work(&mut plan, 0).is_empty(), "nobody sees it on the primary");
+    plan.show(snapshot(11, &[]));
+    assert_eq!(work(&mut plan, 0), ["a"]);
+    commit(&mut plan, 11, "b", 101);
+    plan.show(snapshot(12, &[]));
+    assert!(plan.wants_replicas() && !plan.wants_snapshot());
+    plan.replayed(Lsn(100), now, WAIT);
+    assert!(work(&mut plan, 0).is_empty(), "one record is missing");
+    plan.replayed(Lsn(101), now, WAIT);
+    assert_eq!(work(&mut plan, 0), ["b"]);
+    assert_eq!(plan.confirmed_lsn(), Lsn(101));
+    assert!(!plan.wants_replicas() && plan.is_idle());
+}
+
+#[test]
+fn what_a_known_snapshot_shows_waits_for_replicas_alone() {
+    let mut plan = plan();
+    plan.show(snapshot(12, &[]));
+    commit(&mut plan, 11, "a", 100);
+    assert!(plan.wants_replicas() && !plan.wants_snapshot());
+    assert!(work(&mut plan, 0).is_empty());
+    plan.replayed(Lsn(200), Instant::now(), WAIT);
+    assert_eq!(work(&mut plan, 0), ["a"]);
+    // That is known from now on.
+    commit(&mut plan, 11, "b", 200);
+    assert_eq!(work(&mut plan, 0), ["b"]);
+}
+
+#[test]
+fn what_waits_too_long_runs_stays_owed_and_runs_again() {
+    let (mut plan, start) = (plan(), Instant::now());
+    plan.show(snapshot(20, &[]));
+    commit(&mut plan, 10, "a", 100);
+    plan.replayed(Lsn(1), start, WAIT);
+    plan.replayed(Lsn(1), start + WAIT - Duration::from_millis(1), WAIT);
+    assert!(work(&mut plan, 0).is_empty());
+    plan.replayed(Lsn(1), start + WAIT, WAIT);
+    assert_eq!(work(&mut plan, 0), ["a"]);
+    assert_eq!(plan.confirmed_lsn(), Lsn(0), "it is owed");
+    plan.replayed(Lsn(1), start + 2 * WAIT, WAIT);
+    assert!(work(&mut plan, 0).is_empty(), "once is enough");
+    plan.replayed(Lsn(100), start + 3 * WAIT, WAIT);
+    assert_eq!(plan.confirmed_lsn(), Lsn(0));
+    assert_eq!(work(&mut plan, 0), ["a"]);
+    assert_eq!(plan.confirmed_lsn(), Lsn(100));
+}
+
+#[test]
+fn a_transaction_that_is_still_streamed_waits_too() {
+    let (mut plan, start) = (plan(), Instant::now());
+    plan.show(snapshot(20, &[]));
+    plan.begin_until(Some((10, Hidden::All)), Lsn(100));
+    push(&mut plan, 0, "a");
+    plan.replayed(Lsn(99), start, WAIT);
+    assert!(work(&mut plan, 0).is_empty());
+    plan.replayed(Lsn(100), start, WAIT);
+    push(&mut plan, 0, "b");
+    assert_eq!(work(&mut plan, 0), ["a", "b"]);
+    plan.commit(Lsn(100));
+    // One that waits too long is owed all that it may ask for.
+    plan.begin_until(Some((11, Hidden::All)), Lsn(200));
+    push(&mut plan, 0, "c");
+    plan.replayed(Lsn(100), start, WAIT);
+    plan.replayed(Lsn(100), start + WAIT, WAIT);
+    push(&mut plan, 0, "d");
+    plan.commit(Lsn(200));
+    assert_eq!(work(&mut plan, 0), ["c", "d"]);
+    assert_eq!(plan.confirmed_lsn(), Lsn(100));
+    plan.replayed(Lsn(200), start + WAIT, WAIT);
+    assert_eq!(work(&mut plan, 1), ["product:*"]);
+    assert_eq!(plan.confirmed_lsn(), Lsn(200));
+}
+
+#[test]
+fn too_much_that_is_owed_becomes_two_fallbacks_and_stops_nobody() {
+    let (mut plan, start) = (plan(), Instant::now());
+    plan.show(snapshot(2_000_000, &[]));
+    let mut now = start;
+    let mut end = 0u64;
+    for _ in 0..40_000 {
+        end += 1;
+        commit(&mut plan, 10, &format!("product:{end}"), end);
+        if end.is_multiple_of(500) {
+            plan.replayed(Lsn(1), now, WAIT);
+            now += WAIT;
+            plan.replayed(Lsn(1), now, WAIT);
+            let _ = work(&mut plan, 0);
+        }
+        assert!(plan.has_room(), "{end}");
+    }
+    assert_eq!(plan.confirmed_lsn(), Lsn(1));
+    // The first stands for what came first alone, so that a replica that stays behind gets it.
+    let mut coarse = Vec::new();
+    for lsn in 1..=end {
+        plan.replayed(Lsn(lsn), now, WAIT);
+        let _ = work(&mut plan, 0);
+        if !work(&mut plan, 1).is_empty() {
+            coarse.push(lsn);
+        }
+    }
+    assert_eq!(coarse.len(), 2, "{coarse:?}");
+    assert!(coarse[0] < 20_000, "{coarse:?}");
+    assert_eq!(plan.confirmed_lsn(), Lsn(end));
+    assert!(plan.is_idle() && plan.unreplayed_bytes() == 0);
+}
+
+#[test]
+fn a_stream_that_breaks_off_drops_what_waits_for_replicas() {
+    let (mut plan, start) = (plan(), Instant::now());
+    plan.show(snapshot(20, &[]));
+    commit(&mut plan, 10, "a", 100);
+    plan.replayed(Lsn(1), start, WAIT);
+    plan.replayed(Lsn(1), start + WAIT, WAIT);
+    commit(&mut plan, 10, "b", 101);
+    plan.disconnect();
+    assert_eq!(work(&mut plan, 0), ["a"], "that was on its way");
+    plan.replayed(Lsn(200), start, WAIT);
+    assert!(plan.is_idle() && plan.unreplayed_bytes() == 0 && work(&mut plan, 0).is_empty());
+}
+
+#[test]
+fn fallbacks_are_owed_until_a_position_is_replayed() {
+    let (mut plan, start) = (plan(), Instant::now());
+    let order = plan.owe_fallbacks(Lsn(50));
+    plan.replayed(Lsn(49), start, WAIT);
+    assert!(work(&mut plan, 1).is_empty());
+    assert_eq!(plan.oldest(), Some(order));
+    plan.replayed(Lsn(50), start, WAIT);
+    assert_eq!(work(&mut plan, 1), ["product:*"]);
+    assert!(plan.is_idle());
+    // Where no replica is configured, none are.
+    let mut plan = super::plan();
+    plan.owe_fallbacks(Lsn(50));
+    assert!(plan.is_idle() && !plan.wants_replicas());
+}

@@ -1,0 +1,86 @@
+//! Transactions that other sessions cannot see yet, and what they ask for when these can.
+
+use super::{Group, LaneId, Mark, Phase, Plan, Stage, TxnId};
+use crate::lsn::Lsn;
+use crate::pipeline::action_set::ActionSet;
+use crate::snapshot::Snapshot;
+
+/// How many invisible transactions' emptied sets are kept.
+const SPARE_SETS_MAX: usize = 1;
+
+/// A committed transaction that readers cannot see yet, or not everywhere.
+pub(super) struct Invisible {
+    pub(super) txn: TxnId,
+    pub(super) xid: u32,
+    /// Its end in the log.
+    pub(super) end_lsn: Lsn,
+    pub(super) phase: Phase,
+    /// Its hidden actions, for each lane.
+    pub(super) actions: Vec<ActionSet>,
+    /// What of it runs afterwards, once it is complete.
+    pub(super) group: Option<Group>,
+}
+
+impl Invisible {
+    /// The memory that its actions take.
+    pub(super) fn bytes(&self) -> usize {
+        let sets: usize = self.actions.iter().map(ActionSet::bytes).sum();
+        let group = self.group.as_ref().map_or(0, Group::bytes);
+        size_of_val(self.actions.as_slice()) + sets + group
+    }
+}
+
+impl Plan {
+    /// Whether transactions wait to become visible.
+    pub fn wants_snapshot(&self) -> bool {
+        self.invisible.iter().any(|hidden| matches!(hidden.phase, Phase::Unseen))
+    }
+
+    /// The actions of every transaction that the snapshot shows may run from now on.
+    pub fn show(&mut self, snapshot: Snapshot) {
+        for hidden in std::mem::take(&mut self.invisible) {
+            match snapshot.shows(hidden.xid) {
+                true => self.seen(hidden),
+                false => self.invisible.push(hidden),
+            }
+        }
+        self.snapshot = Some(snapshot);
+    }
+
+    pub(super) fn reveal(&mut self, hidden: Invisible) {
+        let Invisible { txn, mut actions, group, .. } = hidden;
+        let is_open = self.open.as_ref().is_some_and(|open| open.txn == txn);
+        let order = self.progress.order(txn);
+        let mut group = match &mut self.open {
+            Some(open) if is_open => {
+                open.hidden = None;
+                std::mem::take(&mut open.group)
+            }
+            _ => group.unwrap_or_default(),
+        };
+        for (lane, actions) in actions.iter_mut().enumerate() {
+            let lane = LaneId(lane);
+            if self.stages[lane.0] == Stage::Tell {
+                if !actions.is_empty() {
+                    *group.actions_for(lane, self.lanes.len()) = std::mem::take(actions);
+                }
+                continue;
+            }
+            self.lanes[lane.0].absorb(&mut self.progress, actions, |position| {
+                if self.orders {
+                    group.after.add(Mark { lane, position });
+                }
+            });
+        }
+        if self.spare.len() < SPARE_SETS_MAX && !actions.is_empty() {
+            self.spare.push(actions);
+        }
+        match &mut self.open {
+            Some(open) if is_open => {
+                open.group = group;
+                self.cut_purges(None);
+            }
+            _ => self.end(order, group),
+        }
+    }
+}
