@@ -2,6 +2,9 @@
 //!
 //! Pure data: no I/O, no clock.
 
+/// The value of a [`Verb::PurgeAll`].
+pub const EVERYTHING: &[u8] = b"*";
+
 /// What an [`Action`] does.
 ///
 /// A `…Matching` verb carries a glob pattern in Redis' syntax (`*`, `?`, `[…]`, `\` escapes)
@@ -23,8 +26,11 @@ pub enum Verb {
     TagMatching,
     /// CDN: purge everything that carries one surrogate key.
     PurgeKey,
-    /// CDN: purge one path.
+    /// CDN: purge one path, or all that start with it if it ends in `*`. The value is
+    /// percent-encoded as far as it comes from a rule.
     PurgePath,
+    /// CDN: purge everything. The value is [`EVERYTHING`].
+    PurgeAll,
     /// Redis: publish a message. The value is its channel, a zero byte, and its text.
     Publish,
     /// Not done to a sink: ask the database which actions a rule has. The value is what the rule
@@ -43,9 +49,15 @@ impl Verb {
             Verb::Tag | Verb::TagMatching => "tags",
             Verb::PurgeKey => "purge_keys",
             Verb::PurgePath => "purge_paths",
+            Verb::PurgeAll => "purge_all",
             Verb::Publish => "publish",
             Verb::Lookup => "lookup",
         }
+    }
+
+    /// Whether it is for a CDN.
+    pub fn is_purge(self) -> bool {
+        matches!(self, Verb::PurgeKey | Verb::PurgePath | Verb::PurgeAll)
     }
 }
 
@@ -54,13 +66,31 @@ impl Verb {
 pub enum SinkKind {
     /// A Redis server.
     Redis,
+    /// A service of Fastly.
+    Fastly,
+    /// A distribution of Amazon CloudFront.
+    CloudFront,
+    /// Anything else that purges over HTTP.
+    Http,
 }
 
 impl SinkKind {
-    /// Whether a sink of this kind can do `verb`.
+    /// The section of the configuration that its sinks stand in.
+    pub fn key(self) -> &'static str {
+        match self {
+            SinkKind::Redis => "redis",
+            SinkKind::Fastly => "fastly",
+            SinkKind::CloudFront => "cloudfront",
+            SinkKind::Http => "http",
+        }
+    }
+
+    /// Whether some sink of this kind can do `verb`. What one sink can do depends on its settings
+    /// too.
     pub fn supports(self, verb: Verb) -> bool {
         match self {
-            SinkKind::Redis => !matches!(verb, Verb::PurgeKey | Verb::PurgePath | Verb::Lookup),
+            SinkKind::Redis => !verb.is_purge() && verb != Verb::Lookup,
+            SinkKind::Fastly | SinkKind::CloudFront | SinkKind::Http => verb.is_purge(),
         }
     }
 }

@@ -33,7 +33,6 @@ pub use render::{Source, Style, render};
 pub use schema::schema;
 pub use secret::{Secret, SecretError};
 
-use crate::action::SinkKind;
 use crate::problem::{Problem, Span};
 use crate::rules::{RuleSet, RuleSpec, SinkSpec, compile, rule_names};
 use table::{Reader, Table};
@@ -99,7 +98,7 @@ fn understand(source: Source) -> Result<Loaded, (Source, Vec<Problem>)> {
     let (config, mut problems) = read(&source);
     let Some(config) = config else { return Err((source, problems)) };
     let sinks = config.redis.iter().map(|sink| sink.name.clone());
-    let sinks = sinks.map(|name| SinkSpec { name, kind: SinkKind::Redis }).collect();
+    let sinks = sinks.map(SinkSpec::redis).collect();
     let names = rule_names(&config.rules);
     let rules = compile(&config.rules, names, sinks, &mut problems);
     if problems.is_empty() {

@@ -316,7 +316,10 @@ fn about(verb: Verb) -> &'static str {
         Verb::Bump | Verb::BumpMatching => "Counters to raise; they never repeat a value.",
         Verb::Tag | Verb::TagMatching => "Tags to invalidate.",
         Verb::PurgeKey => "Surrogate keys to purge.",
-        Verb::PurgePath => "Paths to purge.",
+        Verb::PurgePath => {
+            "Paths to purge, from the first `/` on; a `*` at the end stands for any text."
+        }
+        Verb::PurgeAll => "Everything.",
         Verb::Publish => {
             "A message to publish once everything else is done, for caches in processes."
         }

@@ -15,8 +15,17 @@ pub enum Stage {
     Lookup,
     /// It removes what is stale.
     Remove,
+    /// It purges CDNs, once the cache sinks have finished the same transaction.
+    Purge,
     /// It tells others, once everything else of the transaction is done.
     Tell,
+}
+
+impl Stage {
+    /// Whether its actions wait for the rest of their transaction.
+    pub(super) fn comes_afterwards(self) -> bool {
+        matches!(self, Stage::Purge | Stage::Tell)
+    }
 }
 
 /// A point that a lane has to reach before an action that was put into it is finished.

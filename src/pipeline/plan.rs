@@ -83,7 +83,7 @@ pub struct Plan {
     routes: Routes,
     lanes: Vec<LanePlan>,
     stages: Vec<Stage>,
-    /// Whether any lane is of [`Stage::Tell`]: else nobody asks what comes before what.
+    /// Whether any lane comes after others: else nobody asks what comes before what.
     tells: bool,
     /// Transactions whose actions may not run yet, in stream order.
     invisible: Vec<Invisible>,
@@ -138,7 +138,7 @@ impl Plan {
         Plan {
             routes,
             lanes: lanes.into_iter().map(lane).collect(),
-            tells: stages.contains(&Stage::Tell),
+            tells: stages.iter().any(|stage| stage.comes_afterwards()),
             invisible: Vec::new(),
             invisible_bytes: 0,
             spare: Vec::new(),
@@ -208,7 +208,7 @@ impl Plan {
             let before = set.bytes();
             put(&mut self.progress, set, action, open.txn);
             self.invisible_bytes += set.bytes() - before;
-        } else if self.stages[lane.0] == Stage::Tell {
+        } else if self.stages[lane.0].comes_afterwards() {
             let set = open.group.actions_for(lane, self.lanes.len());
             put(&mut self.progress, set, action, open.txn);
             if open.group.bytes() >= CROWDED_BYTES {
@@ -301,7 +301,7 @@ impl Plan {
         };
         for (lane, actions) in actions.iter_mut().enumerate() {
             let lane = LaneId(lane);
-            if self.stages[lane.0] == Stage::Tell {
+            if self.stages[lane.0].comes_afterwards() {
                 if !actions.is_empty() {
                     *group.actions_for(lane, self.lanes.len()) = std::mem::take(actions);
                 }
@@ -350,7 +350,7 @@ impl Plan {
         let Some(txn) = self.lanes[lane.0].owner(index) else { return };
         for &sink in sinks {
             let to = (self.routes.actions)(sink, action.verb, urgency);
-            if self.stages[to.0] == Stage::Tell {
+            if self.stages[to.0].comes_afterwards() {
                 self.tell(lane, txn, to, action);
             } else {
                 let position = self.lanes[to.0].put(&mut self.progress, action, txn);

@@ -66,7 +66,7 @@ impl Lookup {
         let statement = Statement::new(query, &template, &parameters)?;
         let mut columns = BTreeSet::new();
         let mut verbs = steps.iter().map(|step| step.verb).chain(fallback.iter().map(|c| c.verb));
-        let mut is_of_transaction = verbs.any(|verb| verb == Verb::Publish);
+        let mut is_of_transaction = verbs.any(|verb| verb == Verb::Publish || verb.is_purge());
         for placeholder in steps.iter().flat_map(|step| step.template.placeholders()) {
             match &placeholder.source {
                 Source::Column { name, .. } => {

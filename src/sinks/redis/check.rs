@@ -70,7 +70,7 @@ fn commands(verb: Verb, mode: TagMode) -> Vec<&'static str> {
         (Verb::TagMatching, TagMode::Members) => (&["scan"], &TAG),
         // The trial is never executed.
         (Verb::Publish, _) => (&[], &["multi", "publish"]),
-        (Verb::PurgeKey | Verb::PurgePath | Verb::Lookup, _) => (&[], &[]),
+        (Verb::PurgeKey | Verb::PurgePath | Verb::PurgeAll | Verb::Lookup, _) => (&[], &[]),
     };
     [scan, commands].concat()
 }

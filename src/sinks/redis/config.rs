@@ -213,7 +213,7 @@ impl RedisConfig {
                 Some(LaneClass::Scan)
             }
             (Verb::Publish, _) => Some(LaneClass::Publish),
-            (Verb::PurgeKey | Verb::PurgePath | Verb::Lookup, _) => None,
+            (Verb::PurgeKey | Verb::PurgePath | Verb::PurgeAll | Verb::Lookup, _) => None,
         }
     }
 

@@ -58,7 +58,8 @@ impl KeyPattern {
             | Verb::Publish
             | Verb::Lookup
             | Verb::PurgeKey
-            | Verb::PurgePath => return None,
+            | Verb::PurgePath
+            | Verb::PurgeAll => return None,
         };
         let is_tag_set = action.verb == Verb::TagMatching && config.tag_mode == TagMode::Members;
         Some(KeyPattern { glob: Glob::new(&pattern), pattern, is_tag_set })
