@@ -4,7 +4,7 @@
 use super::finding::{Finding, Findings, Group};
 use crate::action::Verb;
 use crate::config::Loaded;
-use crate::rules::{Coarse, RuleSpec, rule_names, run_tests};
+use crate::rules::{Coarse, RuleSpec, SinkSpec, rule_names, run_tests};
 
 /// What `loaded` says.
 pub fn file(loaded: &Loaded) -> Vec<Finding> {
@@ -32,7 +32,8 @@ pub fn file(loaded: &Loaded) -> Vec<Finding> {
     }
     for compiled in loaded.rules.rules() {
         for coarse in &compiled.fallback {
-            findings.ok(rule(&compiled.name), format!("falls back to {}", said(coarse)));
+            let said = said(coarse, loaded.rules.sinks());
+            findings.ok(rule(&compiled.name), format!("falls back to {said}"));
         }
         if compiled.fallback.is_empty() {
             findings.warning(
@@ -79,11 +80,15 @@ pub(super) fn rule(name: &str) -> String {
 }
 
 /// A coarse action as the configuration would ask for it.
-fn said(coarse: &Coarse) -> String {
+fn said(coarse: &Coarse, sinks: &[SinkSpec]) -> String {
     let value = String::from_utf8_lossy(coarse.action().shown());
     let key = coarse.verb.key();
     match coarse.verb {
         Verb::BumpMatching | Verb::TagMatching => format!("{key} of all that match {value}"),
+        Verb::PurgeAll => {
+            let names = coarse.sinks.iter().map(|id| sinks[id.0 as usize].name.as_str());
+            format!("{key} of {}", names.collect::<Vec<_>>().join(", "))
+        }
         _ => format!("{key} {value}"),
     }
 }

@@ -8,19 +8,24 @@ use super::file::rule;
 use super::finding::{Finding, Findings, Group};
 use crate::action::Verb;
 use crate::rules::{RuleSet, SinkId};
-use crate::sinks::Failure;
 use crate::sinks::redis::{
     CheckLine, Duties, KeyCounts, KeyPattern, RedisConfig, check, count, least_acl,
 };
+use crate::sinks::{Endpoint, Failure};
 
 /// Tries every sink, all at the same time; each of its commands is under a timeout of its own.
-pub(super) async fn sinks(rules: &RuleSet, sinks: &[Arc<RedisConfig>]) -> Vec<Finding> {
+pub(super) async fn sinks(rules: &RuleSet, sinks: &[Endpoint]) -> Vec<Finding> {
     let mut tasks = JoinSet::new();
     for (at, sink) in sinks.iter().enumerate() {
         let id = SinkId(at as u32);
-        let (duties, patterns) = (duties(rules, id), patterns(rules, id, sink));
-        let sink = Arc::clone(sink);
-        tasks.spawn(async move { (at, redis(&sink, &duties, patterns).await) });
+        let duties = duties(rules, id);
+        match sink {
+            Endpoint::Redis(config) => {
+                let (config, patterns) = (Arc::clone(config), patterns(rules, id, config));
+                tasks.spawn(async move { (at, redis(&config, &duties, patterns).await) });
+            }
+            Endpoint::Cdn(_) => {}
+        }
     }
     let mut found = tasks.join_all().await;
     found.sort_by_key(|(at, _)| *at);

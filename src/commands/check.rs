@@ -1,16 +1,14 @@
 //! `check`: finds mistakes in the configuration and in what it points to.
 
-use std::sync::Arc;
-
 use anyhow::Context;
 
-use super::endpoints::{connect_config, lookup_config, redis_sink};
+use super::endpoints::{connect_config, lookup_config, sinks};
 use super::{Misconfigured, Outcome, block_on, load, print, style};
 use crate::check::{Finding, Group, Status, Summary, Targets, file, json, live, text};
 use crate::cli::{CheckArgs, Global};
 use crate::config::{Config, Loaded, state_dir};
 use crate::postgres::ConnectConfig;
-use crate::sinks::redis::RedisConfig;
+use crate::sinks::Endpoint;
 
 pub(super) fn check(global: &Global, args: &CheckArgs) -> anyhow::Result<Outcome> {
     let loaded = load(global)?;
@@ -57,13 +55,13 @@ fn look(loaded: &Loaded) -> anyhow::Result<Vec<Finding>> {
 }
 
 /// Postgres, where lookups run, and the sinks.
-type Endpoints = (ConnectConfig, ConnectConfig, Vec<Arc<RedisConfig>>);
+type Endpoints = (ConnectConfig, ConnectConfig, Vec<Endpoint>);
 
 /// What the configuration points to; everything that is wrong with it, together.
 fn endpoints(config: &Config) -> Result<Endpoints, Misconfigured> {
     let connect = connect_config(&config.postgres);
     let lookups = lookup_config(&config.postgres);
-    let sinks: Vec<_> = config.redis.iter().map(redis_sink).collect();
+    let sinks = sinks(config);
     let mut problems: Vec<String> =
         connect.as_ref().err().map(ToString::to_string).into_iter().collect();
     problems.extend(sinks.iter().filter_map(|sink| sink.as_ref().err()).map(ToString::to_string));

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use secrecy::ExposeSecret;
 
 use super::Misconfigured;
-use crate::config::{PostgresConfig, RedisSinkConfig};
+use crate::config::{CdnSinkConfig, Config, PostgresConfig, RedisSinkConfig};
 use crate::postgres::ConnectConfig;
+use crate::sinks::Endpoint;
+use crate::sinks::cdn::CdnSink;
 use crate::sinks::redis::RedisConfig;
 
 pub(super) fn connect_config(config: &PostgresConfig) -> Result<ConnectConfig, Misconfigured> {
@@ -23,7 +25,20 @@ pub(super) fn lookup_config(config: &PostgresConfig) -> Result<ConnectConfig, Mi
         .map_err(|error| Misconfigured::new(error).at(secret.key()))
 }
 
-pub(super) fn redis_sink(config: &RedisSinkConfig) -> Result<Arc<RedisConfig>, Misconfigured> {
+/// Every sink, in the order of [`Config::sinks`], or what is wrong with it.
+pub(super) fn sinks(config: &Config) -> Vec<Result<Endpoint, Misconfigured>> {
+    let caches = config.redis.iter().map(redis_sink);
+    caches.chain(config.cdn.iter().map(cdn_sink)).collect()
+}
+
+fn redis_sink(config: &RedisSinkConfig) -> Result<Endpoint, Misconfigured> {
     let options = config.options().map_err(Misconfigured::secret)?;
-    RedisConfig::new(options).map(Arc::new).map_err(Misconfigured::new)
+    let config = RedisConfig::new(options).map_err(Misconfigured::new)?;
+    Ok(Endpoint::Redis(Arc::new(config)))
+}
+
+fn cdn_sink(config: &CdnSinkConfig) -> Result<Endpoint, Misconfigured> {
+    let options = config.options().map_err(Misconfigured::secret)?;
+    let wrong = |error| Misconfigured::new(format!("{}.{error}", config.kind().key()));
+    Ok(Endpoint::Cdn(Arc::new(CdnSink::new(options).map_err(wrong)?)))
 }

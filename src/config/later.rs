@@ -6,7 +6,7 @@
 use super::table::Table;
 
 /// Sections and keys at the top.
-pub(super) const ROOT: &[&str] = &["admin", "cloudfront", "fastly", "http"];
+pub(super) const ROOT: &[&str] = &["admin", "cloudfront"];
 
 /// `[postgres]`.
 pub(super) const POSTGRES: &[&str] = &["on_gap", "publication", "replicas"];
@@ -18,9 +18,10 @@ pub(super) const REDIS: &[&str] = &["cluster", "sentinel"];
 pub(super) const RULE: &[&str] = &["redelete_after"];
 
 /// Kinds of sinks: `[KIND.NAME]`.
-const SINK_KINDS: &[&str] = &["cloudfront", "fastly", "http"];
+const SINK_KINDS: &[&str] = &["cloudfront"];
 
 /// The names of sinks whose kind is not supported yet.
 pub(super) fn sink_names(root: &Table<'_>) -> Vec<String> {
-    SINK_KINDS.iter().flat_map(|kind| root.names_under(kind)).collect()
+    let keys = SINK_KINDS.iter().flat_map(|kind| root.keys_under(kind));
+    keys.map(|(name, _)| name).collect()
 }

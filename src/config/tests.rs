@@ -181,6 +181,9 @@ fn the_example_shows_the_defaults_of_the_code() {
     assert_eq!(default.postgres.replay, Some(ReplayConfig::default()));
     assert_eq!(written.postgres.replay, default.postgres.replay);
     assert_eq!(good(MINIMAL).postgres.replay, None);
+    for (written, default) in written.cdn.iter().zip(&default.cdn) {
+        assert_eq!(format!("{written:?}"), format!("{default:?}"));
+    }
     let rule = &written.rules[0];
     assert!(rule.enabled);
     assert_eq!(rule.fallback_every, Some(FALLBACK_EVERY));
@@ -188,18 +191,23 @@ fn the_example_shows_the_defaults_of_the_code() {
     assert!(matches!(rule.fallback, FallbackSpec::Actions { derive: true, .. }));
     keys.sort_unstable();
     let expected = [
+        "batch",
         "create_slot",
         "derive",
         "enabled",
+        "endpoint",
         "fallback_every",
         "heartbeat",
         "max_wal",
         "messages",
         "mode",
+        "mode",
+        "mode",
         "on",
         "plugin",
         "prefix",
         "slot",
+        "soft",
         "tag_key",
         "tag_mode",
         "visibility",

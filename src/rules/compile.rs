@@ -290,13 +290,13 @@ impl Compiler<'_> {
         let known = |name: &Text| self.sinks.iter().any(|sink| sink.name == name.value);
         let all_known = self.spec.sinks.iter().flatten().all(known);
         if able.is_empty() && !self.sinks.is_empty() && all_known {
-            let which = if self.spec.sinks.is_some() { "of the rule's sinks" } else { "sink" };
+            let which =
+                if self.spec.sinks.is_some() { "none of the rule's sinks" } else { "no sink" };
             let is_wildcard = verb == Verb::PurgePath && is_wildcard(text.value.as_bytes());
             let (what, needs) = match verb {
-                _ if is_wildcard => (
-                    " with a `*`",
-                    "[cloudfront.NAME], or [http.NAME] with `wildcards = true`",
-                ),
+                _ if is_wildcard => {
+                    (" with a `*`", "[cloudfront.NAME], or [http.NAME] with `wildcards = true`")
+                }
                 Verb::PurgeKey => {
                     ("", "[fastly.NAME], [cloudfront.NAME] or [http.NAME] with `{keys}`")
                 }
@@ -309,7 +309,7 @@ impl Compiler<'_> {
             self.problems.push(
                 Problem::new(
                     text.span.clone(),
-                    format!("no {which} can do `{}`{what}", verb.key()),
+                    format!("{which} can do `{}`{what}", verb.key()),
                     "nowhere to send this",
                 )
                 .help(format!("`{}`{what} needs {needs}", verb.key())),

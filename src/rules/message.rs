@@ -132,7 +132,8 @@ impl RuleSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::compile;
+    use crate::action::SinkKind;
+    use crate::rules::{PathPurges, Purges, compile};
 
     fn asked(content: &str, allowed: Messages) -> Result<Vec<String>, MessageError> {
         let sink = SinkSpec::redis("cache");
@@ -159,6 +160,25 @@ mod tests {
         let refused = MessageError::NotAllowed { verb: "delete_matching" };
         assert_eq!(asked(content, Messages::Keys), Err(refused));
         assert_eq!(asked(content, Messages::All).map(|asked| asked.len()), Ok(2));
+    }
+
+    #[test]
+    fn a_path_goes_where_it_can_be_purged_as_it_is() {
+        let sinks = [("exact", PathPurges::Exact), ("wild", PathPurges::Wildcards)].map(
+            |(name, paths)| SinkSpec {
+                purges: Purges { paths, ..Purges::default() },
+                kind: SinkKind::Http,
+                ..SinkSpec::redis(name)
+            },
+        );
+        let rules = compile(&[], Vec::new(), sinks.to_vec(), &mut Vec::new());
+        let mut asked = Vec::new();
+        let content = br#"{"purge_paths":["/a","/b/*"]}"#;
+        let emit = |emission: Emission<'_>| asked.push(emission.sinks.to_vec());
+        assert_eq!(rules.message(content, Messages::All, emit), Ok(()));
+        assert_eq!(asked, [vec![SinkId(0), SinkId(1)], vec![SinkId(1)]]);
+        let refused = rules.message(content, Messages::Keys, |_| panic!("emitted"));
+        assert_eq!(refused, Err(MessageError::NotAllowed { verb: "purge_paths" }));
     }
 
     #[test]
