@@ -164,13 +164,14 @@ mod tests {
 
     #[test]
     fn a_path_goes_where_it_can_be_purged_as_it_is() {
-        let sinks = [("exact", PathPurges::Exact), ("wild", PathPurges::Wildcards)].map(
-            |(name, paths)| SinkSpec {
-                purges: Purges { paths, ..Purges::default() },
-                kind: SinkKind::Http,
-                ..SinkSpec::redis(name)
-            },
-        );
+        let sinks =
+            [("exact", PathPurges::Exact), ("wild", PathPurges::Wildcards)].map(|(name, paths)| {
+                SinkSpec {
+                    purges: Purges { paths, ..Purges::default() },
+                    kind: SinkKind::Http,
+                    ..SinkSpec::redis(name)
+                }
+            });
         let rules = compile(&[], Vec::new(), sinks.to_vec(), &mut Vec::new());
         let mut asked = Vec::new();
         let content = br#"{"purge_paths":["/a","/b/*"]}"#;

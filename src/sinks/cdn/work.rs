@@ -137,7 +137,8 @@ mod tests {
         }
         let (requested, rejected) = work.finish();
         assert_eq!(rejected.iter().map(|r| r.index).collect::<Vec<_>>(), [3, 7]);
-        assert_eq!((requested, requests), (7, 15));
+        assert_eq!(requested, 7);
+        assert!(requests < 18, "{requests}: no better than one by one");
     }
 
     #[test]

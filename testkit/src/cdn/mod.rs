@@ -1,0 +1,8 @@
+//! Local CDNs: HTTP servers on free ports that keep to what providers document, and remember what
+//! was purged.
+
+mod fastly;
+mod server;
+
+pub use fastly::{Fastly, FastlyRules};
+pub use server::{Fault, HttpServer, Request, Response};

@@ -1,0 +1,89 @@
+//! The whole daemon: a row changes, and the CDN purges what shows it.
+
+use testkit::cdn::{Fastly, Fault, HttpServer, Response};
+use testkit::wait_until;
+
+use crate::invalidation::PRODUCTS;
+use crate::world::{PATIENCE, World};
+
+#[test]
+fn a_changed_row_purges_its_keys_and_paths_at_every_cdn() {
+    let fastly = Fastly::start();
+    let varnish = HttpServer::start(|_| Response::new(200, ""));
+    let rules = format!(
+        "[fastly.edge]\n{}hosts = [\"www.example.com\"]\n\
+         [http.varnish]\nurl = \"{}\"\nmethod = \"PURGE\"\n\
+         headers = {{ \"xkey-purge\" = \"{{keys}}\" }}\npurge_all = {{ method = \"BAN\", headers = {{ \"xkey-purge\" = \"all\" }} }}\n\
+         [[rule]]\nname = \"product\"\ntable = \"public.products\"\n\
+         delete = [\"product:{{id}}\"]\npurge_keys = [\"product-{{id}}\"]\n\
+         purge_paths = [\"/products/{{slug}}\"]\n",
+        fastly.settings(),
+        varnish.url()
+    );
+    let mut world = World::new(PRODUCTS, &rules);
+    world.start();
+    world.fill(&["product:1", "product:2"]);
+    world.sql("UPDATE products SET slug = 'a b' WHERE id = 1");
+    world.wait_gone(&["product:1"]);
+    world.wait_confirmed();
+    assert_eq!(fastly.keys(), ["product-1"]);
+    let mut urls = fastly.urls();
+    urls.sort();
+    assert_eq!(urls, ["www.example.com/products/a%20b", "www.example.com/products/one"]);
+    let sent = varnish.requests();
+    assert_eq!(
+        sent.iter().filter_map(|r| r.header("xkey-purge")).collect::<Vec<_>>(),
+        ["product-1"]
+    );
+    assert_eq!(fastly.all(), 0);
+    world.assert_cached(&["product:2"]);
+
+    world.sql("TRUNCATE products");
+    world.wait_confirmed();
+    assert_eq!(fastly.all(), 1);
+    assert_eq!(varnish.requests().last().unwrap().method, "BAN");
+    let log = world.log();
+    assert!(!log.contains(fastly.token()), "the log holds the token");
+    world.stop();
+}
+
+#[test]
+fn nothing_is_confirmed_while_the_cdn_is_down_and_nothing_is_lost_by_a_kill() {
+    let fastly = Fastly::start();
+    let rules = format!(
+        "[fastly.edge]\n{}[[rule]]\ntable = \"public.products\"\n\
+         delete = [\"product:{{id}}\"]\npurge_keys = [\"product-{{id}}\"]\n",
+        fastly.settings()
+    );
+    let mut world = World::new(PRODUCTS, &rules);
+    fastly.server().fail_always(Some(Fault::Status(503)));
+    world.start();
+    world.fill(&["product:1"]);
+    world.sql("UPDATE products SET category = 1 WHERE id = 1");
+    world.wait_gone(&["product:1"]);
+    world.wait_for_log("the sink is down");
+    let end = world.pg.current_lsn();
+    world.kill_9();
+    assert!(!world.pg.has_confirmed("walpurge", &end));
+    fastly.server().fail_always(None);
+    world.start();
+    wait_until("the key is purged", PATIENCE, || fastly.keys().contains(&"product-1".to_owned()));
+    world.wait_confirmed();
+}
+
+#[test]
+fn what_the_cdn_rejects_is_parked() {
+    let fastly = Fastly::start();
+    let rules = format!(
+        "[fastly.edge]\n{}[[rule]]\ntable = \"public.products\"\n\
+         purge_keys = [\"product-{{slug}}\"]\n",
+        fastly.settings()
+    );
+    let mut world = World::new(PRODUCTS, &rules);
+    world.start();
+    world.sql("UPDATE products SET slug = 'two words' WHERE id = 1");
+    world.wait_confirmed();
+    assert_eq!(fastly.keys(), ["product-one"]);
+    world.wait_for_log("an action can never succeed and was given up");
+    assert!(!world.news().contains("two words"), "{}", world.news());
+}
