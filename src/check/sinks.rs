@@ -24,7 +24,7 @@ pub(super) async fn sinks(rules: &RuleSet, sinks: &[Endpoint]) -> Vec<Finding> {
                 let (config, patterns) = (Arc::clone(config), patterns(rules, id, config));
                 tasks.spawn(async move { (at, redis(&config, &duties, patterns).await) });
             }
-            Endpoint::Cdn(_) => {}
+            Endpoint::Cdn(_) | Endpoint::CloudFront(_) => {}
         }
     }
     let mut found = tasks.join_all().await;

@@ -61,7 +61,7 @@ type Endpoints = (ConnectConfig, ConnectConfig, Vec<Endpoint>);
 fn endpoints(config: &Config) -> Result<Endpoints, Misconfigured> {
     let connect = connect_config(&config.postgres);
     let lookups = lookup_config(&config.postgres);
-    let sinks = sinks(config);
+    let sinks = sinks(config, None);
     let mut problems: Vec<String> =
         connect.as_ref().err().map(ToString::to_string).into_iter().collect();
     problems.extend(sinks.iter().filter_map(|sink| sink.as_ref().err()).map(ToString::to_string));

@@ -12,6 +12,7 @@ use crate::lookups::{LookupLane, Pool};
 use crate::pipeline::{LaneId, LaneSpec, Pace, Routes, Stage, Urgency};
 use crate::rules::{FALLBACK_EVERY, RuleId, RuleSet, SinkId};
 use crate::sinks::cdn::CdnLane;
+use crate::sinks::cdn::cloudfront::{CloudFrontLane, Part};
 use crate::sinks::redis::{LaneClass, RedisLane};
 use crate::sinks::{DryRunLane, Endpoint, Lane};
 
@@ -85,6 +86,11 @@ pub(super) fn lanes(
             Endpoint::Cdn(sink) => CDN.iter().for_each(|&(stage, urgency)| {
                 add(stage, urgency, &|| Lane::Cdn(CdnLane::new(Arc::clone(sink))));
             }),
+            Endpoint::CloudFront(sink) => CDN.iter().for_each(|&(stage, urgency)| {
+                let part = if urgency == Urgency::Paced { Part::Paced } else { Part::Prompt };
+                let lane = || CloudFrontLane::new(Arc::clone(sink), part);
+                add(stage, urgency, &|| Lane::CloudFront(Box::new(lane())));
+            }),
         }
     }
     let mut lookup_lanes = HashMap::new();
@@ -116,7 +122,7 @@ fn place(sink: &Endpoint, verb: Verb, urgency: Urgency) -> usize {
             let urgency = if class == LaneClass::Scan { urgency } else { Urgency::Prompt };
             REDIS.iter().position(|lane| (lane.0, lane.2) == (class, urgency))
         }
-        Endpoint::Cdn(_) => CDN.iter().position(|lane| lane.1 == urgency),
+        Endpoint::Cdn(_) | Endpoint::CloudFront(_) => CDN.iter().position(|lane| lane.1 == urgency),
     };
     place.unwrap_or_default()
 }

@@ -70,7 +70,7 @@ async fn work(
         rules.keep(&args.rules);
         settings.messages = Messages::Off;
     }
-    let sinks = endpoints::sinks(&config).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let sinks = endpoints::sinks(&config, None).into_iter().collect::<Result<Vec<_>, _>>()?;
     let rules = Arc::new(rules);
     let pool = lookup_pool(&config.postgres, &rules)?;
     let is_asked =

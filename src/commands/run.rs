@@ -98,9 +98,10 @@ impl Parts {
     /// is stopped for it.
     fn new(Loaded { config, rules, .. }: Loaded, mode: Mode) -> anyhow::Result<Self> {
         let settings = settings(&config.postgres, mode)?;
-        let sinks = sinks(&config).into_iter().collect::<Result<Vec<_>, _>>()?;
-        let lookups = lookup_pool(&config.postgres, &rules)?;
         let state_dir = state_dir(&config).filter(|_| mode == Mode::Live);
+        let sinks = sinks(&config, state_dir.as_deref());
+        let sinks = sinks.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let lookups = lookup_pool(&config.postgres, &rules)?;
         Ok(Parts { config, settings, rules: Arc::new(rules), sinks, lookups, state_dir })
     }
 

@@ -28,7 +28,8 @@ mod table;
 use std::path::{Path, PathBuf};
 
 pub use cdn::{
-    CdnApi, CdnSinkConfig, FastlyConfig, HeaderSource, HttpConfig, RequestConfig, SignatureConfig,
+    CdnApi, CdnParts, CdnSinkConfig, CloudFrontConfig, FastlyConfig, HeaderSource, HttpConfig,
+    RequestConfig, SignatureConfig,
 };
 pub use error::ConfigError;
 pub use postgres::{Plugin, PostgresConfig, ReplayConfig, Visibility, replay_slot};
@@ -152,24 +153,16 @@ fn read_root(mut root: Table<'_>) -> Config {
     let cdn = cdn::read(&mut root, &configured);
     cdn::check_names(&root, &SINK_KINDS);
     configured.extend(cdn.iter().map(|sink| sink.name.clone()));
-    let sinks = SinkNames { configured, later: later::sink_names(&root) };
-    if sinks.later.is_empty() && !SINK_KINDS.iter().any(|kind| root.has(kind)) {
+    if !SINK_KINDS.iter().any(|kind| root.has(kind)) {
         root.missing("no sink is configured", "[redis.cache]\nurl = \"redis://localhost:6379/0\"");
     }
-    let rules = rule::read(&mut root, &sinks);
+    let rules = rule::read(&mut root, &configured);
     root.finish();
     Config { state_dir, postgres, redis, cdn, rules }
 }
 
 /// The sections that hold sinks: `[KIND.NAME]`.
 const SINK_KINDS: [&str; 4] = ["redis", "fastly", "cloudfront", "http"];
-
-/// The names that a rule's `sinks` may hold.
-struct SinkNames {
-    configured: Vec<String>,
-    /// Sinks of a kind that is not supported yet: naming one is not a second mistake.
-    later: Vec<String>,
-}
 
 fn names_of(redis: &[RedisSinkConfig]) -> Vec<String> {
     redis.iter().map(|sink| sink.name.clone()).collect()

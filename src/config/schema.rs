@@ -8,7 +8,7 @@
 use serde_json::{Map, Value, json};
 
 use super::SINK_KINDS;
-use super::cdn::schema::{fastly, http};
+use super::cdn::schema::{cloudfront, fastly, http};
 use crate::action::Verb;
 use crate::change::Op;
 use crate::rules::RULE_VERBS;
@@ -28,6 +28,11 @@ pub fn schema() -> Value {
             ("redis", "Redis sinks: one section [redis.NAME] for each.", redis()),
             ("fastly", "Services of Fastly: one section [fastly.NAME] for each.", fastly()),
             (
+                "cloudfront",
+                "Distributions of Amazon CloudFront: one section [cloudfront.NAME] for each.",
+                cloudfront(),
+            ),
+            (
                 "http",
                 "Anything else that purges over HTTP: one section [http.NAME] for each.",
                 http(),
@@ -40,11 +45,7 @@ pub fn schema() -> Value {
         ],
     );
     let has_sinks = |kind: &str| json!({ "required": [kind] });
-    root["anyOf"] = SINK_KINDS
-        .iter()
-        .filter(|kind| **kind != "cloudfront")
-        .map(|kind| has_sinks(kind))
-        .collect();
+    root["anyOf"] = SINK_KINDS.iter().map(|kind| has_sinks(kind)).collect();
     root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     root["title"] = json!("walpurge's configuration");
     root["$defs"] = json!({

@@ -23,6 +23,8 @@ pub enum Endpoint {
     Redis(Arc<redis::RedisConfig>),
     /// A CDN.
     Cdn(Arc<cdn::CdnSink>),
+    /// A CDN of Amazon.
+    CloudFront(Arc<cdn::cloudfront::CloudFrontSink>),
 }
 
 impl Endpoint {
@@ -31,6 +33,7 @@ impl Endpoint {
         match self {
             Endpoint::Redis(config) => config.name(),
             Endpoint::Cdn(sink) => sink.name(),
+            Endpoint::CloudFront(sink) => sink.name(),
         }
     }
 
@@ -39,6 +42,7 @@ impl Endpoint {
         match self {
             Endpoint::Redis(config) => config.target().to_string(),
             Endpoint::Cdn(sink) => sink.target(),
+            Endpoint::CloudFront(sink) => sink.target(),
         }
     }
 }
@@ -49,6 +53,8 @@ pub enum Lane {
     Redis(redis::RedisLane),
     /// Requests to a CDN.
     Cdn(cdn::CdnLane),
+    /// Invalidations of CloudFront.
+    CloudFront(Box<cdn::cloudfront::CloudFrontLane>),
     /// None: what would be done is logged.
     DryRun(DryRunLane),
     /// None: the sink is off, or a replay leaves it alone.
@@ -69,6 +75,7 @@ impl Lane {
             // Only lookups come back unfinished.
             Lane::Redis(lane) => lane.send(batch).await,
             Lane::Cdn(lane) => lane.send(batch).await,
+            Lane::CloudFront(lane) => Box::pin(lane.send(batch)).await,
             Lane::DryRun(lane) => Ok(lane.send(batch)),
             Lane::Left => Ok(Report::default()),
             Lane::Hold => Err(Failure::Held),

@@ -1,5 +1,6 @@
 //! CDN sinks against servers that keep to what providers document.
 
+mod cloudfront;
 mod daemon;
 mod fastly;
 mod http;
@@ -7,7 +8,7 @@ mod http;
 use std::sync::Arc;
 
 use walpurge::action::{Action, Batch, Verb};
-use walpurge::config::parse;
+use walpurge::config::{CdnParts, parse};
 use walpurge::sinks::cdn::{CdnLane, CdnSink};
 use walpurge::sinks::{Failure, Report};
 
@@ -24,7 +25,7 @@ fn lane(section: &str) -> CdnLane {
         }
     );
     let loaded = parse("t", &text).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    let options = loaded.config.cdn[0].options().unwrap();
+    let CdnParts::Http(options) = loaded.config.cdn[0].parts(None).unwrap() else { panic!() };
     CdnLane::new(Arc::new(CdnSink::new(options).unwrap()))
 }
 

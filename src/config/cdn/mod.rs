@@ -1,8 +1,11 @@
-//! `[fastly.NAME]` and `[http.NAME]`: what all CDN sinks share, and the names of sinks.
+//! `[fastly.NAME]`, `[cloudfront.NAME]` and `[http.NAME]`: what all CDN sinks share, and the names of sinks.
 
+mod cloudfront;
 mod fastly;
 mod http;
 pub(super) mod schema;
+
+use std::path::Path;
 
 use secrecy::ExposeSecret;
 
@@ -13,8 +16,10 @@ use super::table::{Table, list};
 use crate::action::SinkKind;
 use crate::problem::{Problem, Text, nearest};
 use crate::rules::{Purges, SinkSpec};
+use crate::sinks::cdn::cloudfront::CloudFrontOptions;
 use crate::sinks::cdn::{ApiOptions, CdnOptions};
 
+pub use cloudfront::CloudFrontConfig;
 pub use fastly::FastlyConfig;
 pub use http::{HeaderSource, HttpConfig, RequestConfig, SignatureConfig};
 
@@ -39,8 +44,19 @@ pub struct CdnSinkConfig {
 pub enum CdnApi {
     /// `[fastly.NAME]`.
     Fastly(FastlyConfig),
+    /// `[cloudfront.NAME]`.
+    CloudFront(CloudFrontConfig),
     /// `[http.NAME]`.
     Http(HttpConfig),
+}
+
+/// What a sink is made of.
+#[derive(Clone, Debug)]
+pub enum CdnParts {
+    /// Of one that is spoken to over plain HTTP.
+    Http(CdnOptions),
+    /// Of one of Amazon's.
+    CloudFront(CloudFrontOptions),
 }
 
 impl CdnSinkConfig {
@@ -53,6 +69,7 @@ impl CdnSinkConfig {
     pub fn kind(&self) -> SinkKind {
         match &self.api {
             CdnApi::Fastly(_) => SinkKind::Fastly,
+            CdnApi::CloudFront(_) => SinkKind::CloudFront,
             CdnApi::Http(_) => SinkKind::Http,
         }
     }
@@ -60,23 +77,26 @@ impl CdnSinkConfig {
     fn purges(&self) -> Purges {
         match &self.api {
             CdnApi::Fastly(fastly) => fastly.purges(),
+            CdnApi::CloudFront(cloudfront) => cloudfront.purges(),
             CdnApi::Http(http) => http.purges(),
         }
     }
 
-    /// What the sink is made of, its secrets fetched.
+    /// What the sink is made of, its secrets fetched. It may keep state in `state_dir`.
     ///
     /// # Errors
     /// When a secret is kept elsewhere and cannot be fetched.
-    pub fn options(&self) -> Result<CdnOptions, SecretError> {
-        Ok(CdnOptions {
-            name: self.name.clone(),
-            max_requests_per_second: self.max_requests_per_second,
-            api: match &self.api {
-                CdnApi::Fastly(fastly) => ApiOptions::Fastly(fastly.options()?),
-                CdnApi::Http(http) => ApiOptions::Http(http.options()?),
-            },
-        })
+    pub fn parts(&self, state_dir: Option<&Path>) -> Result<CdnParts, SecretError> {
+        let (name, max_requests_per_second) = (self.name.clone(), self.max_requests_per_second);
+        let api = match &self.api {
+            CdnApi::Fastly(fastly) => ApiOptions::Fastly(fastly.options()?),
+            CdnApi::Http(http) => ApiOptions::Http(http.options()?),
+            CdnApi::CloudFront(cloudfront) => {
+                let options = cloudfront.options(&name, max_requests_per_second, state_dir);
+                return Ok(CdnParts::CloudFront(options));
+            }
+        };
+        Ok(CdnParts::Http(CdnOptions { name, max_requests_per_second, api }))
     }
 }
 
@@ -86,8 +106,8 @@ const REQUESTS_PER_SECOND_MAX: u32 = 10_000;
 /// Reads every CDN sink of the document, kind by kind. `caches` are the names of the Redis sinks.
 pub(super) fn read(root: &mut Table<'_>, caches: &[String]) -> Vec<CdnSinkConfig> {
     let mut sinks = Vec::new();
-    let kinds: [(&'static str, &'static [&'static str]); 2] =
-        [("fastly", fastly::KEYS), ("http", http::KEYS)];
+    let kinds: [(&'static str, &'static [&'static str]); 3] =
+        [("fastly", fastly::KEYS), ("cloudfront", cloudfront::KEYS), ("http", http::KEYS)];
     for (kind, keys) in kinds {
         for (name, entry) in named(root, kind, keys) {
             sinks.extend(read_sink(kind, &name, &entry, caches));
@@ -168,6 +188,7 @@ fn read_sink(
         .and_then(|entry| whole_number(&entry, 1, REQUESTS_PER_SECOND_MAX));
     let api = match kind {
         "fastly" => CdnApi::Fastly(fastly::read(name, &mut table)),
+        "cloudfront" => CdnApi::CloudFront(cloudfront::read(name, &mut table)),
         _ => CdnApi::Http(http::read(name, &mut table)),
     };
     table.finish();

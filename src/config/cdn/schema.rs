@@ -34,6 +34,22 @@ pub(in crate::config) fn fastly() -> Value {
     sinks(section(&["service_id", "token"], keys))
 }
 
+/// `[cloudfront.NAME]`.
+pub(in crate::config) fn cloudfront() -> Value {
+    let mut keys = vec![
+        ("distribution_id", "The distribution's ID.", reference("text")),
+        ("endpoint", "Where the API is. Default: Amazon's.", reference("text")),
+        (
+            "paths_per_month",
+            "How many paths and tags a month (UTC) may be charged. Beyond, everything is purged by \
+             one wildcard. Default: any number.",
+            json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX }),
+        ),
+    ];
+    keys.extend(shared());
+    sinks(section(&["distribution_id"], keys))
+}
+
 /// `[http.NAME]`.
 pub(in crate::config) fn http() -> Value {
     let mut keys = vec![(
@@ -123,7 +139,7 @@ fn shared() -> Vec<Key> {
         ),
         (
             "max_requests_per_second",
-            "The most requests a second. Default: as many as it takes.",
+            "The most requests a second. Default: as many as it takes; for CloudFront, one.",
             json!({ "type": "integer", "minimum": 1, "maximum": 10_000 }),
         ),
         (

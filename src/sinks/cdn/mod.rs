@@ -11,6 +11,7 @@
 //! purges what it names, or is given up on, and never anything else (see `items` and [`form`]).
 
 mod client;
+pub mod cloudfront;
 mod fastly;
 pub mod form;
 mod http;

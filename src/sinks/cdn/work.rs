@@ -105,7 +105,8 @@ impl Work {
     }
 }
 
-fn fingerprint(batch: &Batch) -> u64 {
+/// What tells a batch from others.
+pub(super) fn fingerprint(batch: &Batch) -> u64 {
     let mut hasher = DefaultHasher::new();
     batch.len().hash(&mut hasher);
     batch.iter().for_each(|action| action.hash(&mut hasher));
