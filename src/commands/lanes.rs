@@ -72,7 +72,7 @@ pub(super) fn lanes(
         let mut add = |stage, urgency, lane: &dyn Fn() -> Lane| {
             let lane = match work(sink.name()) {
                 Work::Done => lane(),
-                Work::Shown => Lane::DryRun(DryRunLane::new(sink.name())),
+                Work::Shown => Lane::DryRun(DryRunLane::of(sink.clone())),
                 Work::Held => Lane::Hold,
                 Work::Left => Lane::Left,
             };

@@ -203,6 +203,7 @@ fn the_example_shows_the_defaults_of_the_code() {
         "mode",
         "mode",
         "mode",
+        "mode",
         "on",
         "plugin",
         "prefix",

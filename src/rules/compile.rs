@@ -68,6 +68,13 @@ pub struct Step {
 }
 
 impl Step {
+    /// Whether it is a path that stands for all that start with it.
+    pub fn is_wildcard(&self) -> bool {
+        let last = self.template.segments.last();
+        self.verb == Verb::PurgePath
+            && matches!(last, Some(Segment::Literal(literal)) if is_wildcard(literal))
+    }
+
     /// The channel of a message.
     pub fn channel(&self) -> Option<&[u8]> {
         match (self.verb, self.template.segments.first()) {

@@ -41,6 +41,7 @@ fn sections(schema: &Value) -> BTreeMap<&'static str, &Value> {
         ("in `postgres.url`", &schema["$defs"]["elsewhere"]),
         ("in `redis.cache`", &schema["properties"]["redis"]["additionalProperties"]),
         ("in `fastly.edge`", &schema["properties"]["fastly"]["additionalProperties"]),
+        ("in `cloudfront.site`", &schema["properties"]["cloudfront"]["additionalProperties"]),
         ("in `http.varnish`", http),
         ("in `http.varnish.purge_all`", &http["properties"]["purge_all"]),
         ("in `http.varnish.signature`", &http["properties"]["signature"]),
@@ -59,6 +60,7 @@ fn known_to_the_walker() -> BTreeMap<String, BTreeSet<String>> {
          [postgres.replay]\n{UNKNOWN} = 1\n\
          [redis.cache]\n{UNKNOWN} = 1\n\
          [fastly.edge]\n{UNKNOWN} = 1\n\
+         [cloudfront.site]\n{UNKNOWN} = 1\n\
          [http.varnish]\n{UNKNOWN} = 1\npurge_all = {{ {UNKNOWN} = 1 }}\n\
          signature = {{ {UNKNOWN} = 1 }}\n\
          [[rule]]\n{UNKNOWN} = 1\nwhere = {{ id = {{ {UNKNOWN} = 1 }} }}\n\
@@ -117,6 +119,7 @@ fn its_words_are_those_that_the_walker_allows() {
         ("in `postgres`", "messages", "[postgres]: messages = '?'"),
         ("in `redis.cache`", "mode", "[redis.cache]: mode = '?'"),
         ("in `fastly.edge`", "mode", "[fastly.edge]: mode = '?'"),
+        ("in `cloudfront.site`", "mode", "[cloudfront.site]: mode = '?'"),
         ("in `http.varnish`", "mode", "[http.varnish]: mode = '?'"),
         ("in `redis.cache`", "tag_mode", "[redis.cache]: tag_mode = '?'"),
         ("in `rule`", "on", "[[rule]]: on = ['?']"),

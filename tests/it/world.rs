@@ -20,6 +20,8 @@ pub struct World {
     pub daemon: Option<Process>,
     /// What the daemon is to do wrong.
     pub failpoint: Option<&'static str>,
+    /// Variables of the daemon's environment.
+    pub env: Vec<(&'static str, &'static str)>,
     config: String,
 }
 
@@ -41,7 +43,15 @@ impl World {
             pg.url("walpurge", "postgres"),
             redis.url()
         );
-        World { pg, redis, dir: TestDir::new("world"), daemon: None, failpoint: None, config }
+        World {
+            pg,
+            redis,
+            dir: TestDir::new("world"),
+            daemon: None,
+            failpoint: None,
+            env: Vec::new(),
+            config,
+        }
     }
 
     /// Changes the configuration before the daemon is started.
@@ -64,6 +74,7 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_walpurge"));
         command.args(args).arg("--config").arg(self.config_file());
         command.env_remove("WALPURGE_LOG").env("RUST_BACKTRACE", "1");
+        command.envs(self.env.iter().copied());
         if let Some(failpoint) = self.failpoint {
             command.env("WALPURGE_FAILPOINT", failpoint);
         }

@@ -61,6 +61,17 @@ impl Fastly {
         format!("{}/service/{}", self.endpoint, self.options.service_id)
     }
 
+    pub(super) fn service_id(&self) -> &str {
+        &self.options.service_id
+    }
+
+    /// What the token may do, which every token may ask.
+    pub(super) fn token_request(&self, client: &Client) -> Result<Request, String> {
+        let url = format!("{}/tokens/self", self.endpoint);
+        let request = client.get(url).header("fastly-key", self.token.clone());
+        request.build().map_err(|error| error.without_url().to_string())
+    }
+
     /// A batch as requests, and what can never be one.
     pub(super) fn jobs(&self, batch: &Batch) -> (Vec<Job>, Vec<Rejected>) {
         if batch.iter().any(|action| action.verb == Verb::PurgeAll) {

@@ -10,6 +10,7 @@
 //! **What a value can do.** Text from rows is checked and encoded before it enters a request: it
 //! purges what it names, or is given up on, and never anything else (see `items` and [`form`]).
 
+mod check;
 mod client;
 pub mod cloudfront;
 mod fastly;
@@ -25,11 +26,12 @@ use reqwest::header::HeaderValue;
 use reqwest::{Client, Request};
 use tokio::task::JoinSet;
 
+pub use check::{CdnFinding, CdnState};
 pub use client::{ClientError, REQUEST_TIMEOUT};
 pub use fastly::{ENDPOINT as FASTLY_ENDPOINT, FastlyOptions};
 pub use http::{BATCH, BATCH_MAX, HeaderText, HttpOptions, RequestForm, Signature};
 
-use crate::action::Batch;
+use crate::action::{Batch, SinkKind};
 use crate::sinks::{Failure, Rejected, Report};
 use client::{Reply, exchange};
 use fastly::Fastly;
@@ -114,12 +116,35 @@ impl CdnSink {
         &self.name
     }
 
+    /// Its kind.
+    pub fn kind(&self) -> SinkKind {
+        match &self.api {
+            Api::Fastly(_) => SinkKind::Fastly,
+            Api::Http(_) => SinkKind::Http,
+        }
+    }
+
     /// Where it leads to, without secrets.
     pub fn target(&self) -> String {
         match &self.api {
             Api::Fastly(fastly) => fastly.target(),
             Api::Http(endpoint) => endpoint.target(),
         }
+    }
+
+    /// The requests that `batch` would be, as `METHOD URL (n items)`, and the reasons why parts of
+    /// it would be none.
+    pub fn preview(&self, batch: &Batch) -> Vec<String> {
+        let (jobs, rejected) = self.jobs(batch);
+        let request = |job: &Job| match self.request(job, batch) {
+            Ok(request) => {
+                let (method, url) = (request.method(), request.url());
+                format!("{method} {url} ({} items)", job.items.len())
+            }
+            Err(reason) => format!("nothing: {reason}"),
+        };
+        let given_up = rejected.iter().map(|rejected| format!("nothing: {}", rejected.reason));
+        jobs.iter().map(request).chain(given_up).collect()
     }
 
     fn jobs(&self, batch: &Batch) -> (Vec<Job>, Vec<Rejected>) {

@@ -134,6 +134,11 @@ impl CloudFrontSink {
         &self.options.name
     }
 
+    /// The distribution's ID.
+    pub fn distribution_id(&self) -> &str {
+        &self.options.distribution_id
+    }
+
     /// The distribution.
     pub fn target(&self) -> String {
         format!("cloudfront distribution {}", self.options.distribution_id)
@@ -183,6 +188,18 @@ impl CloudFrontSink {
         let found = Box::pin(request.send()).await;
         let found = found.map_err(|error| judge(&error, &self.options.distribution_id))?;
         Ok(found.invalidation().is_some_and(|found| is_completed(found.status())))
+    }
+
+    /// The invalidations that `batch` would be, with what CloudFront would charge for them, and the
+    /// reasons why parts of it would be none.
+    pub fn preview(&self, batch: &Batch, part: Part) -> Vec<String> {
+        let (portions, rejected) = portions(batch, part.wildcards_max());
+        let request = |portion: &Vec<Item>| {
+            let (id, items) = (&self.options.distribution_id, portion.len());
+            format!("CreateInvalidation in {id}: {items} paths and tags charged")
+        };
+        let given_up = rejected.iter().map(|rejected| format!("nothing: {}", rejected.reason));
+        portions.iter().map(request).chain(given_up).collect()
     }
 
     /// Tries the credentials by asking for an invalidation that does not exist. That asks for
