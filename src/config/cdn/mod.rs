@@ -47,7 +47,7 @@ pub enum CdnApi {
     /// `[cloudfront.NAME]`.
     CloudFront(CloudFrontConfig),
     /// `[http.NAME]`.
-    Http(HttpConfig),
+    Http(Box<HttpConfig>),
 }
 
 /// What a sink is made of.
@@ -90,7 +90,7 @@ impl CdnSinkConfig {
         let (name, max_requests_per_second) = (self.name.clone(), self.max_requests_per_second);
         let api = match &self.api {
             CdnApi::Fastly(fastly) => ApiOptions::Fastly(fastly.options()?),
-            CdnApi::Http(http) => ApiOptions::Http(http.options()?),
+            CdnApi::Http(http) => ApiOptions::Http(Box::new(http.options()?)),
             CdnApi::CloudFront(cloudfront) => {
                 let options = cloudfront.options(&name, max_requests_per_second, state_dir);
                 return Ok(CdnParts::CloudFront(options));
@@ -189,7 +189,7 @@ fn read_sink(
     let api = match kind {
         "fastly" => CdnApi::Fastly(fastly::read(name, &mut table)),
         "cloudfront" => CdnApi::CloudFront(cloudfront::read(name, &mut table)),
-        _ => CdnApi::Http(http::read(name, &mut table)),
+        _ => CdnApi::Http(Box::new(http::read(name, &mut table))),
     };
     table.finish();
     Some(CdnSinkConfig {

@@ -3,6 +3,8 @@
 //! In: a request as it was configured, with places for keys or paths. Out: requests with checked
 //! values in them, and what their answers mean. No I/O here.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Request, Url};
@@ -108,6 +110,9 @@ pub(super) struct HttpEndpoint {
     accept: Vec<u16>,
     wildcards: Wildcards,
     signature: Option<(HeaderName, String, Hmac<Sha256>)>,
+    /// Whether it has ever accepted a request: before, a refusal says more about the
+    /// configuration than about an item.
+    is_proven: AtomicBool,
 }
 
 /// A request whose fixed parts were checked.
@@ -147,7 +152,13 @@ impl HttpEndpoint {
             accept: options.accept,
             wildcards: if options.wildcards { Wildcards::Any } else { Wildcards::Literal },
             signature,
+            is_proven: AtomicBool::new(false),
         })
+    }
+
+    /// Whether it has ever accepted a request.
+    pub(super) fn is_proven(&self) -> bool {
+        self.is_proven.load(Ordering::Relaxed)
     }
 
     /// The method, scheme, host and port.
@@ -226,7 +237,7 @@ impl HttpEndpoint {
                 (&self.request, items.collect::<Result<Vec<_>, _>>()?)
             }
         };
-        let url = Url::parse(&prepared.url.render(&items)).map_err(|error| error.to_string())?;
+        let url = literal_url(&prepared.url.render(&items))?;
         let mut headers = HeaderMap::new();
         for (name, value) in &prepared.headers {
             let value = match value {
@@ -267,6 +278,7 @@ impl HttpEndpoint {
             false => self.accept.contains(&status),
         };
         if is_accepted {
+            self.is_proven.store(true, Ordering::Relaxed);
             return Ok(Verdict::Done);
         }
         let message = format!("{} answers {status}", self.target());
@@ -315,7 +327,145 @@ impl Prepared {
     }
 }
 
+/// A URL that leads where it says: a segment `..`, however it is encoded, would lead elsewhere.
+fn literal_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    let slashes = |text: &str| text.matches('/').count();
+    match slashes(path).max(1) == slashes(url.path()) {
+        true => Ok(url),
+        false => Err("it would lead to another place".to_owned()),
+    }
+}
+
 fn header_name(sink: &str, name: &str) -> Result<HeaderName, CdnError> {
     HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| CdnError::new(sink, "headers", format!("`{name}` is no header's name")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
+    use super::super::client::client;
+    use super::super::form::Part;
+    use super::*;
+    use crate::action::Action;
+
+    fn endpoint(url: &str, header: Option<&str>, body: Option<&str>) -> HttpEndpoint {
+        let form = |text: &str, part| Form::parse(text, part).unwrap();
+        let header =
+            header.map(|text| ("x-purge".to_owned(), HeaderText::Form(form(text, Part::Header))));
+        let options = HttpOptions {
+            request: RequestForm {
+                method: "PURGE".to_owned(),
+                url: form(url, Part::Url),
+                headers: header.into_iter().collect(),
+                body: body.map(|text| form(text, Part::Body)),
+            },
+            purge_all: None,
+            batch: 10,
+            accept: Vec::new(),
+            wildcards: true,
+            signature: None,
+        };
+        HttpEndpoint::new("x", options).unwrap()
+    }
+
+    /// The requests for values of one verb, and how many of the values are in them.
+    fn requests(endpoint: &HttpEndpoint, verb: Verb, values: &[Vec<u8>]) -> (Vec<Request>, usize) {
+        let mut batch = Batch::default();
+        values.iter().for_each(|value| batch.push(Action { verb, value }));
+        let (jobs, refused) = endpoint.jobs(&batch);
+        // It reads the system's certificates.
+        static CLIENT: LazyLock<Client> = LazyLock::new(|| client().unwrap());
+        let request = |job: &Job| endpoint.request(&CLIENT, job, &batch).ok();
+        (jobs.iter().filter_map(request).collect(), values.len() - refused.len())
+    }
+
+    /// Text that means something to somebody.
+    fn text() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop::sample::select(vec![
+            "a", "7", "/", "..", ".", "%2e", "%", "*", "?", "#", " ", ",", "\"", "\\", "'", "<",
+            "&", "{", "}", "\r\n", "\n", "\t", "\0", "\u{e9}", "\u{2028}", ":", "//", "@", ";",
+            "|",
+        ]);
+        let bytes = prop_oneof![
+            9 => piece.prop_map(|piece| piece.as_bytes().to_vec()),
+            1 => prop::collection::vec(any::<u8>(), 1..3),
+        ];
+        prop::collection::vec(bytes, 0..5).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn no_key_becomes_two_or_adds_anything(values in prop::collection::vec(text(), 1..6)) {
+            let listed = endpoint("http://h/p", Some("{keys}"), None);
+            let (made, count) = requests(&listed, Verb::PurgeKey, &values);
+            let mut seen = 0;
+            for request in &made {
+                prop_assert_eq!(request.url().as_str(), "http://h/p");
+                prop_assert_eq!(request.headers().len(), 1);
+                let value = request.headers()["x-purge"].to_str().unwrap();
+                seen += value.split([' ', ',', '\t']).filter(|key| !key.is_empty()).count();
+            }
+            prop_assert_eq!(seen, count);
+
+            let json = endpoint("http://h/p", None, Some("{{\"tags\":{keys|json}}}"));
+            let (made, count) = requests(&json, Verb::PurgeKey, &values);
+            let mut seen = 0;
+            for request in &made {
+                let body = request.body().unwrap().as_bytes().unwrap();
+                let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+                prop_assert_eq!(body.as_object().unwrap().len(), 1);
+                for key in body["tags"].as_array().unwrap() {
+                    prop_assert!(values.iter().any(|value| value == key.as_str().unwrap().as_bytes()));
+                    seen += 1;
+                }
+            }
+            prop_assert_eq!(seen, count);
+
+            let url = endpoint("http://h/p/{key}", None, None);
+            for request in requests(&url, Verb::PurgeKey, &values).0 {
+                prop_assert_eq!(request.url().host_str(), Some("h"));
+                prop_assert_eq!(request.url().path().split('/').count(), 3);
+                prop_assert_eq!((request.url().query(), request.url().fragment()), (None, None));
+            }
+        }
+
+        #[test]
+        fn a_path_is_sent_as_it_was_rendered(values in prop::collection::vec(text(), 1..6)) {
+            let values: Vec<_> =
+                values.iter().map(|value| [b"/", value.as_slice()].concat()).collect();
+            let plain = endpoint("http://h{path}", None, None);
+            let (made, count) = requests(&plain, Verb::PurgePath, &values);
+            prop_assert_eq!(made.len(), count);
+            for request in made {
+                let url = request.url();
+                prop_assert_eq!((url.host_str(), url.fragment()), (Some("h"), None));
+                let sent = match url.query() {
+                    Some(query) => format!("{}?{query}", url.path()),
+                    None => url.path().to_owned(),
+                };
+                let encoded: Vec<String> = values
+                    .iter()
+                    .map(|value| String::from_utf8(crate::rules::paths::encode(value)).unwrap())
+                    .collect();
+                // The URL's own rules encode a quote in a query, and change nothing else.
+                prop_assert!(
+                    encoded.iter().any(|path| path.replace('\'', "%27") == sent.replace('\'', "%27")),
+                    "{} {:?}", sent, encoded
+                );
+            }
+            let header = endpoint("http://h/", Some("{path|regex}"), None);
+            for request in requests(&header, Verb::PurgePath, &values).0 {
+                prop_assert_eq!(request.headers().len(), 1);
+            }
+        }
+    }
 }

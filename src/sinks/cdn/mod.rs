@@ -60,7 +60,7 @@ pub enum ApiOptions {
     /// Fastly.
     Fastly(FastlyOptions),
     /// Any HTTP endpoint.
-    Http(HttpOptions),
+    Http(Box<HttpOptions>),
 }
 
 /// Why options make no sink.
@@ -93,7 +93,7 @@ pub struct CdnSink {
 #[derive(Debug)]
 enum Api {
     Fastly(Fastly),
-    Http(HttpEndpoint),
+    Http(Box<HttpEndpoint>),
 }
 
 impl CdnSink {
@@ -105,7 +105,7 @@ impl CdnSink {
         let name = options.name;
         let api = match options.api {
             ApiOptions::Fastly(fastly) => Api::Fastly(Fastly::new(&name, fastly)?),
-            ApiOptions::Http(http) => Api::Http(HttpEndpoint::new(&name, http)?),
+            ApiOptions::Http(http) => Api::Http(Box::new(HttpEndpoint::new(&name, *http)?)),
         };
         let client = client::client().map_err(|error| CdnError::new(&name, "url", error))?;
         Ok(CdnSink { name, api, client, pacer: Pacer::new(options.max_requests_per_second) })
@@ -145,6 +145,14 @@ impl CdnSink {
         };
         let given_up = rejected.iter().map(|rejected| format!("nothing: {}", rejected.reason));
         jobs.iter().map(request).chain(given_up).collect()
+    }
+
+    /// Whether a refusal is about an item: the form of the request is known to be right.
+    fn is_proven(&self) -> bool {
+        match &self.api {
+            Api::Fastly(_) => true,
+            Api::Http(endpoint) => endpoint.is_proven(),
+        }
     }
 
     fn jobs(&self, batch: &Batch) -> (Vec<Job>, Vec<Rejected>) {
@@ -217,6 +225,8 @@ impl CdnLane {
     async fn run(&self, work: &mut Work, batch: &Batch) -> Result<(), Stopped> {
         let mut running: JoinSet<(Job, Result<Reply, String>)> = JoinSet::new();
         let mut failure = None;
+        // Items that were refused before anything was accepted.
+        let mut suspects = Vec::new();
         loop {
             while failure.is_none() && running.len() < IN_FLIGHT_MAX {
                 let Some(job) = work.take() else { break };
@@ -250,6 +260,11 @@ impl CdnLane {
                 Err(message) => Err(Failure::Outage { message }),
             };
             match verdict {
+                Ok(Verdict::Refused(items, reason))
+                    if items.len() == 1 && !self.sink.is_proven() =>
+                {
+                    suspects.push((job, reason));
+                }
                 Ok(verdict) => work.answered(job, verdict),
                 Err(new) => {
                     work.put_back(job);
@@ -258,6 +273,18 @@ impl CdnLane {
                         failure = Some(new);
                     }
                 }
+            }
+        }
+        if failure.is_none() && !suspects.is_empty() && !self.sink.is_proven() {
+            let message = format!("{} has accepted nothing yet", self.sink.target());
+            let hint = "if its request is right, purge something by hand; else correct url, \
+                        method, headers and body";
+            failure = Some(Failure::Refused { message, hint: hint.to_owned() });
+        }
+        for (job, reason) in suspects {
+            match failure {
+                Some(_) => work.put_back(job),
+                None => work.answered(job.clone(), Verdict::Refused(job.items, reason)),
             }
         }
         failure.map_or(Ok(()), |failure| Err(Stopped::Failed(failure)))

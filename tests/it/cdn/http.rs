@@ -67,6 +67,17 @@ async fn a_path_is_a_request_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_key_that_would_lead_to_another_place_is_given_up() {
+    let server = server();
+    let mut lane = lane(&format!("[http.site]\nurl = '{}/tags/.{{key}}'", server.url()));
+    let report = lane.send(&keys([".", "%2e", "/..", "x"])).await.unwrap();
+    assert_eq!(rejected(&report), [0]);
+    let mut targets: Vec<_> = server.requests().into_iter().map(|r| r.target).collect();
+    targets.sort();
+    assert_eq!(targets, ["/tags/.%252e", "/tags/.%2F..", "/tags/.x"]);
+}
+
+#[tokio::test]
 async fn wildcards_become_regular_expressions() {
     let server = server();
     let mut lane = lane(&format!(
@@ -142,6 +153,10 @@ async fn answers_that_mend_themselves_are_outages_and_others_are_not() {
         server.fail([Fault::Status(status)]);
         assert!(refused(lane.send(&keys(["a"])).await).0.contains(&status.to_string()));
     }
+    // Nothing was accepted yet: that says more about the request than about the key.
+    server.fail([Fault::Status(400)]);
+    assert!(refused(lane.send(&keys(["a"])).await).0.contains("has accepted nothing yet"));
+    lane.send(&keys(["a"])).await.unwrap();
     server.fail([Fault::Status(400)]);
     assert_eq!(rejected(&lane.send(&keys(["a"])).await.unwrap()), [0]);
     let requests = server.requests().len();
@@ -162,4 +177,22 @@ async fn an_endpoint_that_asks_for_patience_gets_it() {
     assert!(outage(lane.send(&keys(["a"])).await).contains("429"));
     assert!(outage(lane.send(&keys(["a"])).await).contains("wants no request"));
     assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_accepts_nothing_is_held_and_one_that_refuses_an_item_goes_on() {
+    let server = HttpServer::start(|request| {
+        let is_bad = request.text().contains("bad") || request.text().contains("all-wrong");
+        Response::new(if is_bad { 400 } else { 200 }, "")
+    });
+    let section =
+        |body: &str| format!("[http.cloudflare]\nurl = '{}/'\nbody = '{body}'", server.url());
+    let mut wrong = lane(&section("{{\"all-wrong\":{keys|json}}}"));
+    for _ in 0..3 {
+        refused(wrong.send(&keys(["a", "b", "c"])).await);
+    }
+    let mut right = lane(&section("{{\"tags\":{keys|json}}}"));
+    let report = right.send(&keys(["bad1", "a", "bad2", "b"])).await.unwrap();
+    assert_eq!((rejected(&report), report.requested), (vec![0, 2], 2));
+    assert_eq!(rejected(&right.send(&keys(["bad3"])).await.unwrap()), [0]);
 }
