@@ -10,6 +10,7 @@ use std::path::Path;
 use secrecy::ExposeSecret;
 
 use super::entry::Entry;
+use super::later;
 use super::redis::SinkMode;
 use super::secret::{Secret, SecretError};
 use super::table::{Table, list};
@@ -179,7 +180,7 @@ fn read_sink(
     entry: &Entry<'_>,
     caches: &[String],
 ) -> Option<CdnSinkConfig> {
-    let mut table = entry.table(&[])?;
+    let mut table = entry.table(later::CDN)?;
     let words = [("on", SinkMode::On), ("hold", SinkMode::Hold), ("off", SinkMode::Off)];
     let mode = table.entry("mode").and_then(|entry| entry.one_of(&words)).unwrap_or_default();
     let after = table.entry("after").and_then(|entry| read_after(&entry, caches));

@@ -16,7 +16,9 @@ pub(super) struct Budget {
     file: Option<PathBuf>,
     /// `paths_per_month`.
     most: Option<u64>,
-    count: Count,
+    /// `None`: not read yet. A configuration that is taken anew is read while the old one still
+    /// counts.
+    count: Option<Count>,
     is_told: bool,
 }
 
@@ -29,22 +31,19 @@ struct Count {
 }
 
 impl Budget {
-    /// Reads the count so far.
-    pub(super) fn open(state_dir: Option<&Path>, sink: &str, most: Option<u64>) -> Self {
+    /// The budget of a sink, whose count is read when it is first needed.
+    pub(super) fn new(state_dir: Option<&Path>, sink: &str, most: Option<u64>) -> Self {
         let file =
             state_dir.map(|directory| directory.join(format!("cloudfront-{sink}.count.json")));
-        let bytes = file.as_ref().and_then(|file| std::fs::read(file).ok());
-        let count = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        Budget { file, most, count: count.unwrap_or_default(), is_told: false }
+        Budget { file, most, count: None, is_told: false }
     }
 
     /// Whether so many more items are within the budget.
     pub(super) fn allows(&mut self, sink: &str, items: u64) -> bool {
-        self.turn(this_month());
+        let charged = self.count(this_month()).charged;
         let Some(most) = self.most else { return true };
-        let is_allowed = self.count.charged.saturating_add(items) <= most;
+        let is_allowed = charged.saturating_add(items) <= most;
         if !is_allowed && !std::mem::replace(&mut self.is_told, true) {
-            let charged = self.count.charged;
             warn!(
                 sink,
                 charged,
@@ -57,23 +56,27 @@ impl Budget {
 
     /// So many items were charged.
     pub(super) fn charge(&mut self, items: u64) {
-        self.turn(this_month());
-        self.count.charged = self.count.charged.saturating_add(items);
+        let count = self.count(this_month());
+        count.charged = count.charged.saturating_add(items);
+        let bytes = serde_json::to_vec(count);
         let Some(file) = &self.file else { return };
-        let written = serde_json::to_vec(&self.count)
-            .map_err(std::io::Error::from)
-            .and_then(|bytes| write_atomically(file, &bytes));
+        let written =
+            bytes.map_err(std::io::Error::from).and_then(|bytes| write_atomically(file, &bytes));
         if let Err(error) = written {
             error!(file = %file.display(), "the month's count cannot be kept: {error}");
         }
     }
 
-    /// Another month has a budget of its own.
-    fn turn(&mut self, month: String) {
-        if self.count.month != month {
-            self.count = Count { month, charged: 0 };
-            self.is_told = false;
-        }
+    /// The month's count. Another month has a budget of its own.
+    fn count(&mut self, month: String) -> &mut Count {
+        let read = || {
+            let bytes = std::fs::read(self.file.as_ref()?).ok()?;
+            serde_json::from_slice::<Count>(&bytes).ok()
+        };
+        let known = self.count.take().or_else(read).unwrap_or_default();
+        let is_this = known.month == month;
+        self.is_told &= is_this;
+        self.count.insert(if is_this { known } else { Count { month, charged: 0 } })
     }
 }
 
@@ -90,14 +93,13 @@ mod tests {
     #[test]
     fn a_month_is_counted_over_restarts_and_the_next_begins_anew() {
         let dir = tempfile::tempdir().unwrap();
-        let open = || Budget::open(Some(dir.path()), "site", Some(10));
+        let open = || Budget::new(Some(dir.path()), "site", Some(10));
         let mut budget = open();
         assert!(budget.allows("site", 10) && !budget.allows("site", 11));
         budget.charge(9);
         let mut budget = open();
         assert!(budget.allows("site", 1) && !budget.allows("site", 2));
-        budget.turn("1999-12".to_owned());
-        assert_eq!(budget.count.charged, 0);
-        assert!(Budget::open(None, "site", None).allows("site", u64::MAX));
+        assert_eq!(budget.count("1999-12".to_owned()).charged, 0);
+        assert!(Budget::new(None, "site", None).allows("site", u64::MAX));
     }
 }

@@ -116,11 +116,11 @@ impl Part {
 }
 
 impl CloudFrontSink {
-    /// A sink that has sent nothing yet. Reads the month's count.
+    /// A sink that has sent nothing yet.
     pub fn new(options: CloudFrontOptions) -> Self {
         let per_second = options.max_requests_per_second.unwrap_or(REQUESTS_PER_SECOND);
         let budget =
-            Budget::open(options.state_dir.as_deref(), &options.name, options.paths_per_month);
+            Budget::new(options.state_dir.as_deref(), &options.name, options.paths_per_month);
         CloudFrontSink {
             client: OnceCell::new(),
             pacer: Pacer::new(Some(per_second)),
