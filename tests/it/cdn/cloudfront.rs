@@ -88,7 +88,6 @@ async fn an_outage_while_it_is_watched_makes_no_second_one() {
     let cloudfront = CloudFront::start();
     cloudfront.allow(|rules| rules.looks = 2);
     let mut lane = lane(&cloudfront);
-    cloudfront.server().fail([]);
     let all = paths(["/a"]);
     lane.send(&paths(["/first"])).await.unwrap();
     cloudfront.server().forget();
@@ -119,6 +118,11 @@ async fn a_restart_repeats_what_was_under_way_literally_and_then_does_what_is_ne
     // The first is not charged twice, and the same items once more are another one: they may
     // stand for a younger transaction.
     assert_eq!(cloudfront.invalidations(), [["/a"], ["/a"]]);
+    let requests = cloudfront.server().requests();
+    let asked: Vec<String> = requests.iter().map(|request| request.text()).collect();
+    assert_eq!(asked.len(), 3);
+    assert_eq!(asked[0], asked[1], "literally");
+    assert_ne!(asked[1], asked[2], "another reference");
     drop(second);
     let mut third = lane_with(&cloudfront, "", Some(&dir.join(".")));
     third.send(&paths(["/b"])).await.unwrap();
