@@ -217,7 +217,8 @@ impl CloudFrontSink {
 }
 
 fn is_completed(status: &str) -> bool {
-    status == "Completed"
+    // The documentation says `Completed`; others that speak the protocol say `COMPLETED`.
+    status.eq_ignore_ascii_case("completed")
 }
 
 fn unexpected(message: String) -> Trouble {
