@@ -4,6 +4,9 @@
 
 use crate::lsn::Lsn;
 
+/// The value of a [`Verb::PurgeAll`].
+pub const EVERYTHING: &[u8] = b"*";
+
 /// What an [`Action`] does.
 ///
 /// A `…Matching` verb carries a glob pattern in Redis' syntax (`*`, `?`, `[…]`, `\` escapes)
@@ -25,9 +28,10 @@ pub enum Verb {
     TagMatching,
     /// CDN: purge everything that carries one surrogate key.
     PurgeKey,
-    /// CDN: purge one path.
+    /// CDN: purge one path, or all that start with it if it ends in `*`. The value is
+    /// percent-encoded as far as it comes from a rule.
     PurgePath,
-    /// CDN: purge everything of a sink. The value is `*`.
+    /// CDN: purge everything. The value is [`EVERYTHING`].
     PurgeAll,
     /// Redis: publish a message. The value is its channel, a zero byte, and its text.
     Publish,
@@ -39,8 +43,7 @@ pub enum Verb {
 impl Verb {
     /// Whether it is done only after what its transaction removes from caches.
     pub fn is_afterwards(self) -> bool {
-        use Verb::{Publish, PurgeAll, PurgeKey, PurgePath};
-        matches!(self, Publish | PurgeKey | PurgePath | PurgeAll)
+        self == Verb::Publish || self.is_purge()
     }
 
     /// The rule key in the configuration that asks for this verb, which is also its name in
@@ -58,6 +61,11 @@ impl Verb {
             Verb::Lookup => "lookup",
         }
     }
+
+    /// Whether it is for a CDN.
+    pub fn is_purge(self) -> bool {
+        matches!(self, Verb::PurgeKey | Verb::PurgePath | Verb::PurgeAll)
+    }
 }
 
 /// A kind of sink, and so what it can express.
@@ -65,15 +73,31 @@ impl Verb {
 pub enum SinkKind {
     /// A Redis server.
     Redis,
+    /// A service of Fastly.
+    Fastly,
+    /// A distribution of Amazon CloudFront.
+    CloudFront,
+    /// Anything else that purges over HTTP.
+    Http,
 }
 
 impl SinkKind {
-    /// Whether a sink of this kind can do `verb`.
+    /// The section of the configuration that its sinks stand in.
+    pub fn key(self) -> &'static str {
+        match self {
+            SinkKind::Redis => "redis",
+            SinkKind::Fastly => "fastly",
+            SinkKind::CloudFront => "cloudfront",
+            SinkKind::Http => "http",
+        }
+    }
+
+    /// Whether some sink of this kind can do `verb`. What one sink can do depends on its settings
+    /// too.
     pub fn supports(self, verb: Verb) -> bool {
         match self {
-            SinkKind::Redis => {
-                !matches!(verb, Verb::PurgeKey | Verb::PurgePath | Verb::PurgeAll | Verb::Lookup)
-            }
+            SinkKind::Redis => !verb.is_purge() && verb != Verb::Lookup,
+            SinkKind::Fastly | SinkKind::CloudFront | SinkKind::Http => verb.is_purge(),
         }
     }
 }
@@ -92,7 +116,7 @@ pub struct Action<'a> {
 
 impl<'a> Action<'a> {
     /// Purge everything of a sink.
-    pub const PURGE_ALL: Action<'static> = Action { verb: Verb::PurgeAll, value: b"*" };
+    pub const PURGE_ALL: Action<'static> = Action { verb: Verb::PurgeAll, value: EVERYTHING };
 
     /// What a person calls the value: without the channel of a message.
     pub fn shown(&self) -> &'a [u8] {

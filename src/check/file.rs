@@ -4,7 +4,7 @@
 use super::finding::{Finding, Findings, Group};
 use crate::action::Verb;
 use crate::config::Loaded;
-use crate::rules::{Coarse, RuleSpec, rule_names, run_tests};
+use crate::rules::{Coarse, Rule, RuleSpec, SinkId, SinkSpec, rule_names, run_tests};
 
 /// What `loaded` says.
 pub fn file(loaded: &Loaded) -> Vec<Finding> {
@@ -32,7 +32,15 @@ pub fn file(loaded: &Loaded) -> Vec<Finding> {
     }
     for compiled in loaded.rules.rules() {
         for coarse in &compiled.fallback {
-            findings.ok(rule(&compiled.name), format!("falls back to {}", said(coarse)));
+            let said = said(coarse, loaded.rules.sinks());
+            findings.ok(rule(&compiled.name), format!("falls back to {said}"));
+        }
+        for missed in missed_paths(compiled, loaded.rules.sinks()) {
+            findings.warning(
+                rule(&compiled.name),
+                format!("a path with `*` does not go to {missed}, which has no wildcards"),
+                format!("purge what {missed} shows by purge_keys, or name other sinks in `sinks`"),
+            );
         }
         if compiled.fallback.is_empty() {
             findings.warning(
@@ -48,6 +56,18 @@ pub fn file(loaded: &Loaded) -> Vec<Finding> {
         tests(loaded, spec, &rule(name), &mut findings);
     }
     findings.into_list()
+}
+
+/// The sinks that get some of a rule's paths, but none that stands for all that start with a text.
+fn missed_paths<'a>(rule: &Rule, sinks: &'a [SinkSpec]) -> impl Iterator<Item = &'a str> {
+    let paths = || rule.steps.iter().filter(|step| step.verb == Verb::PurgePath);
+    let wildcards: Vec<SinkId> =
+        paths().filter(|step| step.is_wildcard()).flat_map(|step| step.sinks.clone()).collect();
+    let mut missed: Vec<SinkId> = paths().flat_map(|step| step.sinks.clone()).collect();
+    missed.retain(|sink| !wildcards.is_empty() && !wildcards.contains(sink));
+    missed.sort_unstable();
+    missed.dedup();
+    missed.into_iter().map(|sink| sinks[sink.0 as usize].name.as_str())
 }
 
 /// What a rule's tests say of it.
@@ -79,11 +99,15 @@ pub(super) fn rule(name: &str) -> String {
 }
 
 /// A coarse action as the configuration would ask for it.
-fn said(coarse: &Coarse) -> String {
+fn said(coarse: &Coarse, sinks: &[SinkSpec]) -> String {
     let value = String::from_utf8_lossy(coarse.action().shown());
     let key = coarse.verb.key();
     match coarse.verb {
         Verb::BumpMatching | Verb::TagMatching => format!("{key} of all that match {value}"),
+        Verb::PurgeAll => {
+            let names = coarse.sinks.iter().map(|id| sinks[id.0 as usize].name.as_str());
+            format!("{key} of {}", names.collect::<Vec<_>>().join(", "))
+        }
         _ => format!("{key} {value}"),
     }
 }
@@ -122,6 +146,21 @@ mod tests {
                 (Status::Ok, "falls back to delete home"),
                 (Status::Ok, "falls back to bump of all that match cat:*:v"),
                 (Status::Ok, "falls back to tags of all that match tag*"),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_cdns_purge_instead_is_shown_and_what_does_not_reach_one() {
+        check(
+            "[fastly.edge]\nservice_id = 'S'\ntoken = 'T'\nhosts = ['h']\n\
+             [http.v]\nurl = 'http://h'\nheaders = { x = '{path|regex}' }\n\
+             [[rule]]\ntable = 'public.p'\npurge_keys = ['p-{id}']\n\
+             purge_paths = ['/p/{id}', '/p/{id}/*']",
+            &[
+                (Status::Ok, "falls back to purge_paths /p/*"),
+                (Status::Ok, "falls back to purge_all of edge"),
+                (Status::Warning, "a path with `*` does not go to edge, which has no wildcards"),
             ],
         );
     }

@@ -24,7 +24,6 @@ mod slot;
 mod tables;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 pub use file::file;
@@ -35,13 +34,13 @@ pub(crate) use slot::bytes;
 use crate::config::PostgresConfig;
 use crate::postgres::ConnectConfig;
 use crate::rules::RuleSet;
-use crate::sinks::redis::RedisConfig;
+use crate::sinks::Endpoint;
 
 /// How long one question to a server may take: all of them are about the catalog or a setting.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What [`live`] looks at.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Targets<'a> {
     /// `[postgres]`.
     pub postgres: &'a PostgresConfig,
@@ -56,7 +55,7 @@ pub struct Targets<'a> {
     /// The rules.
     pub rules: &'a RuleSet,
     /// The sinks, in the order of the rule set's.
-    pub sinks: &'a [Arc<RedisConfig>],
+    pub sinks: &'a [Endpoint],
 }
 
 /// Asks Postgres and every sink, at the same time.

@@ -8,19 +8,33 @@ use super::file::rule;
 use super::finding::{Finding, Findings, Group};
 use crate::action::Verb;
 use crate::rules::{RuleSet, SinkId};
-use crate::sinks::Failure;
+use crate::sinks::cdn::cloudfront::{CloudFrontSink, statement};
+use crate::sinks::cdn::{CdnFinding, CdnSink, CdnState};
 use crate::sinks::redis::{
     CheckLine, Duties, KeyCounts, KeyPattern, RedisConfig, check, count, least_acl,
 };
+use crate::sinks::{Endpoint, Failure};
 
 /// Tries every sink, all at the same time; each of its commands is under a timeout of its own.
-pub(super) async fn sinks(rules: &RuleSet, sinks: &[Arc<RedisConfig>]) -> Vec<Finding> {
+pub(super) async fn sinks(rules: &RuleSet, sinks: &[Endpoint]) -> Vec<Finding> {
     let mut tasks = JoinSet::new();
     for (at, sink) in sinks.iter().enumerate() {
         let id = SinkId(at as u32);
-        let (duties, patterns) = (duties(rules, id), patterns(rules, id, sink));
-        let sink = Arc::clone(sink);
-        tasks.spawn(async move { (at, redis(&sink, &duties, patterns).await) });
+        let duties = duties(rules, id);
+        match sink {
+            Endpoint::Redis(config) => {
+                let (config, patterns) = (Arc::clone(config), patterns(rules, id, config));
+                tasks.spawn(async move { (at, redis(&config, &duties, patterns).await) });
+            }
+            Endpoint::Cdn(sink) => {
+                let sink = Arc::clone(sink);
+                tasks.spawn(async move { (at, cdn(&sink, &duties).await) });
+            }
+            Endpoint::CloudFront(sink) => {
+                let sink = Arc::clone(sink);
+                tasks.spawn(async move { (at, Box::pin(cloudfront(&sink, &duties)).await) });
+            }
+        }
     }
     let mut found = tasks.join_all().await;
     found.sort_by_key(|(at, _)| *at);
@@ -84,11 +98,7 @@ async fn redis(
         }
     }
     match duties.verbs.is_empty() {
-        true => findings.warning(
-            name,
-            "no rule sends anything here",
-            format!("name it in a rule's `sinks`, or remove [redis.{name}]"),
-        ),
+        true => idle(&mut findings, name, "redis"),
         false => {
             let acl = least_acl(duties, config);
             findings.ok(name, format!("the least rights that suffice: {acl}"));
@@ -96,6 +106,51 @@ async fn redis(
     }
     if is_reached && !patterns.is_empty() {
         counts(config, duties, patterns, &mut findings).await;
+    }
+    findings.into_list()
+}
+
+/// A sink that is there for nothing.
+fn idle(findings: &mut Findings, name: &str, kind: &str) {
+    findings.warning(
+        name,
+        "no rule sends anything here",
+        format!("name it in a rule's `sinks`, or remove [{kind}.{name}]"),
+    );
+}
+
+async fn cdn(sink: &CdnSink, duties: &Duties) -> Vec<Finding> {
+    let mut findings = Findings::new(Group::Sinks);
+    for CdnFinding { state, what, hint } in sink.check(&duties.verbs).await {
+        match state {
+            CdnState::Good => findings.ok(sink.name(), what),
+            CdnState::Untried => findings.note(sink.name(), what, hint),
+            CdnState::Bad => findings.failed(sink.name(), what, hint),
+        }
+    }
+    if duties.verbs.is_empty() {
+        idle(&mut findings, sink.name(), sink.kind().key());
+    }
+    findings.into_list()
+}
+
+async fn cloudfront(sink: &CloudFrontSink, duties: &Duties) -> Vec<Finding> {
+    let mut findings = Findings::new(Group::Sinks);
+    let name = sink.name();
+    match sink.check().await {
+        Ok(()) => {
+            findings.ok(name, format!("the credentials may look at {}", sink.target()));
+            findings.note(
+                name,
+                "whether they may create invalidations is known only when they do",
+                Some(statement(sink.distribution_id())),
+            );
+        }
+        Err(Failure::Refused { message, hint }) => findings.failed(name, message, Some(hint)),
+        Err(failure) => findings.failed(name, format!("connect: {failure}"), None),
+    }
+    if duties.verbs.is_empty() {
+        idle(&mut findings, name, "cloudfront");
     }
     findings.into_list()
 }

@@ -1,16 +1,14 @@
 //! `check`: finds mistakes in the configuration and in what it points to.
 
-use std::sync::Arc;
-
 use anyhow::Context;
 
-use super::endpoints::{connect_config, lookup_config, redis_sink, replica_configs};
+use super::endpoints::{connect_config, lookup_config, replica_configs, sinks};
 use super::{Misconfigured, Outcome, block_on, load, print, style};
 use crate::check::{Finding, Group, Status, Summary, Targets, file, json, live, text};
 use crate::cli::{CheckArgs, Global};
 use crate::config::{Config, Loaded, state_dir};
 use crate::postgres::ConnectConfig;
-use crate::sinks::redis::RedisConfig;
+use crate::sinks::Endpoint;
 
 pub(super) fn check(global: &Global, args: &CheckArgs) -> anyhow::Result<Outcome> {
     let loaded = load(global)?;
@@ -57,18 +55,19 @@ fn look(loaded: &Loaded) -> anyhow::Result<Vec<Finding>> {
     block_on(async { Ok(live(targets).await) })
 }
 
+/// What the configuration points to.
 struct Endpoints {
     connect: ConnectConfig,
     lookups: ConnectConfig,
     replicas: Vec<ConnectConfig>,
-    sinks: Vec<Arc<RedisConfig>>,
+    sinks: Vec<Endpoint>,
 }
 
 /// What the configuration points to; everything that is wrong with it, together.
 fn endpoints(config: &Config) -> Result<Endpoints, Misconfigured> {
     let connect = connect_config(&config.postgres);
     let lookups = lookup_config(&config.postgres);
-    let sinks: Vec<_> = config.redis.iter().map(redis_sink).collect();
+    let sinks = sinks(config, None);
     let mut problems: Vec<String> =
         connect.as_ref().err().map(ToString::to_string).into_iter().collect();
     problems.extend(sinks.iter().filter_map(|sink| sink.as_ref().err()).map(ToString::to_string));

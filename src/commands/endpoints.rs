@@ -1,13 +1,17 @@
 //! What the configuration points to, with its secrets fetched.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 
 use super::Misconfigured;
-use crate::config::{PostgresConfig, RedisSinkConfig, Secret};
+use crate::config::{CdnParts, CdnSinkConfig, Config, PostgresConfig, RedisSinkConfig, Secret};
 use crate::daemon::ReplicaSettings;
 use crate::postgres::ConnectConfig;
+use crate::sinks::Endpoint;
+use crate::sinks::cdn::CdnSink;
+use crate::sinks::cdn::cloudfront::CloudFrontSink;
 use crate::sinks::redis::RedisConfig;
 
 pub(super) fn connect_config(config: &PostgresConfig) -> Result<ConnectConfig, Misconfigured> {
@@ -38,7 +42,30 @@ pub(super) fn replica_configs(
     Ok(Some(ReplicaSettings { connects, max_wait: replicas.max_wait }))
 }
 
-pub(super) fn redis_sink(config: &RedisSinkConfig) -> Result<Arc<RedisConfig>, Misconfigured> {
+/// Every sink, in the order of [`Config::sinks`], or what is wrong with it. CDN sinks may keep
+/// state in `state_dir`.
+pub(super) fn sinks(
+    config: &Config,
+    state_dir: Option<&Path>,
+) -> Vec<Result<Endpoint, Misconfigured>> {
+    let caches = config.redis.iter().map(redis_sink);
+    caches.chain(config.cdn.iter().map(|sink| cdn_sink(sink, state_dir))).collect()
+}
+
+fn redis_sink(config: &RedisSinkConfig) -> Result<Endpoint, Misconfigured> {
     let options = config.options().map_err(Misconfigured::secret)?;
-    RedisConfig::new(options).map(Arc::new).map_err(Misconfigured::new)
+    let config = RedisConfig::new(options).map_err(Misconfigured::new)?;
+    Ok(Endpoint::Redis(Arc::new(config)))
+}
+
+fn cdn_sink(config: &CdnSinkConfig, state_dir: Option<&Path>) -> Result<Endpoint, Misconfigured> {
+    match config.parts(state_dir).map_err(Misconfigured::secret)? {
+        CdnParts::Http(options) => {
+            let wrong = |error| Misconfigured::new(format!("{}.{error}", config.kind().key()));
+            Ok(Endpoint::Cdn(Arc::new(CdnSink::new(options).map_err(wrong)?)))
+        }
+        CdnParts::CloudFront(options) => {
+            Ok(Endpoint::CloudFront(Arc::new(CloudFrontSink::new(options))))
+        }
+    }
 }

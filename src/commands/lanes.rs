@@ -7,12 +7,14 @@ use std::time::Duration;
 use super::Misconfigured;
 use super::endpoints::lookup_config;
 use crate::action::{Action, Verb};
-use crate::config::PostgresConfig;
+use crate::config::{Config, PostgresConfig};
 use crate::lookups::{LookupLane, Pool};
 use crate::pipeline::{LaneId, LaneSpec, Pace, Routes, Stage, Urgency};
 use crate::rules::{FALLBACK_EVERY, RuleId, RuleSet, SinkId};
-use crate::sinks::redis::{LaneClass, RedisConfig, RedisLane};
-use crate::sinks::{DryRunLane, Lane};
+use crate::sinks::cdn::CdnLane;
+use crate::sinks::cdn::cloudfront::{CloudFrontLane, Part};
+use crate::sinks::redis::{LaneClass, RedisLane};
+use crate::sinks::{DryRunLane, Endpoint, Lane};
 
 /// What becomes of a sink's actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +38,11 @@ pub(super) fn lookup_pool(
     looks_up.then(|| Ok(Pool::new(lookup_config(config)?))).transpose()
 }
 
-/// Each sink's lanes: what they are for, when, and what waits in them for its turn.
-const LANES: [(LaneClass, Stage, Urgency); 5] = [
+/// A lane of a sink: what it is for, when, and what waits in it for its turn.
+type Class = (LaneClass, Stage, Urgency);
+
+/// The lanes of a Redis.
+const REDIS: [Class; 5] = [
     (LaneClass::Precise, Stage::Remove, Urgency::Prompt),
     (LaneClass::Tags, Stage::Remove, Urgency::Prompt),
     (LaneClass::Scan, Stage::Remove, Urgency::Prompt),
@@ -45,27 +50,52 @@ const LANES: [(LaneClass, Stage, Urgency); 5] = [
     (LaneClass::Publish, Stage::Tell, Urgency::Prompt),
 ];
 
+/// The lanes of a CDN. Purges that every update may ask for wait for their turn in one of their
+/// own.
+const CDN: [(Stage, Urgency); 2] =
+    [(Stage::Purge, Urgency::Prompt), (Stage::Purge, Urgency::Paced)];
+
 /// The lanes of all sinks and of all lookups, and which of them does what.
 pub(super) fn lanes(
-    sinks: Vec<Arc<RedisConfig>>,
+    config: &Config,
+    sinks: Vec<Endpoint>,
     rules: &Arc<RuleSet>,
     lookups: Option<&Pool>,
     work: impl Fn(&str) -> Work,
 ) -> (Vec<LaneSpec>, Routes) {
     let mut lanes = Vec::new();
     // Most configurations publish nothing, and then nothing is kept in order for it.
-    let publishes = publishes(rules);
-    let classes = if publishes { &LANES[..] } else { &LANES[..LANES.len() - 1] };
-    for sink in &sinks {
-        for &(class, stage, urgency) in classes {
+    let classes = if publishes(rules) { &REDIS[..] } else { &REDIS[..REDIS.len() - 1] };
+    // Where each sink's lanes begin.
+    let mut firsts = Vec::new();
+    for (sink, spec) in sinks.iter().zip(rules.sinks()) {
+        firsts.push(lanes.len());
+        let after = caches_before(config, sink.name(), &lanes);
+        let purges_all = spec.purges.all;
+        let mut add = |stage, urgency, lane: &dyn Fn() -> Lane| {
             let lane = match work(sink.name()) {
-                Work::Done => Lane::Redis(RedisLane::new(Arc::clone(sink), class)),
-                Work::Shown => Lane::DryRun(DryRunLane::new(sink.name())),
+                Work::Done => lane(),
+                Work::Shown => Lane::DryRun(DryRunLane::of(sink.clone())),
                 Work::Held => Lane::Hold,
                 Work::Left => Lane::Left,
             };
             let pace = (urgency == Urgency::Paced).then(|| pace(rules));
-            lanes.push(LaneSpec { pace, ..LaneSpec::new(sink.name(), lane, stage) });
+            let (after, purges_all) = (after.clone(), purges_all);
+            let spec = LaneSpec::new(sink.name(), lane, stage);
+            lanes.push(LaneSpec { pace, after, purges_all, ..spec });
+        };
+        match sink {
+            Endpoint::Redis(config) => classes.iter().for_each(|&(class, stage, urgency)| {
+                add(stage, urgency, &|| Lane::Redis(RedisLane::new(Arc::clone(config), class)));
+            }),
+            Endpoint::Cdn(sink) => CDN.iter().for_each(|&(stage, urgency)| {
+                add(stage, urgency, &|| Lane::Cdn(CdnLane::new(Arc::clone(sink))));
+            }),
+            Endpoint::CloudFront(sink) => CDN.iter().for_each(|&(stage, urgency)| {
+                let part = if urgency == Urgency::Paced { Part::Paced } else { Part::Prompt };
+                let lane = || CloudFrontLane::new(Arc::clone(sink), part);
+                add(stage, urgency, &|| Lane::CloudFront(Box::new(lane())));
+            }),
         }
     }
     let mut lookup_lanes = HashMap::new();
@@ -76,17 +106,38 @@ pub(super) fn lanes(
         let lane = Lane::Lookup(LookupLane::new(pool.clone(), Arc::clone(rules), id));
         lanes.push(LaneSpec::new("postgres", lane, Stage::Lookup));
     }
-    let count = classes.len();
     let route = move |sink: SinkId, verb: Verb, urgency: Urgency| {
         let sink = sink.0 as usize;
-        // Rules send a sink only what it supports.
-        let class = sinks[sink].lane_class(verb).unwrap_or(LaneClass::Precise);
-        // Only scans cost enough to be held back.
-        let urgency = if class == LaneClass::Scan { urgency } else { Urgency::Prompt };
-        let is_it = |lane: &(LaneClass, Stage, Urgency)| (lane.0, lane.2) == (class, urgency);
-        LaneId(sink * count + LANES.iter().position(is_it).unwrap_or_default())
+        LaneId(firsts[sink] + place(&sinks[sink], verb, urgency))
     };
     (lanes, Routes { actions: Box::new(route), lookups: lookup_lanes })
+}
+
+/// The lanes of the caches from which a CDN's edge fills. Caches stand before CDNs.
+fn caches_before(config: &Config, cdn: &str, lanes: &[LaneSpec]) -> Vec<LaneId> {
+    let Some(cdn) = config.cdn.iter().find(|sink| sink.name == cdn) else { return Vec::new() };
+    let is_before = |lane: &LaneSpec| lane.stage == Stage::Remove && cdn.after.contains(&lane.sink);
+    let lanes = lanes.iter().enumerate().filter(|(_, lane)| is_before(lane));
+    lanes.map(|(at, _)| LaneId(at)).collect()
+}
+
+/// Which of a sink's lanes does a verb.
+fn place(sink: &Endpoint, verb: Verb, urgency: Urgency) -> usize {
+    let place = match sink {
+        Endpoint::Redis(config) => {
+            // Rules send a sink only what it supports.
+            let class = config.lane_class(verb).unwrap_or(LaneClass::Precise);
+            // Only scans cost enough to be held back.
+            let urgency = if class == LaneClass::Scan { urgency } else { Urgency::Prompt };
+            REDIS.iter().position(|lane| (lane.0, lane.2) == (class, urgency))
+        }
+        Endpoint::Cdn(_) | Endpoint::CloudFront(_) => {
+            // A purge of everything costs so much that nothing asks for it again and again.
+            let urgency = if verb == Verb::PurgeAll { Urgency::Paced } else { urgency };
+            CDN.iter().position(|lane| lane.1 == urgency)
+        }
+    };
+    place.unwrap_or_default()
 }
 
 fn publishes(rules: &RuleSet) -> bool {

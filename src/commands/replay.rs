@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::endpoints::redis_sink;
+use super::endpoints;
 use super::lanes::{Work, lanes, lookup_pool};
 use super::run::{settings, stop_signal};
 use super::{Misconfigured, Outcome, block_on, load, logs, print, say};
@@ -42,7 +42,7 @@ fn misuse(args: &ReplayArgs, config: &Config) -> Option<String> {
     {
         return Some(format!("--to-lsn {to} lies before --from-lsn {from}"));
     }
-    let sinks: Vec<_> = config.redis.iter().map(|sink| sink.name.clone()).collect();
+    let sinks: Vec<_> = config.sinks().map(|(name, _)| name.to_owned()).collect();
     let names = rule_names(&config.rules);
     let enabled = names.iter().zip(&config.rules).filter(|(_, rule)| rule.enabled);
     let rules: Vec<_> = enabled.map(|(name, _)| name.clone()).collect();
@@ -70,12 +70,12 @@ async fn work(
         rules.keep(&args.rules);
         settings.messages = Messages::Off;
     }
-    let sinks = config.redis.iter().map(redis_sink).collect::<Result<Vec<_>, _>>()?;
+    let sinks = endpoints::sinks(&config, None).into_iter().collect::<Result<Vec<_>, _>>()?;
     let rules = Arc::new(rules);
     let pool = lookup_pool(&config.postgres, &rules)?;
     let is_asked =
         |sink: &str| args.sinks.is_empty() || args.sinks.iter().any(|asked| asked == sink);
-    let (lanes, routes) = lanes(sinks, &rules, pool.as_ref(), |sink| match args.dry_run {
+    let (lanes, routes) = lanes(&config, sinks, &rules, pool.as_ref(), |sink| match args.dry_run {
         _ if !is_asked(sink) => Work::Left,
         true => Work::Shown,
         false => Work::Done,

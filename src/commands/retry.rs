@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::endpoints::redis_sink;
+use super::endpoints::sinks;
 use super::lanes::{Work, lanes};
 use super::{Outcome, block_on, print, say};
 use crate::action::{Action, Batch, Verb};
@@ -22,7 +22,7 @@ const FAILURES_MAX: u32 = 3;
 
 /// Tries what is in the file once more, at all sinks or at `asked`.
 pub(super) fn retry(loaded: Loaded, file: &Path, asked: &[String]) -> anyhow::Result<Outcome> {
-    let names: Vec<_> = loaded.config.redis.iter().map(|sink| sink.name.as_str()).collect();
+    let names: Vec<_> = loaded.config.sinks().map(|(name, _)| name).collect();
     if let Some(unknown) = asked.iter().find(|sink| !names.contains(&sink.as_str())) {
         let hint = match nearest(unknown, names.iter().copied()) {
             Some(known) => format!("did you mean {known}?"),
@@ -86,10 +86,10 @@ struct Trial {
 
 impl Trial {
     fn new(mut loaded: Loaded, asked: &[String]) -> anyhow::Result<Self> {
-        let sinks = loaded.config.redis.iter().map(redis_sink).collect::<Result<Vec<_>, _>>()?;
+        let sinks = sinks(&loaded.config, None).into_iter().collect::<Result<Vec<_>, _>>()?;
         let rules = Arc::new(std::mem::take(&mut loaded.rules));
-        let (lanes, routes) = lanes(sinks, &rules, None, |_| Work::Done);
-        let sinks = loaded.config.redis.into_iter().map(|sink| (sink.name, sink.mode)).collect();
+        let (lanes, routes) = lanes(&loaded.config, sinks, &rules, None, |_| Work::Done);
+        let sinks = loaded.config.sinks().map(|(name, mode)| (name.to_owned(), mode)).collect();
         let asked = asked.to_vec();
         let (failures, failing) = (BTreeMap::new(), BTreeMap::new());
         Ok(Trial { sinks, lanes, routes, asked, failures, failing })

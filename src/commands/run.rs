@@ -6,7 +6,7 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info};
 
-use super::endpoints::{connect_config, redis_sink, replica_configs};
+use super::endpoints::{connect_config, replica_configs, sinks};
 use super::lanes::{Work, lanes, lookup_pool};
 use super::{Outcome, load, logs};
 use crate::cli::{Global, RunArgs};
@@ -16,7 +16,7 @@ use crate::lookups::Pool;
 use crate::parked::Parked;
 use crate::replay::{Keeper, KeeperSettings};
 use crate::rules::{RuleSet, SinkId, rule_names};
-use crate::sinks::redis::RedisConfig;
+use crate::sinks::Endpoint;
 use crate::state::{Duty, Fingerprint, KnownSink, Owed};
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Outcome> {
@@ -95,7 +95,7 @@ struct Parts {
     config: Config,
     settings: Settings,
     rules: Arc<RuleSet>,
-    sinks: Vec<Arc<RedisConfig>>,
+    sinks: Vec<Endpoint>,
     lookups: Option<Pool>,
 }
 
@@ -105,7 +105,8 @@ impl Parts {
     fn new(Loaded { config, rules, .. }: Loaded, mode: Mode) -> anyhow::Result<Self> {
         let mut settings = settings(&config.postgres, mode)?;
         settings.state_dir = state_dir(&config).filter(|_| mode == Mode::Live);
-        let sinks = config.redis.iter().map(redis_sink).collect::<Result<Vec<_>, _>>()?;
+        let sinks = sinks(&config, settings.state_dir.as_deref());
+        let sinks = sinks.into_iter().collect::<Result<Vec<_>, _>>()?;
         let lookups = lookup_pool(&config.postgres, &rules)?;
         settings.sinks = known_sinks(&config, &settings, &sinks, &rules);
         Ok(Parts { config, settings, rules: Arc::new(rules), sinks, lookups })
@@ -114,14 +115,14 @@ impl Parts {
     fn announce(&self) {
         let (postgres, slot) = (self.settings.connect.target(), &self.settings.slot);
         info!(postgres, slot, rules = self.rules.rules().len(), "configured");
-        for (sink, config) in self.sinks.iter().zip(&self.config.redis) {
-            info!(sink = sink.name(), target = sink.target(), mode = config.mode.name(), "sink");
+        for (sink, (_, mode)) in self.sinks.iter().zip(self.config.sinks()) {
+            info!(sink = sink.name(), target = sink.target(), mode = mode.name(), "sink");
         }
     }
 
     /// Each sink's name, and whether it gets actions.
     fn sinks(&self) -> impl Iterator<Item = (String, bool)> {
-        self.config.redis.iter().map(|sink| (sink.name.clone(), sink.mode != SinkMode::Off))
+        self.config.sinks().map(|(name, mode)| (name.to_owned(), mode != SinkMode::Off))
     }
 
     /// Each rule's name, and whether it is enabled.
@@ -132,15 +133,16 @@ impl Parts {
 
     fn daemon(&self, debt: Debt, history: History) -> Daemon {
         let work = |name: &str| {
-            let sink = self.config.redis.iter().find(|sink| sink.name == name);
-            match (self.settings.mode, sink.map(|sink| sink.mode).unwrap_or_default()) {
+            let mode = self.config.sinks().find(|(sink, _)| *sink == name).map(|(_, mode)| mode);
+            match (self.settings.mode, mode.unwrap_or_default()) {
                 (_, SinkMode::Off) => Work::Left,
                 (Mode::DryRun, _) => Work::Shown,
                 (Mode::Live, SinkMode::Hold) => Work::Held,
                 (Mode::Live, SinkMode::On) => Work::Done,
             }
         };
-        let (lanes, routes) = lanes(self.sinks.clone(), &self.rules, self.lookups.as_ref(), work);
+        let (lanes, routes) =
+            lanes(&self.config, self.sinks.clone(), &self.rules, self.lookups.as_ref(), work);
         let parked = Parked::open(self.settings.state_dir.as_deref());
         let mut settings = self.settings.clone();
         settings.keeper = (settings.mode == Mode::Live)
@@ -182,30 +184,32 @@ pub(super) fn settings(config: &PostgresConfig, mode: Mode) -> anyhow::Result<Se
 fn known_sinks(
     config: &Config,
     settings: &Settings,
-    sinks: &[Arc<RedisConfig>],
+    sinks: &[Endpoint],
     rules: &RuleSet,
 ) -> Vec<KnownSink> {
     // What was done before another replica was waited for may have come too early for it.
     let replicas = settings.replicas.iter().flat_map(|replicas| &replicas.connects);
     let replicas: Vec<_> = replicas.map(|connect| connect.target().to_string()).collect();
-    let known = |(at, sink): (usize, &Arc<RedisConfig>)| {
+    let known = |((at, (name, mode)), sink): ((usize, (&str, SinkMode)), &Endpoint)| {
         let PostgresConfig { visibility, messages, .. } = &config.postgres;
         // Another version may make something else of the same rules.
         let version = env!("CARGO_PKG_VERSION");
         let asked = rules.asked_of(SinkId(at as u32));
         let asked = format!("{version} {visibility:?} {messages:?} {replicas:?} {asked}");
-        let duty = match config.redis[at].mode {
+        // What a CDN's requests look like stands in its section.
+        let section = config.cdn.iter().find(|cdn| cdn.name == name);
+        let target = match sink {
+            Endpoint::Redis(sink) => sink.key_space(),
+            _ => format!("{:?} {section:?}", sink.target()),
+        };
+        let duty = match mode {
             SinkMode::Off => Duty::Off,
             SinkMode::On | SinkMode::Hold => Duty::Works,
         };
-        KnownSink {
-            name: sink.name().to_owned(),
-            target: Fingerprint::of(&sink.key_space()),
-            rules: Fingerprint::of(&asked),
-            duty,
-        }
+        let (target, rules) = (Fingerprint::of(&target), Fingerprint::of(&asked));
+        KnownSink { name: name.to_owned(), target, rules, duty }
     };
-    sinks.iter().enumerate().map(known).collect()
+    config.sinks().enumerate().zip(sinks).map(known).collect()
 }
 
 /// Keeps the slot for replays.

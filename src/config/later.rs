@@ -3,10 +3,8 @@
 //! They are neither ignored, which would silently lose what they ask for, nor reported as typos.
 //! A key that gets built leaves its lists here.
 
-use super::table::Table;
-
 /// Sections and keys at the top.
-pub(super) const ROOT: &[&str] = &["admin", "cloudfront", "fastly", "http"];
+pub(super) const ROOT: &[&str] = &["admin"];
 
 /// `[postgres]`.
 pub(super) const POSTGRES: &[&str] = &["publication"];
@@ -14,13 +12,8 @@ pub(super) const POSTGRES: &[&str] = &["publication"];
 /// `[redis.NAME]`.
 pub(super) const REDIS: &[&str] = &["cluster", "sentinel"];
 
+/// `[fastly.NAME]`, `[cloudfront.NAME]` and `[http.NAME]`.
+pub(super) const CDN: &[&str] = &["repurge_after"];
+
 /// `[[rule]]`.
 pub(super) const RULE: &[&str] = &["redelete_after"];
-
-/// Kinds of sinks: `[KIND.NAME]`.
-const SINK_KINDS: &[&str] = &["cloudfront", "fastly", "http"];
-
-/// The names of sinks whose kind is not supported yet.
-pub(super) fn sink_names(root: &Table<'_>) -> Vec<String> {
-    SINK_KINDS.iter().flat_map(|kind| root.names_under(kind)).collect()
-}

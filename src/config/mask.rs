@@ -9,7 +9,20 @@ use std::ops::Range;
 const HIDDEN: &str = "***";
 
 /// Parts of a key's name that say that its value is a secret; typos of them included.
-const SECRET_WORDS: [&str; 5] = ["pass", "pasw", "pwd", "secret", "token"];
+const SECRET_WORDS: [&str; 11] = [
+    "pass",
+    "pasw",
+    "pwd",
+    "secret",
+    "token",
+    // Headers that carry one.
+    "authoriz",
+    "bearer",
+    "accesskey",
+    "access-key",
+    "api-key",
+    "apikey",
+];
 
 /// The secrets of a text.
 pub(super) struct Mask {

@@ -9,6 +9,7 @@
 //! `{ file = … }` or `{ credential = … }` is fetched while it is read, since without it one cannot
 //! tell whether the configuration is right.
 
+mod cdn;
 mod entry;
 mod error;
 mod filter;
@@ -26,6 +27,10 @@ mod table;
 
 use std::path::{Path, PathBuf};
 
+pub use cdn::{
+    CdnApi, CdnParts, CdnSinkConfig, CloudFrontConfig, FastlyConfig, HeaderSource, HttpConfig,
+    RequestConfig, SignatureConfig,
+};
 pub use error::ConfigError;
 pub use postgres::{
     OnGap, Plugin, PostgresConfig, ReplayConfig, ReplicasConfig, Visibility, replay_slot,
@@ -35,7 +40,6 @@ pub use render::{Source, Style, render};
 pub use schema::schema;
 pub use secret::{Secret, SecretError};
 
-use crate::action::SinkKind;
 use crate::problem::{Problem, Span};
 use crate::rules::{RuleSet, RuleSpec, SinkSpec, compile, rule_names};
 use table::{Reader, Table};
@@ -53,8 +57,18 @@ pub struct Config {
     pub postgres: PostgresConfig,
     /// Every `[redis.NAME]`, in the order of the file.
     pub redis: Vec<RedisSinkConfig>,
+    /// Every CDN sink, kind by kind, in the order of the file.
+    pub cdn: Vec<CdnSinkConfig>,
     /// Every `[[rule]]`, in the order of the file.
     pub rules: Vec<RuleSpec>,
+}
+
+impl Config {
+    /// Each sink's name and mode. A [`SinkId`](crate::rules::SinkId) is a place in this order.
+    pub fn sinks(&self) -> impl Iterator<Item = (&str, SinkMode)> {
+        let caches = self.redis.iter().map(|sink| (sink.name.as_str(), sink.mode));
+        caches.chain(self.cdn.iter().map(|sink| (sink.name.as_str(), sink.mode)))
+    }
 }
 
 /// Where state is kept over restarts, if anywhere: `state_dir`, or the first of systemd's
@@ -73,7 +87,7 @@ pub struct Loaded {
     /// What it says.
     pub config: Config,
     /// Its rules, compiled. A [`SinkId`](crate::rules::SinkId) of theirs is a place in
-    /// [`Config::redis`].
+    /// [`Config::sinks`].
     pub rules: RuleSet,
     /// What it said it in.
     pub source: Source,
@@ -100,8 +114,8 @@ pub fn parse(file_name: &str, source: &str) -> Result<Loaded, Vec<Problem>> {
 fn understand(source: Source) -> Result<Loaded, (Source, Vec<Problem>)> {
     let (config, mut problems) = read(&source);
     let Some(config) = config else { return Err((source, problems)) };
-    let sinks = config.redis.iter().map(|sink| sink.name.clone());
-    let sinks = sinks.map(|name| SinkSpec { name, kind: SinkKind::Redis }).collect();
+    let caches = config.redis.iter().map(|sink| SinkSpec::redis(&sink.name));
+    let sinks = caches.chain(config.cdn.iter().map(CdnSinkConfig::spec)).collect();
     let names = rule_names(&config.rules);
     let rules = compile(&config.rules, names, sinks, &mut problems);
     if problems.is_empty() {
@@ -137,21 +151,20 @@ fn read_root(mut root: Table<'_>) -> Config {
     });
     let postgres = postgres::read(root.table("postgres", later::POSTGRES), &root);
     let redis = redis::read(&mut root);
-    let sinks = SinkNames { configured: names_of(&redis), later: later::sink_names(&root) };
-    if redis.is_empty() && sinks.later.is_empty() && !root.has("redis") {
+    let mut configured = names_of(&redis);
+    let cdn = cdn::read(&mut root, &configured);
+    cdn::check_names(&root, &SINK_KINDS);
+    configured.extend(cdn.iter().map(|sink| sink.name.clone()));
+    if !SINK_KINDS.iter().any(|kind| root.has(kind)) {
         root.missing("no sink is configured", "[redis.cache]\nurl = \"redis://localhost:6379/0\"");
     }
-    let rules = rule::read(&mut root, &sinks);
+    let rules = rule::read(&mut root, &configured);
     root.finish();
-    Config { state_dir, postgres, redis, rules }
+    Config { state_dir, postgres, redis, cdn, rules }
 }
 
-/// The names that a rule's `sinks` may hold.
-struct SinkNames {
-    configured: Vec<String>,
-    /// Sinks of a kind that is not supported yet: naming one is not a second mistake.
-    later: Vec<String>,
-}
+/// The sections that hold sinks: `[KIND.NAME]`.
+const SINK_KINDS: [&str; 4] = ["redis", "fastly", "cloudfront", "http"];
 
 fn names_of(redis: &[RedisSinkConfig]) -> Vec<String> {
     redis.iter().map(|sink| sink.name.clone()).collect()

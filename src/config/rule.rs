@@ -1,6 +1,5 @@
 //! `[[rule]]`.
 
-use super::SinkNames;
 use super::entry::{Entry, pick};
 use super::filter;
 use super::later;
@@ -21,7 +20,7 @@ const VERB_EXAMPLE: &str = "delete = [\"product:{id}\"]";
 const BULK_ABOVE_MAX: u64 = 1_000_000;
 
 /// Reads every `[[rule]]` of the document.
-pub(super) fn read(root: &mut Table<'_>, sinks: &SinkNames) -> Vec<RuleSpec> {
+pub(super) fn read(root: &mut Table<'_>, sinks: &[String]) -> Vec<RuleSpec> {
     let Some(entry) = root.entry("rule") else {
         root.missing("no rule is configured", EXAMPLE);
         return Vec::new();
@@ -35,7 +34,7 @@ pub(super) fn read(root: &mut Table<'_>, sinks: &SinkNames) -> Vec<RuleSpec> {
     rules
 }
 
-fn read_rule(mut table: Table<'_>, sinks: &SinkNames) -> RuleSpec {
+fn read_rule(mut table: Table<'_>, sinks: &[String]) -> RuleSpec {
     let name = table
         .entry("name")
         .and_then(|entry| read_name(&entry, "leave it out for the table's name"));
@@ -189,7 +188,7 @@ fn read_bulk_above(entry: &Entry<'_>) -> Option<u64> {
     number
 }
 
-fn read_sinks(entry: &Entry<'_>, names: &SinkNames) -> Option<Vec<Text>> {
+fn read_sinks(entry: &Entry<'_>, names: &[String]) -> Option<Vec<Text>> {
     let texts = entry.texts()?;
     if entry.items().is_some_and(|items| items.is_empty()) {
         let help = "leave it out for every sink that can express the rule's actions";
@@ -197,17 +196,16 @@ fn read_sinks(entry: &Entry<'_>, names: &SinkNames) -> Option<Vec<Text>> {
     }
     check_repeated(entry, &texts);
     for text in &texts {
-        let is_known = |known: &[String]| known.contains(&text.value);
-        if is_known(&names.configured) || is_known(&names.later) {
+        if names.contains(&text.value) {
             continue;
         }
         let message = format!("no sink is named `{}`", text.value);
         let problem = Problem::new(text.span.clone(), message, "unknown sink");
-        let known = names.configured.iter().map(String::as_str);
+        let known = names.iter().map(String::as_str);
         entry.reader.report(match nearest(&text.value, known) {
             Some(known) => problem.help(format!("did you mean `{known}`?")),
-            None if names.configured.is_empty() => problem,
-            None => problem.help(format!("configured: {}", list(&names.configured))),
+            None if names.is_empty() => problem,
+            None => problem.help(format!("configured: {}", list(names))),
         });
     }
     Some(texts)

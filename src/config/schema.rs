@@ -7,14 +7,16 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::action::{SinkKind, Verb};
+use super::SINK_KINDS;
+use super::cdn::schema::{cloudfront, fastly, http};
+use crate::action::Verb;
 use crate::change::Op;
 use crate::rules::RULE_VERBS;
 
 /// The schema, in draft 2020-12.
 pub fn schema() -> Value {
     let mut root = section(
-        &["postgres", "redis", "rule"],
+        &["postgres", "rule"],
         vec![
             (
                 "state_dir",
@@ -24,6 +26,17 @@ pub fn schema() -> Value {
             ),
             ("postgres", "How and where to read the write-ahead log.", postgres()),
             ("redis", "Redis sinks: one section [redis.NAME] for each.", redis()),
+            ("fastly", "Services of Fastly: one section [fastly.NAME] for each.", fastly()),
+            (
+                "cloudfront",
+                "Distributions of Amazon CloudFront: one section [cloudfront.NAME] for each.",
+                cloudfront(),
+            ),
+            (
+                "http",
+                "Anything else that purges over HTTP: one section [http.NAME] for each.",
+                http(),
+            ),
             (
                 "rule",
                 "Rules: which change of which table makes what stale.",
@@ -31,6 +44,8 @@ pub fn schema() -> Value {
             ),
         ],
     );
+    let has_sinks = |kind: &str| json!({ "required": [kind] });
+    root["anyOf"] = SINK_KINDS.iter().map(|kind| has_sinks(kind)).collect();
     root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     root["title"] = json!("walpurge's configuration");
     root["$defs"] = json!({
@@ -94,7 +109,8 @@ fn postgres() -> Value {
             (
                 "messages",
                 "What pg_logical_emit_message may ask for. \"keys\": exact values for delete, \
-                 bump and tags. \"all\": patterns for delete_matching too. \"off\": nothing.",
+                 bump, tags and purge_keys. \"all\": delete_matching and purge_paths too. \
+                 \"off\": nothing.",
                 default(words(["keys", "all", "off"]), "keys"),
             ),
             (
@@ -321,11 +337,11 @@ fn test() -> Value {
     test
 }
 
-/// What a rule and its fallback may ask for, out of what a sink of this version can do.
+/// What a rule and its fallback may ask for.
 fn verbs() -> Vec<Key> {
-    let able = RULE_VERBS.into_iter().filter(|&verb| SinkKind::Redis.supports(verb));
+    let verbs = RULE_VERBS.into_iter();
     let mut verbs: Vec<Key> =
-        able.map(|verb| (verb.key(), about(verb), reference("texts"))).collect();
+        verbs.map(|verb| (verb.key(), about(verb), reference("texts"))).collect();
     let text = || reference("text");
     let publish = section(
         &["channel", "message"],
@@ -348,8 +364,10 @@ fn about(verb: Verb) -> &'static str {
         Verb::Bump | Verb::BumpMatching => "Counters to raise; they never repeat a value.",
         Verb::Tag | Verb::TagMatching => "Tags to invalidate.",
         Verb::PurgeKey => "Surrogate keys to purge.",
-        Verb::PurgePath => "Paths to purge.",
-        Verb::PurgeAll => "Everything of a CDN.",
+        Verb::PurgePath => {
+            "Paths to purge, from the first `/` on; a `*` at the end stands for any text."
+        }
+        Verb::PurgeAll => "Everything.",
         Verb::Publish => {
             "A message to publish once everything else is done, for caches in processes."
         }
@@ -395,10 +413,10 @@ fn row() -> Value {
 }
 
 /// A key, what it means, and what it may be.
-type Key = (&'static str, &'static str, Value);
+pub(super) type Key = (&'static str, &'static str, Value);
 
 /// A table that has no keys but these.
-fn section(required: &[&str], keys: Vec<Key>) -> Value {
+pub(super) fn section(required: &[&str], keys: Vec<Key>) -> Value {
     let mut properties = Map::new();
     for (key, description, mut value) in keys {
         value["description"] = json!(description);
@@ -415,25 +433,25 @@ fn section(required: &[&str], keys: Vec<Key>) -> Value {
     section
 }
 
-fn exactly_one(section: &mut Value) {
+pub(super) fn exactly_one(section: &mut Value) {
     section["minProperties"] = json!(1);
     section["maxProperties"] = json!(1);
 }
 
-fn reference(name: &str) -> Value {
+pub(super) fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/$defs/{name}") })
 }
 
-fn any_of<const N: usize>(choices: [Value; N]) -> Value {
+pub(super) fn any_of<const N: usize>(choices: [Value; N]) -> Value {
     json!({ "anyOf": choices.to_vec() })
 }
 
 /// One of a few words, or where the word is kept.
-fn words<const N: usize>(words: [&str; N]) -> Value {
+pub(super) fn words<const N: usize>(words: [&str; N]) -> Value {
     any_of([json!({ "enum": words.to_vec() }), reference("elsewhere")])
 }
 
-fn default(mut value: Value, default: impl Into<Value>) -> Value {
+pub(super) fn default(mut value: Value, default: impl Into<Value>) -> Value {
     value["default"] = default.into();
     value
 }

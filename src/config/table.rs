@@ -127,10 +127,13 @@ impl<'a> Table<'a> {
         self.entries.contains_key(key)
     }
 
-    /// The keys of the table under `key`, if there is one.
-    pub(super) fn names_under(&self, key: &str) -> Vec<String> {
+    /// The keys of the table under `key`, if there is one, and where they stand.
+    pub(super) fn keys_under(&self, key: &str) -> Vec<(String, Span)> {
         let table = self.entries.get(key).and_then(|value| value.get_ref().as_table());
-        table.into_iter().flat_map(|table| table.keys()).map(|key| key.to_string()).collect()
+        let keys = table.into_iter().flat_map(|table| table.keys());
+        let mut keys: Vec<_> = keys.map(|key| (key.to_string(), key.span())).collect();
+        keys.sort_by_key(|(_, span)| span.start);
+        keys
     }
 
     /// Notes that something required is not here; `example` is what to write.

@@ -186,6 +186,9 @@ fn the_example_shows_the_defaults_of_the_code() {
     let waits = |config: &Config| config.postgres.replicas.as_ref().map(|of| of.max_wait);
     assert_eq!(waits(&default), Some(Duration::from_secs(5)));
     assert_eq!((waits(&written), waits(&good(MINIMAL))), (waits(&default), None));
+    for (written, default) in written.cdn.iter().zip(&default.cdn) {
+        assert_eq!(format!("{written:?}"), format!("{default:?}"));
+    }
     let rule = &written.rules[0];
     assert!(rule.enabled);
     assert_eq!(rule.fallback_every, Some(FALLBACK_EVERY));
@@ -193,20 +196,26 @@ fn the_example_shows_the_defaults_of_the_code() {
     assert!(matches!(rule.fallback, FallbackSpec::Actions { derive: true, .. }));
     keys.sort_unstable();
     let expected = [
+        "batch",
         "create_slot",
         "derive",
         "enabled",
+        "endpoint",
         "fallback_every",
         "heartbeat",
         "max_wait",
         "max_wal",
         "messages",
         "mode",
+        "mode",
+        "mode",
+        "mode",
         "on",
         "on_gap",
         "plugin",
         "prefix",
         "slot",
+        "soft",
         "tag_key",
         "tag_mode",
         "visibility",

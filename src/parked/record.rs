@@ -60,6 +60,7 @@ impl What {
             ("tags", true) => Verb::TagMatching,
             ("purge_keys", _) => Verb::PurgeKey,
             ("purge_paths", _) => Verb::PurgePath,
+            ("purge_all", _) => Verb::PurgeAll,
             ("publish", _) => Verb::Publish,
             _ => return None,
         };

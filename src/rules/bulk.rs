@@ -42,7 +42,7 @@ impl Rule {
             return None;
         }
         match verb {
-            Verb::Lookup | Verb::PurgeKey | Verb::PurgePath => {
+            Verb::Lookup | Verb::PurgeKey | Verb::PurgePath | Verb::PurgeAll => {
                 Some(self.bulk_above.unwrap_or(BULK_ABOVE))
             }
             _ => self.bulk_above,

@@ -7,7 +7,8 @@ use super::fallback::{Cause, Coarse, Derived, derive, varies_plainly};
 use super::lookup::Lookup;
 use super::matcher::Emission;
 use super::paths;
-use super::spec::{FallbackSpec, PublishSpec, RuleSpec, SinkSpec};
+use super::purges::{Purges, Underivable};
+use super::spec::{FallbackSpec, PublishSpec, RuleSpec, SinkSpec, is_wildcard};
 use super::table::TablePattern;
 use super::template::{Segment, Template, TemplateError};
 use crate::action::{Action, Verb};
@@ -67,6 +68,13 @@ pub struct Step {
 }
 
 impl Step {
+    /// Whether it is a path that stands for all that start with it.
+    pub fn is_wildcard(&self) -> bool {
+        let last = self.template.segments.last();
+        self.verb == Verb::PurgePath
+            && matches!(last, Some(Segment::Literal(literal)) if is_wildcard(literal))
+    }
+
     /// The channel of a message.
     pub fn channel(&self) -> Option<&[u8]> {
         match (self.verb, self.template.segments.first()) {
@@ -266,8 +274,10 @@ impl Compiler<'_> {
         for (verb, text) in templates {
             let sinks = self.sinks_for(*verb, text);
             let mut parsed = Template::parse(&text.value);
-            if let (Verb::PurgePath, Ok(template)) = (verb, &mut parsed) {
-                paths::encode(template);
+            if let (Verb::PurgePath, Ok(template)) = (verb, &mut parsed)
+                && let Err(error) = paths::prepare(&text.value, template)
+            {
+                parsed = Err(error);
             }
             match parsed {
                 Ok(template) if template.segments.is_empty() => {
@@ -298,25 +308,36 @@ impl Compiler<'_> {
             .sinks
             .iter()
             .enumerate()
-            .filter(|(_, sink)| named(sink) && sink.kind.supports(verb))
+            .filter(|(_, sink)| named(sink) && sink.supports(verb, text.value.as_bytes()))
             .map(|(at, _)| SinkId(at as u32))
             .collect();
         // Without any sink, or with an unknown one, that is the problem to report.
         let known = |name: &Text| self.sinks.iter().any(|sink| sink.name == name.value);
         let all_known = self.spec.sinks.iter().flatten().all(known);
         if able.is_empty() && !self.sinks.is_empty() && all_known {
-            let which = if self.spec.sinks.is_some() { "of the rule's sinks" } else { "sink" };
-            let needs = match verb {
-                Verb::PurgeKey | Verb::PurgePath => "a CDN sink",
-                _ => "a [redis.NAME] sink",
+            let which =
+                if self.spec.sinks.is_some() { "none of the rule's sinks" } else { "no sink" };
+            let is_wildcard = verb == Verb::PurgePath && is_wildcard(text.value.as_bytes());
+            let (what, needs) = match verb {
+                _ if is_wildcard => {
+                    (" with a `*`", "[cloudfront.NAME], or [http.NAME] with `wildcards = true`")
+                }
+                Verb::PurgeKey => {
+                    ("", "[fastly.NAME], [cloudfront.NAME] or [http.NAME] with `{keys}`")
+                }
+                Verb::PurgePath => (
+                    "",
+                    "[cloudfront.NAME], [fastly.NAME] with `hosts` or [http.NAME] with `{path}`",
+                ),
+                _ => ("", "a [redis.NAME] sink"),
             };
             self.problems.push(
                 Problem::new(
                     text.span.clone(),
-                    format!("no {which} can do `{}`", verb.key()),
+                    format!("{which} can do `{}`{what}", verb.key()),
                     "nowhere to send this",
                 )
-                .help(format!("`{}` needs {needs}", verb.key())),
+                .help(format!("`{}`{what} needs {needs}", verb.key())),
             );
         }
         able
@@ -332,7 +353,14 @@ impl Compiler<'_> {
         if !derived {
             return coarse;
         }
+        let mut purges = Purges::new(self.sinks, &coarse);
         for (step, text) in steps {
+            if step.verb.is_purge() {
+                if let Err(reason) = purges.add(step) {
+                    self.problems.push(underivable(self.sinks, text, &reason));
+                }
+                continue;
+            }
             match derive(step.verb, &step.template) {
                 Derived::Action(verb, value) => {
                     let action = Coarse { verb, value, sinks: step.sinks.clone() };
@@ -343,18 +371,14 @@ impl Compiler<'_> {
                 Derived::TooBroad | Derived::Inexpressible if is_written => {}
                 // That nobody can do it is the problem that was reported.
                 Derived::Inexpressible if step.sinks.is_empty() => {}
-                Derived::TooBroad | Derived::Inexpressible => self.problems.push(
-                    Problem::new(
-                        text.span.clone(),
-                        format!("no safe fallback can be derived from `{}`", text.value),
-                        "fewer than three literal bytes before the first placeholder",
-                    )
-                    .help(
-                        "start the template with a prefix of its own, or write \
-                         [rule.fallback] with what to invalidate when the exact keys cannot be \
-                         known, or fallback = \"none\"",
-                    ),
-                ),
+                Derived::TooBroad | Derived::Inexpressible => {
+                    self.problems.push(underivable(self.sinks, text, &Underivable::TooBroad));
+                }
+            }
+        }
+        for purge in purges.into_coarse() {
+            if !coarse.contains(&purge) {
+                coarse.push(purge);
             }
         }
         coarse
@@ -384,6 +408,28 @@ impl Compiler<'_> {
             }
         }
         coarse
+    }
+}
+
+/// No fallback for a template.
+fn underivable(sinks: &[SinkSpec], text: &Text, reason: &Underivable) -> Problem {
+    let problem = |what: &str, label: &str| {
+        let message = format!("no {what}fallback can be derived from `{}`", text.value);
+        Problem::new(text.span.clone(), message, label)
+    };
+    const INSTEAD: &str = "write [rule.fallback] with what to invalidate when the exact keys \
+                           cannot be known, or fallback = \"none\"";
+    match reason {
+        Underivable::TooBroad => {
+            problem("safe ", "fewer than three literal bytes before the first placeholder")
+                .help(format!("start the template with a prefix of its own, or {INSTEAD}"))
+        }
+        Underivable::NoPurgeAll(id) => {
+            let SinkSpec { name, kind, .. } = &sinks[id.0 as usize];
+            let section = format!("[{}.{name}]", kind.key());
+            problem("", "its sink cannot purge everything")
+                .help(format!("give {section} a `purge_all`, or {INSTEAD}"))
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use self::stream::{Identity, Numbers, Stream};
 use super::condition::{Condition, Pattern, Test};
 use super::spec::{RuleSpec, SinkSpec};
 use super::{Cause, Facts, Matcher, compile};
-use crate::action::{SinkKind, Verb};
+use crate::action::Verb;
 use crate::change::Op;
 use crate::decode::{Event, wal2json};
 use crate::glob::Glob;
@@ -85,7 +85,7 @@ fn removed(
     stream: &Stream,
     happening: &Happening,
 ) -> Result<(Actions, Actions), TestCaseError> {
-    let sinks = vec![SinkSpec { name: "cache".into(), kind: SinkKind::Redis }];
+    let sinks = vec![SinkSpec::redis("cache")];
     let mut problems = Vec::new();
     let rules = compile(&[spec(rule)], vec!["t".into()], sinks, &mut problems);
     prop_assert!(problems.is_empty(), "{problems:?}");

@@ -76,7 +76,7 @@ impl Cover {
 /// How many literal bytes a template must start with for a pattern to be derived from it.
 ///
 /// Fewer would reach keys of other programs in a shared database: `{id}` would match them all.
-const LITERAL_BYTES_MIN: usize = 3;
+pub(super) const LITERAL_BYTES_MIN: usize = 3;
 
 /// What can be derived from one of a rule's templates.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +101,7 @@ pub(super) fn derive(verb: Verb, template: &Template) -> Derived {
         Verb::Tag | Verb::TagMatching => Verb::TagMatching,
         // One message that names them all.
         Verb::Publish => Verb::Publish,
+        // What stands for purges depends on the sink: see `purges`.
         Verb::PurgeKey | Verb::PurgePath | Verb::PurgeAll | Verb::Lookup => {
             return Derived::Inexpressible;
         }

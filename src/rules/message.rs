@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::compile::{RuleSet, SinkId};
 use super::matcher::Emission;
+use super::spec::SinkSpec;
 use crate::action::{Action, Verb};
 
 /// The prefix of messages for walpurge.
@@ -105,24 +106,25 @@ impl RuleSet {
             if values.iter().any(String::is_empty) {
                 return Err(MessageError::Empty { verb: verb.key() });
             }
-            let sinks = self.sinks_for(*verb);
-            if sinks.is_empty() {
-                return Err(MessageError::NoSink { verb: verb.key() });
-            }
-            asked.push((*verb, values, sinks));
-        }
-        for (verb, values, sinks) in asked {
             for value in values {
-                let action = Action { verb, value: value.as_bytes() };
-                emit(Emission { rule: None, sinks: &sinks, action, fallback: None });
+                let action = Action { verb: *verb, value: value.as_bytes() };
+                let sinks = self.sinks_for(action);
+                if sinks.is_empty() {
+                    return Err(MessageError::NoSink { verb: verb.key() });
+                }
+                asked.push((action, sinks));
             }
+        }
+        for (action, sinks) in asked {
+            emit(Emission { rule: None, sinks: &sinks, action, fallback: None });
         }
         Ok(())
     }
 
-    /// Every sink that can do a verb.
-    fn sinks_for(&self, verb: Verb) -> Vec<SinkId> {
-        let able = self.sinks().iter().enumerate().filter(|(_, sink)| sink.kind.supports(verb));
+    /// Every sink that can do an action.
+    fn sinks_for(&self, action: Action<'_>) -> Vec<SinkId> {
+        let can = |sink: &SinkSpec| sink.supports(action.verb, action.value);
+        let able = self.sinks().iter().enumerate().filter(|(_, sink)| can(sink));
         able.map(|(at, _)| SinkId(at as u32)).collect()
     }
 }
@@ -131,10 +133,10 @@ impl RuleSet {
 mod tests {
     use super::*;
     use crate::action::SinkKind;
-    use crate::rules::{SinkSpec, compile};
+    use crate::rules::{PathPurges, Purges, compile};
 
     fn asked(content: &str, allowed: Messages) -> Result<Vec<String>, MessageError> {
-        let sink = SinkSpec { name: "cache".into(), kind: SinkKind::Redis };
+        let sink = SinkSpec::redis("cache");
         let rules = compile(&[], Vec::new(), vec![sink], &mut Vec::new());
         let mut asked = Vec::new();
         rules.message(content.as_bytes(), allowed, |emission| {
@@ -158,6 +160,26 @@ mod tests {
         let refused = MessageError::NotAllowed { verb: "delete_matching" };
         assert_eq!(asked(content, Messages::Keys), Err(refused));
         assert_eq!(asked(content, Messages::All).map(|asked| asked.len()), Ok(2));
+    }
+
+    #[test]
+    fn a_path_goes_where_it_can_be_purged_as_it_is() {
+        let sinks =
+            [("exact", PathPurges::Exact), ("wild", PathPurges::Wildcards)].map(|(name, paths)| {
+                SinkSpec {
+                    purges: Purges { paths, ..Purges::default() },
+                    kind: SinkKind::Http,
+                    ..SinkSpec::redis(name)
+                }
+            });
+        let rules = compile(&[], Vec::new(), sinks.to_vec(), &mut Vec::new());
+        let mut asked = Vec::new();
+        let content = br#"{"purge_paths":["/a","/b/*"]}"#;
+        let emit = |emission: Emission<'_>| asked.push(emission.sinks.to_vec());
+        assert_eq!(rules.message(content, Messages::All, emit), Ok(()));
+        assert_eq!(asked, [vec![SinkId(0), SinkId(1)], vec![SinkId(1)]]);
+        let refused = rules.message(content, Messages::Keys, |_| panic!("emitted"));
+        assert_eq!(refused, Err(MessageError::NotAllowed { verb: "purge_paths" }));
     }
 
     #[test]

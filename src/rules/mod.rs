@@ -23,7 +23,8 @@ mod message;
 mod name;
 mod old_values;
 mod partitions;
-mod paths;
+pub mod paths;
+mod purges;
 mod render;
 mod spec;
 mod table;
@@ -43,7 +44,9 @@ pub use message::{MESSAGE_PREFIX, MessageError, Messages};
 pub use name::rule_names;
 pub use partitions::Partitions;
 pub use render::Facts;
-pub use spec::{FallbackSpec, PublishSpec, RULE_VERBS, RuleSpec, SinkSpec};
+pub use spec::{
+    FallbackSpec, PathPurges, PublishSpec, Purges, RULE_VERBS, RuleSpec, SinkSpec, is_wildcard,
+};
 pub use table::{Part, TablePattern};
 pub use template::{Template, TemplateError};
 pub use test::{Line, Outcome, RuleTest, TestRow, run_tests};

@@ -106,6 +106,55 @@ impl Default for FallbackSpec {
 pub struct SinkSpec {
     /// Its name.
     pub name: String,
-    /// What it can express.
+    /// What sinks of its kind can express.
     pub kind: SinkKind,
+    /// What this one can purge.
+    pub purges: Purges,
+}
+
+/// What a CDN sink can purge with its settings; Redis purges nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purges {
+    /// Surrogate keys.
+    pub keys: bool,
+    /// Paths.
+    pub paths: PathPurges,
+    /// Everything at once.
+    pub all: bool,
+}
+
+/// Which paths a CDN sink can purge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PathPurges {
+    /// None.
+    #[default]
+    None,
+    /// One by one.
+    Exact,
+    /// All that start with a text, too.
+    Wildcards,
+}
+
+impl SinkSpec {
+    /// A Redis sink.
+    pub fn redis(name: impl Into<String>) -> Self {
+        SinkSpec { name: name.into(), kind: SinkKind::Redis, purges: Purges::default() }
+    }
+
+    /// Whether it can do `verb` on a value, or on what a template renders, that ends as `text`.
+    pub fn supports(&self, verb: Verb, text: &[u8]) -> bool {
+        let Purges { keys, paths, all } = self.purges;
+        match verb {
+            Verb::PurgeKey => keys,
+            Verb::PurgePath if is_wildcard(text) => paths == PathPurges::Wildcards,
+            Verb::PurgePath => paths != PathPurges::None,
+            Verb::PurgeAll => all,
+            _ => self.kind.supports(verb),
+        }
+    }
+}
+
+/// Whether a path stands for all that start with it.
+pub fn is_wildcard(path: &[u8]) -> bool {
+    path.ends_with(b"*")
 }

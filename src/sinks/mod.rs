@@ -3,21 +3,58 @@
 //! A sink has lanes; a lane sends one [`Batch`] at a time. A lane tries
 //! once and says what came of it; waiting and trying again is the pipeline's affair.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::action::Batch;
 use crate::lookups::LookupLane;
 use crate::rules::lookup::Found;
 
+pub mod cdn;
 mod dry_run;
 pub mod redis;
 
 pub use dry_run::DryRunLane;
 
+/// A configured sink, its secrets fetched.
+#[derive(Clone)]
+pub enum Endpoint {
+    /// A Redis.
+    Redis(Arc<redis::RedisConfig>),
+    /// A CDN.
+    Cdn(Arc<cdn::CdnSink>),
+    /// A CDN of Amazon.
+    CloudFront(Arc<cdn::cloudfront::CloudFrontSink>),
+}
+
+impl Endpoint {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Endpoint::Redis(config) => config.name(),
+            Endpoint::Cdn(sink) => sink.name(),
+            Endpoint::CloudFront(sink) => sink.name(),
+        }
+    }
+
+    /// Where it leads to, without secrets.
+    pub fn target(&self) -> String {
+        match self {
+            Endpoint::Redis(config) => config.target().to_string(),
+            Endpoint::Cdn(sink) => sink.target(),
+            Endpoint::CloudFront(sink) => sink.target(),
+        }
+    }
+}
+
 /// Part of a sink that can be busy on its own, of whichever kind.
 pub enum Lane {
     /// A connection to Redis.
     Redis(redis::RedisLane),
+    /// Requests to a CDN.
+    Cdn(cdn::CdnLane),
+    /// Invalidations of CloudFront.
+    CloudFront(Box<cdn::cloudfront::CloudFrontLane>),
     /// None: what would be done is logged.
     DryRun(DryRunLane),
     /// None: the sink is off, or a replay leaves it alone.
@@ -37,6 +74,8 @@ impl Lane {
         match self {
             // Only lookups come back unfinished.
             Lane::Redis(lane) => lane.send(batch).await,
+            Lane::Cdn(lane) => lane.send(batch).await,
+            Lane::CloudFront(lane) => Box::pin(lane.send(batch)).await,
             Lane::DryRun(lane) => Ok(lane.send(batch)),
             Lane::Left => Ok(Report::default()),
             Lane::Hold => Err(Failure::Held),

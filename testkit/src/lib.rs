@@ -12,6 +12,7 @@
     reason = "in a test a broken environment should stop it at once and loudly"
 )]
 
+pub mod cdn;
 pub mod dir;
 pub mod port;
 pub mod postgres;

@@ -1,5 +1,6 @@
 //! `walpurge check`: what it finds on real servers, and whether what it advises mends it.
 
+mod cdn;
 mod database;
 mod lookups;
 mod sinks;
@@ -29,6 +30,8 @@ pub(crate) struct Scene {
     pub(crate) pg: Postgres,
     pub(crate) redis: Redis,
     pub(crate) config: String,
+    /// Variables of the environment.
+    pub(crate) env: Vec<(&'static str, &'static str)>,
     dir: TestDir,
 }
 
@@ -51,7 +54,7 @@ impl Scene {
             pg.url("walpurge", "postgres"),
             redis.url().replace("redis://", &format!("redis://app:{PASSWORD}@"))
         );
-        Scene { pg, redis, config, dir: TestDir::new("check") }
+        Scene { pg, redis, config, env: Vec::new(), dir: TestDir::new("check") }
     }
 
     pub(crate) fn sql(&self, sql: &str) -> String {
@@ -86,7 +89,7 @@ impl Scene {
         let path = self.dir.join("config.toml");
         std::fs::write(&path, &self.config).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_walpurge"));
-        command.arg(subcommand).arg("--config").arg(path);
+        command.arg(subcommand).arg("--config").arg(path).envs(self.env.iter().copied());
         command
     }
 

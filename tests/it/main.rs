@@ -9,6 +9,7 @@
 mod add_tables;
 mod barrier;
 mod broken;
+mod cdn;
 mod check;
 mod config;
 mod crashes;

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use walpurge::action::SinkKind;
 use walpurge::config::{parse, schema};
-use walpurge::rules::RULE_VERBS;
 
 const EXAMPLE: &str = include_str!("../../config.toml.example");
 
@@ -34,6 +32,7 @@ fn the_file_in_the_repository_is_what_the_command_prints() {
 /// Where the schema of each section is, by the name that problems give it.
 fn sections(schema: &Value) -> BTreeMap<&'static str, &Value> {
     let rule = &schema["properties"]["rule"]["items"];
+    let http = &schema["properties"]["http"]["additionalProperties"];
     let value = &schema["$defs"]["row"]["additionalProperties"]["anyOf"];
     BTreeMap::from([
         ("at the top of the file", schema),
@@ -41,6 +40,11 @@ fn sections(schema: &Value) -> BTreeMap<&'static str, &Value> {
         ("in `postgres.replay`", &schema["properties"]["postgres"]["properties"]["replay"]),
         ("in `postgres.url`", &schema["$defs"]["elsewhere"]),
         ("in `redis.cache`", &schema["properties"]["redis"]["additionalProperties"]),
+        ("in `fastly.edge`", &schema["properties"]["fastly"]["additionalProperties"]),
+        ("in `cloudfront.site`", &schema["properties"]["cloudfront"]["additionalProperties"]),
+        ("in `http.varnish`", http),
+        ("in `http.varnish.purge_all`", &http["properties"]["purge_all"]),
+        ("in `http.varnish.signature`", &http["properties"]["signature"]),
         ("in `rule`", rule),
         ("in `rule.fallback`", &rule["properties"]["fallback"]["anyOf"][1]),
         ("in `rule.test`", &rule["properties"]["test"]["items"]),
@@ -55,6 +59,10 @@ fn known_to_the_walker() -> BTreeMap<String, BTreeSet<String>> {
         "{UNKNOWN} = 1\n[postgres]\n{UNKNOWN} = 1\nurl = {{ {UNKNOWN} = 1 }}\n\
          [postgres.replay]\n{UNKNOWN} = 1\n\
          [redis.cache]\n{UNKNOWN} = 1\n\
+         [fastly.edge]\n{UNKNOWN} = 1\n\
+         [cloudfront.site]\n{UNKNOWN} = 1\n\
+         [http.varnish]\n{UNKNOWN} = 1\npurge_all = {{ {UNKNOWN} = 1 }}\n\
+         signature = {{ {UNKNOWN} = 1 }}\n\
          [[rule]]\n{UNKNOWN} = 1\nwhere = {{ id = {{ {UNKNOWN} = 1 }} }}\n\
          [rule.fallback]\n{UNKNOWN} = 1\n\
          [[rule.test]]\n{UNKNOWN} = 1\nold = {{ id = {{ {UNKNOWN} = 1 }} }}\n"
@@ -75,13 +83,7 @@ fn known_to_the_walker() -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn it_has_the_keys_that_the_walker_knows_each_with_a_description() {
     let schema = schema();
-    let mut known = known_to_the_walker();
-    // No sink can do these, so that editors do not offer them.
-    for verb in RULE_VERBS.iter().filter(|&&verb| !SinkKind::Redis.supports(verb)) {
-        for keys in known.values_mut() {
-            keys.remove(verb.key());
-        }
-    }
+    let known = known_to_the_walker();
     let sections = sections(&schema);
     assert!(known.keys().map(String::as_str).eq(sections.keys().copied()), "{known:#?}");
     for (place, section) in sections {
@@ -116,6 +118,9 @@ fn its_words_are_those_that_the_walker_allows() {
         ("in `postgres`", "visibility", "[postgres]: visibility = '?'"),
         ("in `postgres`", "messages", "[postgres]: messages = '?'"),
         ("in `redis.cache`", "mode", "[redis.cache]: mode = '?'"),
+        ("in `fastly.edge`", "mode", "[fastly.edge]: mode = '?'"),
+        ("in `cloudfront.site`", "mode", "[cloudfront.site]: mode = '?'"),
+        ("in `http.varnish`", "mode", "[http.varnish]: mode = '?'"),
         ("in `redis.cache`", "tag_mode", "[redis.cache]: tag_mode = '?'"),
         ("in `rule`", "on", "[[rule]]: on = ['?']"),
         ("in `rule.test`", "op", "[[rule]]\n[[rule.test]]: op = '?'"),

@@ -22,6 +22,8 @@ pub struct World {
     pub failpoint: Option<&'static str>,
     /// Its state directory, unless the configuration names one.
     pub state: Option<PathBuf>,
+    /// Variables of the daemon's environment.
+    pub env: Vec<(&'static str, &'static str)>,
     config: String,
 }
 
@@ -45,7 +47,8 @@ impl World {
         );
         let dir = TestDir::new("world");
         let state = Some(dir.join("state"));
-        World { pg, redis, dir, daemon: None, failpoint: None, state, config }
+        let (daemon, failpoint, env) = (None, None, Vec::new());
+        World { pg, redis, dir, daemon, failpoint, state, env, config }
     }
 
     /// Changes the configuration before the daemon is started.
@@ -72,6 +75,7 @@ impl World {
         if let Some(state) = &self.state {
             command.env("STATE_DIRECTORY", state);
         }
+        command.envs(self.env.iter().copied());
         if let Some(failpoint) = self.failpoint {
             command.env("WALPURGE_FAILPOINT", failpoint);
         }
