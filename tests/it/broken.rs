@@ -96,7 +96,8 @@ fn stale_by_a_merge(failpoint: Option<&'static str>) -> bool {
     world.wait_gone(&["page:0"]);
     world.sql("INSERT INTO b VALUES (1)");
     show_commits(&world, hidden);
-    testkit::holds_within(MOMENT, || world.pg.confirmed_flush_lsn("walpurge") != confirmed);
+    let patience = if failpoint.is_some() { PATIENCE } else { MOMENT };
+    testkit::holds_within(patience, || world.pg.confirmed_flush_lsn("walpurge") != confirmed);
     world.kill_9();
     proxy.resume();
     world.assert_cached(&["page:1"]);
