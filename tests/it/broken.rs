@@ -86,10 +86,10 @@ fn stale_by_a_merge(failpoint: Option<&'static str>) -> bool {
     let (mut world, proxy) = world(failpoint, "");
     world.fill(&["page:0", "page:1"]);
     world.wait_confirmed();
-    let confirmed = world.pg.confirmed_flush_lsn("walpurge");
     let mut hidden = hide_commits(&world);
     hidden.send("UPDATE a SET n = 1 WHERE id = 1");
     world.wait_for_log("page:1");
+    let older = world.pg.current_lsn();
     // The lane is busy with a younger transaction's action when the two meet.
     proxy.mute();
     world.sql("INSERT INTO b VALUES (0)");
@@ -97,7 +97,7 @@ fn stale_by_a_merge(failpoint: Option<&'static str>) -> bool {
     world.sql("INSERT INTO b VALUES (1)");
     show_commits(&world, hidden);
     let patience = if failpoint.is_some() { PATIENCE } else { MOMENT };
-    testkit::holds_within(patience, || world.pg.confirmed_flush_lsn("walpurge") != confirmed);
+    testkit::holds_within(patience, || world.pg.has_confirmed("walpurge", &older));
     world.kill_9();
     proxy.resume();
     world.assert_cached(&["page:1"]);
