@@ -123,7 +123,10 @@ impl Plan {
     pub fn replayed(&mut self, lsn: Lsn, now: Instant, max_wait: Duration) {
         let Some(replicas) = &mut self.replicas else { return };
         replicas.replayed_lsn = lsn;
-        let due: Vec<_> = replicas.waiting.extract_if(.., |hidden| hidden.end_lsn <= lsn).collect();
+        // What is owed for the transaction that the stream is in waits for its end.
+        let open = self.open.as_ref().map(|open| open.txn);
+        let is_due = |hidden: &mut Invisible| hidden.end_lsn <= lsn && Some(hidden.txn) != open;
+        let due: Vec<_> = replicas.waiting.extract_if(.., is_due).collect();
         replicas.bytes -= due.iter().map(Invisible::bytes).sum::<usize>();
         let mut waiting = std::mem::take(&mut replicas.waiting);
         due.into_iter().for_each(|hidden| self.reveal(hidden));
@@ -140,12 +143,15 @@ impl Plan {
         self.collapse_owed();
     }
 
-    /// The same for the transaction that the stream is in.
+    /// The same for the transaction that the stream is in. It waits for its end at least where a
+    /// rule has no fallback that could be owed.
     fn replayed_open(&mut self, lsn: Lsn, now: Instant, max_wait: Duration) {
+        let is_covered = self.replicas.as_ref().is_some_and(|replicas| replicas.is_covered);
         let Some(last) = self.invisible.last_mut() else { return };
         let (txn, end_lsn) = (last.txn, last.end_lsn);
         let is_replayed = last.phase != Phase::Unseen && end_lsn <= lsn;
-        if !is_replayed && !is_overdue(&mut last.phase, now, max_wait) {
+        let is_overdue = is_overdue(&mut last.phase, now, max_wait);
+        if !is_replayed && !(is_overdue && is_covered) {
             return;
         }
         let Some(hidden) = self.invisible.pop() else { return };
@@ -221,6 +227,10 @@ impl Plan {
         }
         if let Some(replicas) = &mut self.replicas {
             replicas.fallbacks = fallbacks;
+            if group.is_empty() && actions.iter().all(ActionSet::is_empty) {
+                // Nothing keeps the transaction, so that another one may get its ID.
+                return;
+            }
             let (phase, group) = (Phase::Coarse, Some(group));
             replicas.push(Invisible { txn, xid: 0, end_lsn, phase, actions, group });
         }

@@ -181,3 +181,78 @@ fn fallbacks_are_owed_until_a_position_is_replayed() {
     plan.owe_fallbacks(Lsn(50));
     assert!(plan.is_idle() && !plan.wants_replicas());
 }
+
+/// Exact keys, patterns, and messages, which come after both.
+fn plan_that_tells(rule: &str) -> Plan {
+    let lanes = [Stage::Remove, Stage::Remove, Stage::Tell].map(PlannedLane::new).into();
+    let route = |_, verb, _| match verb {
+        Verb::DeleteMatching => LaneId(1),
+        Verb::Publish => LaneId(2),
+        _ => LaneId(0),
+    };
+    let routes = Routes { actions: Box::new(route), lookups: HashMap::new() };
+    let mut plan = Plan::new(lanes, routes);
+    let text = format!(
+        "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n\
+         [[rule]]\ntable = 's.t'\n{rule}\n"
+    );
+    plan.await_replicas(&crate::config::parse("t", &text).unwrap().rules);
+    plan
+}
+
+#[test]
+fn what_is_owed_for_a_transaction_that_is_still_streamed_runs_all_of_it() {
+    let publish = "publish = { channel = 'c', message = 'product:{id}' }";
+    let mut plan = plan_that_tells(&format!("delete = ['product:{{id}}']\n{publish}"));
+    let start = Instant::now();
+    plan.show(snapshot(20, &[]));
+    plan.begin_until(Some((10, Hidden::All)), Lsn(100));
+    push(&mut plan, 0, "a");
+    plan.replayed(Lsn(1), start, WAIT);
+    plan.replayed(Lsn(1), start + WAIT, WAIT);
+    // The replica has caught up, and the stream is still within the transaction.
+    plan.replayed(Lsn(100), start + WAIT, WAIT);
+    push(&mut plan, 0, "b");
+    assert_eq!(work(&mut plan, 0), ["a", "b"]);
+    plan.commit(Lsn(100));
+    plan.replayed(Lsn(100), start + WAIT, WAIT);
+    assert_eq!(work(&mut plan, 1), ["product:*"]);
+    assert_eq!(work(&mut plan, 2).len(), 1);
+    assert_eq!(plan.confirmed_lsn(), Lsn(100));
+    assert!(plan.is_idle());
+}
+
+#[test]
+fn without_fallbacks_nothing_is_owed_and_nothing_is_early() {
+    let mut plan = plan_that_tells("delete = ['product:{id}']\nfallback = 'none'");
+    plan.owe_fallbacks(Lsn(50));
+    assert!(plan.is_idle());
+    plan.begin_until(Some((10, Hidden::All)), Lsn(100));
+    push(&mut plan, 0, "a");
+    plan.replayed(Lsn(50), Instant::now(), WAIT);
+    push(&mut plan, 0, "b");
+    assert!(work(&mut plan, 0).is_empty(), "nobody sees it");
+    plan.commit(Lsn(100));
+    plan.show(snapshot(20, &[]));
+    plan.replayed(Lsn(100), Instant::now(), WAIT);
+    assert_eq!(work(&mut plan, 0), ["a", "b"]);
+    assert_eq!(plan.confirmed_lsn(), Lsn(100));
+}
+
+#[test]
+fn a_transaction_that_is_still_streamed_waits_for_its_end_if_no_fallback_can_be_owed() {
+    let mut plan = plan_that_tells("delete = ['product:{id}']\nfallback = 'none'");
+    let start = Instant::now();
+    plan.show(snapshot(20, &[]));
+    plan.begin_until(Some((10, Hidden::All)), Lsn(100));
+    push(&mut plan, 0, "a");
+    plan.replayed(Lsn(1), start, WAIT);
+    plan.replayed(Lsn(1), start + WAIT, WAIT);
+    push(&mut plan, 0, "b");
+    plan.commit(Lsn(100));
+    plan.replayed(Lsn(1), start + WAIT, WAIT);
+    assert_eq!(work(&mut plan, 0), ["a", "b"]);
+    plan.replayed(Lsn(100), start + WAIT, WAIT);
+    assert_eq!(work(&mut plan, 0), ["a", "b"], "the replica shows it only now");
+    assert_eq!(plan.confirmed_lsn(), Lsn(100));
+}
