@@ -195,7 +195,7 @@ impl Daemon {
                 Ok(Ended::GapCovered | Ended::Replayed) => {}
                 Err(interrupted) => {
                     drop(session);
-                    dispatcher.plan_mut().disconnect();
+                    debt.disconnect(dispatcher.plan_mut());
                     return Err(interrupted);
                 }
             }
@@ -219,14 +219,14 @@ impl Daemon {
                 }
                 Err(error) => {
                     drop(session);
-                    dispatcher.plan_mut().disconnect();
+                    debt.disconnect(dispatcher.plan_mut());
                     return Err(error.into());
                 }
             }
         };
         Place::GapSlotCopied.pass();
         session.leave().await;
-        dispatcher.plan_mut().disconnect();
+        debt.disconnect(dispatcher.plan_mut());
         info!(slot = settings.slot, "the gap is closed: every rule's fallback is done");
         history.closed(position, temporary.is_some()).await;
         Ok(Closing::Closed)

@@ -261,7 +261,7 @@ impl Daemon {
         if skipped.is_some() {
             history.skip_to = skipped;
         }
-        self.dispatcher.plan_mut().disconnect();
+        self.debt.disconnect(self.dispatcher.plan_mut());
         Err(interrupted)
     }
 }
