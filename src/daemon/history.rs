@@ -24,7 +24,8 @@ pub struct History {
     slot: String,
     state_dir: Option<PathBuf>,
     pub(super) positions: PositionKeeper,
-    /// A gap that was found while streaming, or that the operator told of.
+    /// A gap that was found while streaming, that is being closed on the slot that was found, or
+    /// that the operator told of.
     pub(super) pending: Option<GapCause>,
     /// The operator wants the next gap to be handled, whatever `on_gap` says.
     pub(super) is_assumed: bool,
@@ -111,9 +112,9 @@ impl History {
             Err(error) => return Err(error),
         };
         if slot.active {
-            // The server will say so when the stream is to start.
+            // Not tried: if it were free by now, a stream would start that nobody has judged.
             self.observe(identity, settings, slot.confirmed_flush_lsn);
-            return Ok(Found::Ours(slot.confirmed_flush_lsn.unwrap_or_default()));
+            return Err(session.slot_in_use(&slot));
         }
         if let Some(cause) = &self.pending {
             return Ok(Found::Gap(cause.clone()));
