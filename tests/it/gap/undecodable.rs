@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use testkit::proxy::Proxy;
 use testkit::wait_until;
 
 use super::{FOREIGN, gaps, world, write};
@@ -43,5 +44,38 @@ fn a_value_that_the_server_cannot_decode_costs_its_transaction_and_not_the_strea
     });
     world.assert_cached(&["product:2", FOREIGN]);
     assert_eq!(gaps(&world), 0, "{}", world.news());
+    world.stop();
+}
+
+#[test]
+fn a_server_that_is_replaced_while_a_transaction_is_given_up_is_noticed() {
+    let mut world = world();
+    let proxy = Proxy::to(world.pg.port());
+    let (port, through) = (format!(":{}/", world.pg.port()), format!(":{}/", proxy.port()));
+    world.edit(&port, &through);
+    world.sql("CREATE TABLE blobs (id int PRIMARY KEY, content bytea)");
+    world
+        .edit("[[rule]]", "[[rule]]\ntable = \"public.blobs\"\ndelete = [\"blob:{id}\"]\n[[rule]]");
+    world.sql("ALTER DATABASE postgres SET synchronous_commit = local");
+    world.sql("ALTER SYSTEM SET synchronous_standby_names = 'ghost'");
+    world.sql("SELECT pg_reload_conf()");
+    world.start();
+    // It is streamed, and not visible as long as the server lives.
+    let mut waiting = world.pg.session("postgres", "postgres");
+    waiting.run("SET synchronous_commit = on");
+    waiting.send("INSERT INTO blobs SELECT 1, convert_to(repeat('x', 540000000), 'UTF8')");
+    let given_up = "the server cannot decode a transaction";
+    wait_until("it is given up", LONG, || world.log().contains(given_up));
+    world.sql("CHECKPOINT");
+    // It never hears that the server starts, and then finds another one.
+    proxy.refuse();
+    proxy.cut();
+    world.pg.kill_9();
+    world.pg.start_again();
+    world.fill(&["blob:1", "product:1"]);
+    proxy.accept();
+    let end = world.pg.current_lsn();
+    wait_until("the slot has come past it", LONG, || world.pg.has_confirmed("walpurge", &end));
+    world.wait_gone(&["blob:1"]);
     world.stop();
 }
