@@ -36,6 +36,13 @@ pub(super) enum Phase {
     Coarse,
 }
 
+/// Whether rules' fallbacks do all that a transaction asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Covered {
+    Yes,
+    No,
+}
+
 /// What waits for replicas.
 pub(super) struct Replicas {
     /// Up to where all that are waited for have replayed the log.
@@ -87,6 +94,14 @@ impl Plan {
     pub fn wants_replicas(&self) -> bool {
         let waits = |replicas: &Replicas| !replicas.waiting.is_empty();
         self.replicas.as_ref().is_some_and(|replicas| waits(replicas) || !self.invisible.is_empty())
+    }
+
+    /// The open transaction asks for what is in no rule's fallback.
+    pub fn keep_exact(&mut self) {
+        let Some(open) = &self.open else { return };
+        if let Some(hidden) = self.invisible.last_mut().filter(|hidden| hidden.txn == open.txn) {
+            hidden.covered = Covered::No;
+        }
     }
 
     /// The memory that what waits for replicas takes.
@@ -148,6 +163,7 @@ impl Plan {
     fn replayed_open(&mut self, lsn: Lsn, now: Instant, max_wait: Duration) {
         let is_covered = self.replicas.as_ref().is_some_and(|replicas| replicas.is_covered);
         let Some(last) = self.invisible.last_mut() else { return };
+        let is_covered = is_covered && last.covered == Covered::Yes;
         let (txn, end_lsn) = (last.txn, last.end_lsn);
         let is_replayed = last.phase != Phase::Unseen && end_lsn <= lsn;
         let is_overdue = is_overdue(&mut last.phase, now, max_wait);
@@ -231,8 +247,8 @@ impl Plan {
                 // Nothing keeps the transaction, so that another one may get its ID.
                 return;
             }
-            let (phase, group) = (Phase::Coarse, Some(group));
-            replicas.push(Invisible { txn, xid: 0, end_lsn, phase, actions, group });
+            let (phase, covered, group) = (Phase::Coarse, Covered::Yes, Some(group));
+            replicas.push(Invisible { txn, xid: 0, end_lsn, phase, covered, actions, group });
         }
     }
 
@@ -250,7 +266,11 @@ impl Plan {
             .waiting
             .extract_if(.., |hidden| {
                 coarse += usize::from(hidden.phase == Phase::Coarse);
-                hidden.phase == Phase::Owed || hidden.phase == Phase::Coarse && coarse >= COARSE_MAX
+                match hidden.phase {
+                    Phase::Owed => hidden.covered == Covered::Yes,
+                    Phase::Coarse => coarse >= COARSE_MAX,
+                    Phase::Unseen | Phase::Unreplayed(_) => false,
+                }
             })
             .collect();
         replicas.bytes -= gathered.iter().map(Invisible::bytes).sum::<usize>();

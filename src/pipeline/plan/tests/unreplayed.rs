@@ -7,6 +7,9 @@ use crate::rules::RuleSet;
 
 const WAIT: Duration = Duration::from_secs(5);
 
+/// Beyond it, fallbacks take the place of what is owed.
+const OWED_BYTES: usize = WAITING_BYTES_MAX / 2;
+
 /// A rule whose fallback is `product:*`, at the second lane.
 fn rules() -> RuleSet {
     let text = "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n\
@@ -255,4 +258,36 @@ fn a_transaction_that_is_still_streamed_waits_for_its_end_if_no_fallback_can_be_
     plan.replayed(Lsn(100), start + WAIT, WAIT);
     assert_eq!(work(&mut plan, 0), ["a", "b"], "the replica shows it only now");
     assert_eq!(plan.confirmed_lsn(), Lsn(100));
+}
+
+#[test]
+fn what_no_rule_covers_is_never_replaced_by_fallbacks() {
+    let (mut plan, start) = (plan(), Instant::now());
+    plan.show(snapshot(20, &[]));
+    plan.begin_until(Some((10, Hidden::All)), Lsn(1));
+    plan.keep_exact();
+    push(&mut plan, 0, "told");
+    // It is still streamed.
+    plan.replayed(Lsn(0), start, WAIT);
+    plan.replayed(Lsn(0), start + WAIT, WAIT);
+    plan.commit(Lsn(1));
+    let mut end = 1;
+    while plan.unreplayed_bytes() + 4096 < OWED_BYTES {
+        end += 1;
+        commit(&mut plan, 10, &format!("product:{end}"), end);
+    }
+    plan.replayed(Lsn(0), start + WAIT, WAIT);
+    plan.replayed(Lsn(0), start + 2 * WAIT, WAIT);
+    assert!(work(&mut plan, 0).contains(&"told".to_owned()));
+    for _ in 0..10 {
+        end += 1;
+        commit(&mut plan, 10, &format!("product:{end}"), end);
+    }
+    plan.replayed(Lsn(0), start + 3 * WAIT, WAIT);
+    assert!(plan.unreplayed_bytes() < OWED_BYTES / 2, "fallbacks have taken their place");
+    let _ = work(&mut plan, 0);
+    plan.replayed(Lsn(end), start + 3 * WAIT, WAIT);
+    assert!(work(&mut plan, 0).contains(&"told".to_owned()));
+    assert_eq!(work(&mut plan, 1), ["product:*"]);
+    assert_eq!(plan.confirmed_lsn(), Lsn(end));
 }
