@@ -224,6 +224,7 @@ impl Daemon {
         }
         debt.pay(matcher.rules(), dispatcher.plan_mut(), connected.catalog_lsn);
         matcher.set_partitions(connected.partitions.take(), connected.catalog_lsn);
+        let server = connected.server.clone();
         let purpose = match settings.mode {
             Mode::Live => Purpose::Work { positions: &mut history.positions, debt },
             Mode::DryRun => Purpose::DryRun,
@@ -237,7 +238,7 @@ impl Daemon {
         {
             log_undecodable(*commit, error);
             match session.give_up_transaction(*commit, stop).await {
-                Ok(None) => skipped = Some(commit.end_lsn),
+                Ok(None) => skipped = Some((commit.end_lsn, server)),
                 // The next start finds the same.
                 Ok(Some(why)) => ended = Ok(Ended::Stopped(why)),
                 Err(interrupted) => ended = Err(interrupted),

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use testkit::postgres::StopMode;
 use testkit::proxy::Proxy;
 use testkit::wait_until;
 
 use super::{FOREIGN, gaps, world, write};
-use crate::world::PATIENCE;
+use crate::world::{PATIENCE, World};
 
 /// The server needs some seconds for each attempt.
 const LONG: Duration = Duration::from_secs(60);
@@ -77,5 +78,38 @@ fn a_server_that_is_replaced_while_a_transaction_is_given_up_is_noticed() {
     let end = world.pg.current_lsn();
     wait_until("the slot has come past it", LONG, || world.pg.has_confirmed("walpurge", &end));
     world.wait_gone(&["blob:1"]);
+    world.stop();
+}
+
+#[test]
+fn a_slot_is_moved_past_a_transaction_only_on_the_server_that_could_not_decode_it() {
+    let mut world = world();
+    let proxy = Proxy::to(world.pg.port());
+    let (port, through) = (format!(":{}/", world.pg.port()), format!(":{}/", proxy.port()));
+    world.edit(&port, &through);
+    world.sql("CREATE TABLE blobs (id int PRIMARY KEY, content bytea)");
+    world
+        .edit("[[rule]]", "[[rule]]\ntable = \"public.blobs\"\ndelete = [\"blob:{id}\"]\n[[rule]]");
+    world.start();
+    world.wait_confirmed();
+    world.redis.pause();
+    world.sql("INSERT INTO blobs SELECT 1, convert_to(repeat('x', 540000000), 'UTF8'); CHECKPOINT");
+    let given_up =
+        |world: &World| world.log().matches("the server cannot decode a transaction").count();
+    wait_until("it is given up", LONG, || given_up(&world) == 1);
+    // It is done, and the way to the server is cut off meanwhile: whoever is there next may have
+    // another history up to the same place.
+    proxy.refuse();
+    world.redis.resume();
+    world.wait_for_log("cannot connect");
+    world.pg.stop(StopMode::Immediate);
+    world.pg.start_again();
+    proxy.accept();
+    let moved = "moved the slot past";
+    wait_until("the slot is moved", LONG, || world.log().contains(moved));
+    assert_eq!(given_up(&world), 2, "it was decoded again first\n{}", world.news());
+    let end = world.pg.current_lsn();
+    wait_until("the slot has come past it", LONG, || world.pg.has_confirmed("walpurge", &end));
+    assert_eq!(gaps(&world), 0, "{}", world.news());
     world.stop();
 }
