@@ -167,7 +167,7 @@ impl Plan {
         let (txn, end_lsn) = (last.txn, last.end_lsn);
         let is_replayed = last.phase != Phase::Unseen && end_lsn <= lsn;
         let is_overdue = is_overdue(&mut last.phase, now, max_wait);
-        if !is_replayed && !(is_overdue && is_covered) {
+        if !(is_replayed || is_overdue && is_covered) {
             return;
         }
         let Some(hidden) = self.invisible.pop() else { return };
