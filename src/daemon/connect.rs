@@ -156,20 +156,23 @@ pub(super) async fn connect(
 ) -> Result<Attempt, PgError> {
     let Prepared { mut session, options, about } = prepare(settings, rules).await?;
     let (slot_lsn, started) = match settings.mode {
-        Mode::Live => match history.look(&mut session, &about.identity, settings).await? {
-            Found::Gap(cause) => {
-                return Ok(Attempt::Gap(Box::new(Prepared { session, options, about }), cause));
+        Mode::Live => {
+            match history.look(&mut session, &about.identity, &about.server, settings).await? {
+                Found::Gap(cause) => {
+                    return Ok(Attempt::Gap(Box::new(Prepared { session, options, about }), cause));
+                }
+                Found::Ours(slot_lsn) if Failpoint::OwnPosition.is_set() => {
+                    let (own_lsn, numbers) = (history.own_lsn(), NumericFormat::Numbers);
+                    let slot = &settings.slot;
+                    let started =
+                        session.start_wal2json_from(slot, own_lsn, &options, numbers).await?;
+                    (slot_lsn, started)
+                }
+                Found::Ours(slot_lsn) => {
+                    (slot_lsn, session.start_wal2json(&settings.slot, &options).await?)
+                }
             }
-            Found::Ours(slot_lsn) if Failpoint::OwnPosition.is_set() => {
-                let (own_lsn, numbers) = (history.own_lsn(), NumericFormat::Numbers);
-                let slot = &settings.slot;
-                let started = session.start_wal2json_from(slot, own_lsn, &options, numbers).await?;
-                (slot_lsn, started)
-            }
-            Found::Ours(slot_lsn) => {
-                (slot_lsn, session.start_wal2json(&settings.slot, &options).await?)
-            }
-        },
+        }
         Mode::DryRun => (Lsn::ZERO, start_on_copy(session, settings, &options).await?),
     };
     history.started(&about.identity, settings, slot_lsn).await;

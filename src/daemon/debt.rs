@@ -69,6 +69,14 @@ impl Debt {
         self.owed.paid_to_replica(name);
     }
 
+    /// The stream has broken off, and with it what waits for replicas: what is not paid by now is
+    /// asked for again.
+    pub(super) fn disconnect(&mut self, plan: &mut Plan) {
+        self.check(plan);
+        plan.disconnect();
+        self.order = None;
+    }
+
     /// Notes it if they are done.
     pub(super) fn check(&mut self, plan: &Plan) {
         let Some(order) = self.order else { return };
@@ -77,5 +85,53 @@ impl Debt {
             self.due = Due::default();
             self.order = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
+    use std::collections::HashMap;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::pipeline::{LaneId, PlannedLane, Routes, Stage};
+
+    const WAIT: Duration = Duration::from_secs(5);
+
+    fn work(plan: &mut Plan) -> usize {
+        let Some(batch) = plan.take(LaneId(0), Instant::now) else { return 0 };
+        let count = batch.len();
+        plan.done(LaneId(0), batch);
+        count
+    }
+
+    #[test]
+    fn what_replicas_have_not_replayed_is_owed_over_a_stream_that_breaks() {
+        let text = "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n\
+            [[rule]]\ntable = 's.t'\ndelete = ['key:{id}']\n";
+        let rules = crate::config::parse("t", text).unwrap().rules;
+        let routes = Routes { actions: Box::new(|_, _, _| LaneId(0)), lookups: HashMap::new() };
+        let mut plan = Plan::new(vec![PlannedLane::new(Stage::Remove)], routes);
+        plan.await_replicas(&rules);
+        let due = Due { everybody: true, ..Due::default() };
+        let mut debt = Debt::new(Owed::open(None), due);
+        debt.pay(&rules, &mut plan, Lsn(100));
+        assert_eq!(work(&mut plan), 1);
+        debt.check(&plan);
+        assert!(!debt.due.is_empty(), "replicas may show the old rows");
+        debt.disconnect(&mut plan);
+        debt.check(&plan);
+        assert!(!debt.due.is_empty(), "they still may");
+        debt.pay(&rules, &mut plan, Lsn(100));
+        plan.replayed(Lsn(100), Instant::now(), WAIT);
+        assert_eq!(work(&mut plan), 1);
+        debt.check(&plan);
+        assert!(debt.due.is_empty());
+        // What is done when the stream breaks is not done again.
+        debt.disconnect(&mut plan);
+        debt.pay(&rules, &mut plan, Lsn(100));
+        assert!(plan.is_idle());
     }
 }

@@ -73,7 +73,9 @@ impl Daemon {
         let slot = self.settings.slot.clone();
         if !self.settings.create_slot {
             // It stays as it is, and is confirmed when the fallbacks are done. Until then it is
-            // what is remembered that tells of the gap.
+            // what is remembered that tells of the gap; should our own walsender outlive us, its
+            // place on the slot is not to be taken for somebody's work.
+            self.history.pending = Some(cause.clone());
             self.fallbacks(cause);
             let found = session.usable_slot(&slot, PLUGIN).await?;
             let started = session.start_wal2json(&slot, &options).await.map_err(PgError::from)?;
@@ -195,7 +197,7 @@ impl Daemon {
                 Ok(Ended::GapCovered | Ended::Replayed) => {}
                 Err(interrupted) => {
                     drop(session);
-                    dispatcher.plan_mut().disconnect();
+                    debt.disconnect(dispatcher.plan_mut());
                     return Err(interrupted);
                 }
             }
@@ -219,14 +221,14 @@ impl Daemon {
                 }
                 Err(error) => {
                     drop(session);
-                    dispatcher.plan_mut().disconnect();
+                    debt.disconnect(dispatcher.plan_mut());
                     return Err(error.into());
                 }
             }
         };
         Place::GapSlotCopied.pass();
         session.leave().await;
-        dispatcher.plan_mut().disconnect();
+        debt.disconnect(dispatcher.plan_mut());
         info!(slot = settings.slot, "the gap is closed: every rule's fallback is done");
         history.closed(position, temporary.is_some()).await;
         Ok(Closing::Closed)

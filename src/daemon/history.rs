@@ -10,7 +10,7 @@ use super::Settings;
 use super::connect::{Mode, PLUGIN};
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
-use crate::postgres::{PgError, PgErrorKind, ReplicationSession, SystemIdentity};
+use crate::postgres::{PgError, PgErrorKind, ReplicationSession, ServerIdentity, SystemIdentity};
 use crate::state::{
     GapCause, KnownSink, Position, PositionKeeper, Server, SinkPosition, SinkPositions, judge,
     retain_valid,
@@ -27,12 +27,14 @@ pub struct History {
     slot: String,
     state_dir: Option<PathBuf>,
     pub(super) positions: PositionKeeper,
-    /// A gap that was found while streaming, or that the operator told of.
+    /// A gap that was found while streaming, that is being closed on the slot that was found, or
+    /// that the operator told of.
     pub(super) pending: Option<GapCause>,
     /// The operator wants the next gap to be handled, whatever `on_gap` says.
     pub(super) is_assumed: bool,
-    /// Up to where everything is done and the server cannot decode it.
-    pub(super) skip_to: Option<Lsn>,
+    /// Up to where everything is done and the server cannot decode it, and that very server: any
+    /// other has to show first that it has the same history.
+    pub(super) skip_to: Option<(Lsn, ServerIdentity)>,
     /// Whether another daemon had the slot, or was making it: where it left it, we go on.
     pub(super) waited: Waited,
     /// The slot was copied, which leaves out that it follows a failover.
@@ -102,6 +104,7 @@ impl History {
         &mut self,
         session: &mut ReplicationSession,
         identity: &SystemIdentity,
+        server_identity: &ServerIdentity,
         settings: &Settings,
     ) -> Result<Found, PgError> {
         let mut slot = match session.usable_slot(&settings.slot, PLUGIN).await {
@@ -114,9 +117,9 @@ impl History {
             Err(error) => return Err(error),
         };
         if slot.active {
-            // The server will say so when the stream is to start.
+            // Not tried: if it were free by now, a stream would start that nobody has judged.
             self.observe(identity, settings, slot.confirmed_flush_lsn);
-            return Ok(Found::Ours(slot.confirmed_flush_lsn.unwrap_or_default()));
+            return Err(session.slot_in_use(&slot));
         }
         if let Some(cause) = &self.pending {
             return Ok(Found::Gap(cause.clone()));
@@ -136,9 +139,9 @@ impl History {
                 return Ok(Found::Gap(cause));
             }
         }
-        if let Some(end_lsn) = self.skip_to {
-            if slot.confirmed_flush_lsn < Some(end_lsn) {
-                session.advance_slot(&settings.slot, end_lsn).await?;
+        if let Some((end_lsn, server)) = &self.skip_to {
+            if server == server_identity && slot.confirmed_flush_lsn < Some(*end_lsn) {
+                session.advance_slot(&settings.slot, *end_lsn).await?;
                 info!(%end_lsn, "moved the slot past the transaction that cannot be decoded");
                 slot = session.usable_slot(&settings.slot, PLUGIN).await?;
             }

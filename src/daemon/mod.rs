@@ -226,6 +226,7 @@ impl Daemon {
         }
         debt.pay(matcher.rules(), dispatcher.plan_mut(), connected.catalog_lsn);
         matcher.set_partitions(connected.partitions.take(), connected.catalog_lsn);
+        let server = connected.server.clone();
         let purpose = match settings.mode {
             Mode::Live => Purpose::Work { positions: &mut history.positions, debt },
             Mode::DryRun => Purpose::DryRun,
@@ -239,7 +240,7 @@ impl Daemon {
         {
             log_undecodable(*commit, error);
             match session.give_up_transaction(*commit, stop).await {
-                Ok(None) => skipped = Some(commit.end_lsn),
+                Ok(None) => skipped = Some((commit.end_lsn, server)),
                 // The next start finds the same.
                 Ok(Some(why)) => ended = Ok(Ended::Stopped(why)),
                 Err(interrupted) => ended = Err(interrupted),
@@ -263,7 +264,7 @@ impl Daemon {
         if skipped.is_some() {
             history.skip_to = skipped;
         }
-        self.dispatcher.plan_mut().disconnect();
+        self.debt.disconnect(self.dispatcher.plan_mut());
         Err(interrupted)
     }
 }

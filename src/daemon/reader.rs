@@ -254,9 +254,10 @@ impl<'d> Reader<'d> {
                     if transactional != self.open.is_some() {
                         return Err(senseless("a message in the wrong place").into());
                     }
-                    // One that is not part of a transaction is one of its own, and visible.
-                    if !transactional {
-                        plan.begin(None);
+                    match transactional {
+                        true => plan.keep_exact(),
+                        // It is a transaction of its own, and visible.
+                        false => plan.begin(None),
                     }
                     let facts = self.open.unwrap_or_default();
                     let mut taker =

@@ -28,6 +28,8 @@ pub struct ReplicaSettings {
 pub(super) struct Replicas {
     members: Vec<Member>,
     max_wait: Duration,
+    /// Whether somebody waits for them.
+    is_wanted: bool,
 }
 
 struct Member {
@@ -42,7 +44,7 @@ struct Member {
 enum State {
     /// It has said how far it is.
     Live(Lsn),
-    /// It says nothing, since then; how far it was before.
+    /// It says nothing, since then, or since somebody waits; how far it was before.
     Silent(Instant, Lsn),
     /// It is written off.
     Lost,
@@ -75,12 +77,17 @@ impl Replicas {
             Member { name, replica, state, paying: None }
         };
         let members = settings.connects.iter().map(member).collect();
-        Replicas { members, max_wait: settings.max_wait }
+        Replicas { members, max_wait: settings.max_wait, is_wanted: false }
     }
 
     /// Asks those that are waited for, if somebody waits.
     pub(super) fn ask(&mut self, is_wanted: bool) {
+        let begins = is_wanted && !std::mem::replace(&mut self.is_wanted, is_wanted);
         for member in &mut self.members {
+            if begins && let State::Silent(since, _) = &mut member.state {
+                // Nobody has asked before.
+                *since = Instant::now();
+            }
             match is_wanted && member.state != State::Lost {
                 true => member.replica.ask(),
                 false => member.replica.rest(),
@@ -116,7 +123,7 @@ impl Replicas {
             }
             (Err(ReplicaLost::Unreachable(_)), State::Live(lsn)) => State::Silent(now, lsn),
             (Err(lost), _) => {
-                write_off(&member.name, &lost.to_string(), debt);
+                member.write_off(&lost.to_string(), debt);
                 State::Lost
             }
         };
@@ -142,7 +149,7 @@ impl Replicas {
                     if plan.wants_replicas()
                         && now.saturating_duration_since(since) >= 2 * self.max_wait =>
                 {
-                    write_off(&member.name, "it does not answer", debt.as_deref_mut());
+                    member.write_off("it does not answer", debt.as_deref_mut());
                     member.state = State::Lost;
                 }
                 State::Lost => member.replica.ask(),
@@ -178,14 +185,127 @@ impl Replicas {
     }
 }
 
-/// The debt is on disk before anything is confirmed that would have waited.
-fn write_off(replica: &str, why: &str, debt: Option<&mut Debt>) {
-    error!(
-        replica,
-        hint = "mend it, or take it out of postgres.replicas.urls",
-        "a replica is not waited for any more, and every rule's fallback runs when it is back: {why}"
-    );
-    if let Some(debt) = debt {
-        debt.owe_to_replica(replica);
+impl Member {
+    /// The debt is on disk before anything is confirmed that would have waited. Fallbacks that are
+    /// under way do not pay it: nothing lets them wait for this replica any more.
+    fn write_off(&mut self, why: &str, debt: Option<&mut Debt>) {
+        let replica = &self.name;
+        error!(
+            replica,
+            hint = "mend it, or take it out of postgres.replicas.urls",
+            "a replica is not waited for any more, and every rule's fallback runs when it is back: {why}"
+        );
+        self.paying = None;
+        if let Some(debt) = debt {
+            debt.owe_to_replica(replica);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
+    use super::*;
+    use crate::config;
+    use crate::pipeline::{Dispatcher, Hidden, LaneId, LaneSpec, Routes, Stage};
+    use crate::postgres::{PgError, PgErrorKind, ServerIdentity, SystemIdentity};
+    use crate::sinks::{DryRunLane, Lane};
+    use crate::state::Owed;
+
+    const WAIT: Duration = Duration::from_secs(5);
+
+    /// Replicas of which none is ever reached.
+    fn replicas(debt: &mut Debt) -> Replicas {
+        let connect = ConnectConfig::parse("postgres://w@127.0.0.1:1/d").unwrap();
+        let settings = ReplicaSettings { connects: vec![connect], max_wait: WAIT };
+        let (system_id, timeline, start) = ("1".to_owned(), "1".to_owned(), "1".to_owned());
+        let upstream = Upstream {
+            history: SystemIdentity {
+                system_id: system_id.clone(),
+                timeline: 1,
+                flushed_lsn: Lsn(1),
+                dbname: "d".to_owned(),
+            },
+            server: ServerIdentity { system_id, timeline, postmaster_start: start },
+        };
+        Replicas::start(&settings, upstream, Some(debt))
+    }
+
+    fn dispatcher() -> Dispatcher {
+        let text = "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n\
+            [[rule]]\ntable = 's.t'\ndelete = ['product:{id}']\n";
+        let rules = std::sync::Arc::new(config::parse("t", text).unwrap().rules);
+        let routes = Routes {
+            actions: Box::new(|_, _, _| LaneId(0)),
+            lookups: std::collections::HashMap::new(),
+        };
+        let lane = LaneSpec::new("c", Lane::DryRun(DryRunLane::new("c")), Stage::Remove);
+        let parked = crate::parked::Parked::default();
+        let mut dispatcher = Dispatcher::new(vec![lane], routes, rules.clone(), parked);
+        dispatcher.plan_mut().await_replicas(&rules);
+        dispatcher
+    }
+
+    fn unreachable() -> News {
+        let error = PgError::new(PgErrorKind::ConnectionLost, "connect");
+        News { member: 0, replayed: Err(error.into()) }
+    }
+
+    fn replayed(lsn: u64) -> News {
+        News { member: 0, replayed: Ok(Lsn(lsn)) }
+    }
+
+    #[tokio::test]
+    async fn who_is_lost_before_it_has_caught_up_is_still_owed() {
+        let (mut debt, mut dispatcher) =
+            (Debt::new(Owed::open(None), Default::default()), dispatcher());
+        debt.owe_to_replica("w@127.0.0.1:1/d");
+        let mut replicas = replicas(&mut debt);
+        let plan = dispatcher.plan_mut();
+        replicas.take(replayed(10), plan, Some(&mut debt));
+        replicas.tick(plan, Some(&mut debt), Some(Lsn(100)));
+        // It is gone again.
+        replicas.take(unreachable(), plan, Some(&mut debt));
+        replicas.members[0].state = State::Silent(Instant::now() - WAIT, Lsn(10));
+        replicas.take(unreachable(), plan, Some(&mut debt));
+        assert_eq!(replicas.members[0].state, State::Lost);
+        while !dispatcher.plan().is_idle() {
+            dispatcher.turn().await;
+        }
+        replicas.tick(dispatcher.plan_mut(), Some(&mut debt), Some(Lsn(100)));
+        assert!(debt.is_owed_to_replica("w@127.0.0.1:1/d"), "it never had its fallbacks");
+        // It comes back, and has replayed all.
+        let plan = dispatcher.plan_mut();
+        replicas.take(replayed(10), plan, Some(&mut debt));
+        replicas.tick(plan, Some(&mut debt), Some(Lsn(100)));
+        replicas.take(replayed(100), plan, Some(&mut debt));
+        while !dispatcher.plan().is_idle() {
+            dispatcher.turn().await;
+        }
+        replicas.tick(dispatcher.plan_mut(), Some(&mut debt), Some(Lsn(100)));
+        assert!(!debt.is_owed_to_replica("w@127.0.0.1:1/d"));
+    }
+
+    #[tokio::test]
+    async fn who_was_not_asked_for_long_is_not_late() {
+        let (mut debt, mut dispatcher) =
+            (Debt::new(Owed::open(None), Default::default()), dispatcher());
+        let mut replicas = replicas(&mut debt);
+        let plan = dispatcher.plan_mut();
+        replicas.ask(plan.wants_replicas());
+        replicas.members[0].state = State::Silent(Instant::now() - 3 * WAIT, Lsn::ZERO);
+        plan.begin_until(Some((10, Hidden::All)), Lsn(100));
+        replicas.ask(plan.wants_replicas());
+        replicas.tick(plan, Some(&mut debt), None);
+        assert!(matches!(replicas.members[0].state, State::Silent(..)), "it is asked just now");
+        replicas.take(unreachable(), plan, Some(&mut debt));
+        assert!(matches!(replicas.members[0].state, State::Silent(..)), "a moment ago");
+        assert!(!debt.is_owed_to_replica("w@127.0.0.1:1/d"));
+        // But it is when it stays so.
+        replicas.members[0].state = State::Silent(Instant::now() - 3 * WAIT, Lsn::ZERO);
+        replicas.ask(plan.wants_replicas());
+        replicas.take(unreachable(), plan, Some(&mut debt));
+        assert_eq!(replicas.members[0].state, State::Lost);
     }
 }

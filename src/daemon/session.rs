@@ -380,6 +380,11 @@ impl<'d> Session<'d> {
                 () = self.dispatcher.turn() => {}
                 news = self.replicas.hear() => self.take_news(news),
                 _ = clock.tick() => self.look_at_replicas(),
+                // Nothing comes any more; but that the server is gone, nobody else may notice.
+                read = self.stream.read() => {
+                    read?;
+                    while self.stream.next_frame()?.is_some() {}
+                }
                 answer = self.barrier.hear() => match answer {
                     Heard::Snapshot(snapshot) => self.show(snapshot),
                     // The next stream asks for them again.

@@ -21,7 +21,7 @@ use crate::rules::{Cause, Emission, RuleId, SinkId};
 use crate::snapshot::Snapshot;
 use positions::Sinks;
 use purges::Purges;
-use replicas::{Phase, Replicas};
+use replicas::{Covered, Phase, Replicas};
 use visible::Invisible;
 
 /// What can be busy on its own: one class of work of one sink, or one rule's lookups.
@@ -190,8 +190,8 @@ impl Plan {
         let hidden = hidden.filter(|&(xid, _)| !is_seen(xid) || self.is_unreplayed(end_lsn));
         if let Some((xid, _)) = hidden {
             let phase = if is_seen(xid) { Phase::Unreplayed(None) } else { Phase::Unseen };
-            let (actions, group) = (Vec::new(), None);
-            self.invisible.push(Invisible { txn, xid, end_lsn, phase, actions, group });
+            let (covered, actions, group) = (Covered::Yes, Vec::new(), None);
+            self.invisible.push(Invisible { txn, xid, end_lsn, phase, covered, actions, group });
         }
         let order = self.progress.order(txn);
         let hidden = hidden.map(|(_, what)| what);

@@ -169,6 +169,12 @@ impl ReplicationSession {
         checked.map_err(|error| error.about(subject))
     }
 
+    /// What the server would say if this session were to use a slot that another one uses.
+    pub fn slot_in_use(&mut self, slot: &SlotInfo) -> PgError {
+        unusable(&slot.name, PgErrorKind::SlotInUse { pid: slot.active_pid })
+            .about(self.subject_mut())
+    }
+
     /// Makes a slot. Waits for every transaction that writes, which may be long: see
     /// [`create_slot_reporting`](Self::create_slot_reporting). Not cancel safe.
     pub async fn create_slot(
@@ -310,6 +316,8 @@ fn reason(kind: &PgErrorKind) -> String {
         PgErrorKind::SlotOfOtherDatabase { database: Some(database) } => {
             format!("it belongs to database {database:?}")
         }
+        PgErrorKind::SlotInUse { pid: Some(pid) } => format!("it is active for PID {pid}"),
+        PgErrorKind::SlotInUse { pid: None } => "it is active".into(),
         _ => "WAL that it needs is gone".into(),
     }
 }

@@ -8,6 +8,7 @@ mod restored;
 mod undecodable;
 
 use testkit::postgres::Postgres;
+use testkit::proxy::Proxy;
 use testkit::redis::Redis;
 use testkit::wait_until;
 
@@ -177,6 +178,45 @@ fn without_create_slot_a_gap_is_closed_on_the_slot_that_is_there() {
 }
 
 #[test]
+fn without_create_slot_a_gap_is_not_forgotten_when_its_stream_breaks_and_its_walsender_lingers() {
+    let mut world = world();
+    let proxy = Proxy::to(world.pg.port());
+    let (port, through) = (format!(":{}/", world.pg.port()), format!(":{}/", proxy.port()));
+    world.edit(&port, &through);
+    world.edit("[redis.cache]", "create_slot = false\n[redis.cache]");
+    world.start();
+    world.wait_confirmed();
+    world.stop();
+    write(&world, 1);
+    write(&world, 2);
+    world.sql("SELECT pg_replication_slot_advance('walpurge', pg_current_wal_lsn())");
+    world.redis.pause();
+    world.spawn(&["run", "--log", "debug"]);
+    world.wait_for_log(GAP);
+    world.wait_for_log("following the write-ahead log host");
+    // It does not notice that its client is gone, and keeps the slot.
+    let walsender = world
+        .sql("SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'walpurge' AND active");
+    let signal = |name: &str| {
+        let sent = std::process::Command::new("kill").args([name, &walsender]).status();
+        assert!(sent.unwrap().success());
+    };
+    signal("-STOP");
+    proxy.cut();
+    world.wait_for_log("is active for PID");
+    let streams = |world: &World| world.log().matches("following the write-ahead log").count();
+    let before = streams(&world);
+    signal("-CONT");
+    wait_until("it streams again", PATIENCE, || streams(&world) > before);
+    // Nothing but its file knows of the gap now.
+    world.kill_9();
+    world.redis.resume();
+    world.spawn(&["run", "--log", "debug"]);
+    assert_closed(&mut world);
+    world.stop();
+}
+
+#[test]
 fn on_gap_halt_ends_with_78_and_assume_gap_goes_on() {
     let mut world = world();
     world.edit("[redis.cache]", "on_gap = \"halt\"\n[redis.cache]");
@@ -226,7 +266,7 @@ fn a_takeover_with_a_state_directory_of_its_own_is_no_gap() {
     world.wait_gone(&["product:1"]);
     world.state = first;
     world.spawn(&["run", "--log", "debug"]);
-    world.wait_for_log("cannot start replication");
+    world.wait_for_log("is active for PID");
     world.fill(&["product:1"]);
     write(&world, 1);
     world.wait_gone(&["product:1"]);

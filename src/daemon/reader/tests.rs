@@ -89,3 +89,38 @@ fn a_table_that_is_gone_falls_back_when_the_open_transaction_ends() {
     reader.tables(KnownTables::default(), &mut plan).unwrap();
     assert_eq!(plan.waiting(LaneId(0)), 1);
 }
+
+#[test]
+#[allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+fn what_a_message_asks_for_waits_for_replicas_although_no_rule_covers_it() {
+    use std::time::{Duration, Instant};
+    let text = "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n\
+        [[rule]]\ntable = 's.t'\ndelete = ['key:{id}']\n";
+    let rules = Arc::new(crate::config::parse("t", text).unwrap().rules);
+    let mut matcher = Matcher::new(Arc::clone(&rules));
+    let mut reader = Reader::new(&mut matcher, Nulls::Certain, Visibility::Wait, Messages::Keys);
+    let mut plan = plan();
+    plan.await_replicas(&rules);
+    plan.show("8:8:".parse().unwrap());
+    let message = r#"{"action":"M","transactional":true,"prefix":"walpurge","content":"{\"delete\":[\"told\"]}"}"#;
+    let mut read = |line: &str, plan: &mut Plan| {
+        reader.message(Lsn(1), &mut line.as_bytes().to_vec(), plan).unwrap();
+    };
+    let work = |plan: &mut Plan| {
+        let batch = plan.take(LaneId(0), Instant::now)?;
+        let first = String::from_utf8_lossy(batch.get(0).value).into_owned();
+        plan.done(LaneId(0), batch);
+        Some(first)
+    };
+    let (now, wait) = (Instant::now(), Duration::from_secs(5));
+    read(BEGIN, &mut plan);
+    read(message, &mut plan);
+    plan.replayed(Lsn(1), now, wait);
+    plan.replayed(Lsn(1), now + wait, wait);
+    read(COMMIT, &mut plan);
+    plan.replayed(Lsn(1), now + wait, wait);
+    assert_eq!(work(&mut plan).as_deref(), Some("told"));
+    plan.replayed(Lsn(2), now + wait, wait);
+    assert_eq!(work(&mut plan).as_deref(), Some("told"));
+    assert_eq!(plan.confirmed_lsn(), Lsn(2));
+}

@@ -36,6 +36,13 @@ pub(super) enum Phase {
     Coarse,
 }
 
+/// Whether rules' fallbacks do all that a transaction asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Covered {
+    Yes,
+    No,
+}
+
 /// What waits for replicas.
 pub(super) struct Replicas {
     /// Up to where all that are waited for have replayed the log.
@@ -89,6 +96,14 @@ impl Plan {
         self.replicas.as_ref().is_some_and(|replicas| waits(replicas) || !self.invisible.is_empty())
     }
 
+    /// The open transaction asks for what is in no rule's fallback.
+    pub fn keep_exact(&mut self) {
+        let Some(open) = &self.open else { return };
+        if let Some(hidden) = self.invisible.last_mut().filter(|hidden| hidden.txn == open.txn) {
+            hidden.covered = Covered::No;
+        }
+    }
+
     /// The memory that what waits for replicas takes.
     pub(super) fn unreplayed_bytes(&self) -> usize {
         self.replicas.as_ref().map_or(0, |replicas| replicas.bytes)
@@ -123,7 +138,10 @@ impl Plan {
     pub fn replayed(&mut self, lsn: Lsn, now: Instant, max_wait: Duration) {
         let Some(replicas) = &mut self.replicas else { return };
         replicas.replayed_lsn = lsn;
-        let due: Vec<_> = replicas.waiting.extract_if(.., |hidden| hidden.end_lsn <= lsn).collect();
+        // What is owed for the transaction that the stream is in waits for its end.
+        let open = self.open.as_ref().map(|open| open.txn);
+        let is_due = |hidden: &mut Invisible| hidden.end_lsn <= lsn && Some(hidden.txn) != open;
+        let due: Vec<_> = replicas.waiting.extract_if(.., is_due).collect();
         replicas.bytes -= due.iter().map(Invisible::bytes).sum::<usize>();
         let mut waiting = std::mem::take(&mut replicas.waiting);
         due.into_iter().for_each(|hidden| self.reveal(hidden));
@@ -140,12 +158,16 @@ impl Plan {
         self.collapse_owed();
     }
 
-    /// The same for the transaction that the stream is in.
+    /// The same for the transaction that the stream is in. It waits for its end at least where a
+    /// rule has no fallback that could be owed.
     fn replayed_open(&mut self, lsn: Lsn, now: Instant, max_wait: Duration) {
+        let is_covered = self.replicas.as_ref().is_some_and(|replicas| replicas.is_covered);
         let Some(last) = self.invisible.last_mut() else { return };
+        let is_covered = is_covered && last.covered == Covered::Yes;
         let (txn, end_lsn) = (last.txn, last.end_lsn);
         let is_replayed = last.phase != Phase::Unseen && end_lsn <= lsn;
-        if !is_replayed && !is_overdue(&mut last.phase, now, max_wait) {
+        let is_overdue = is_overdue(&mut last.phase, now, max_wait);
+        if !(is_replayed || is_overdue && is_covered) {
             return;
         }
         let Some(hidden) = self.invisible.pop() else { return };
@@ -221,8 +243,12 @@ impl Plan {
         }
         if let Some(replicas) = &mut self.replicas {
             replicas.fallbacks = fallbacks;
-            let (phase, group) = (Phase::Coarse, Some(group));
-            replicas.push(Invisible { txn, xid: 0, end_lsn, phase, actions, group });
+            if group.is_empty() && actions.iter().all(ActionSet::is_empty) {
+                // Nothing keeps the transaction, so that another one may get its ID.
+                return;
+            }
+            let (phase, covered, group) = (Phase::Coarse, Covered::Yes, Some(group));
+            replicas.push(Invisible { txn, xid: 0, end_lsn, phase, covered, actions, group });
         }
     }
 
@@ -240,7 +266,11 @@ impl Plan {
             .waiting
             .extract_if(.., |hidden| {
                 coarse += usize::from(hidden.phase == Phase::Coarse);
-                hidden.phase == Phase::Owed || hidden.phase == Phase::Coarse && coarse >= COARSE_MAX
+                match hidden.phase {
+                    Phase::Owed => hidden.covered == Covered::Yes,
+                    Phase::Coarse => coarse >= COARSE_MAX,
+                    Phase::Unseen | Phase::Unreplayed(_) => false,
+                }
             })
             .collect();
         replicas.bytes -= gathered.iter().map(Invisible::bytes).sum::<usize>();

@@ -1,6 +1,6 @@
 //! Transactions that other sessions cannot see yet, and what they ask for when these can.
 
-use super::{Group, LaneId, Mark, Phase, Plan, Stage, TxnId};
+use super::{Covered, Group, LaneId, Mark, Phase, Plan, Stage, TxnId};
 use crate::lsn::Lsn;
 use crate::pipeline::action_set::ActionSet;
 use crate::snapshot::Snapshot;
@@ -15,6 +15,8 @@ pub(super) struct Invisible {
     /// Its end in the log.
     pub(super) end_lsn: Lsn,
     pub(super) phase: Phase,
+    /// Whether rules' fallbacks may take the place of all its actions.
+    pub(super) covered: Covered,
     /// Its hidden actions, for each lane.
     pub(super) actions: Vec<ActionSet>,
     /// What of it runs afterwards, once it is complete.

@@ -7,6 +7,9 @@ use crate::rules::RuleSet;
 
 const WAIT: Duration = Duration::from_secs(5);
 
+/// Beyond it, fallbacks take the place of what is owed.
+const OWED_BYTES: usize = WAITING_BYTES_MAX / 2;
+
 /// A rule whose fallback is `product:*`, at the second lane.
 fn rules() -> RuleSet {
     let text = "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n\
@@ -180,4 +183,111 @@ fn fallbacks_are_owed_until_a_position_is_replayed() {
     let mut plan = super::plan();
     plan.owe_fallbacks(Lsn(50));
     assert!(plan.is_idle() && !plan.wants_replicas());
+}
+
+/// Exact keys, patterns, and messages, which come after both.
+fn plan_that_tells(rule: &str) -> Plan {
+    let lanes = [Stage::Remove, Stage::Remove, Stage::Tell].map(PlannedLane::new).into();
+    let route = |_, verb, _| match verb {
+        Verb::DeleteMatching => LaneId(1),
+        Verb::Publish => LaneId(2),
+        _ => LaneId(0),
+    };
+    let routes = Routes { actions: Box::new(route), lookups: HashMap::new() };
+    let mut plan = Plan::new(lanes, routes);
+    let text = format!(
+        "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n\
+         [[rule]]\ntable = 's.t'\n{rule}\n"
+    );
+    plan.await_replicas(&crate::config::parse("t", &text).unwrap().rules);
+    plan
+}
+
+#[test]
+fn what_is_owed_for_a_transaction_that_is_still_streamed_runs_all_of_it() {
+    let publish = "publish = { channel = 'c', message = 'product:{id}' }";
+    let mut plan = plan_that_tells(&format!("delete = ['product:{{id}}']\n{publish}"));
+    let start = Instant::now();
+    plan.show(snapshot(20, &[]));
+    plan.begin_until(Some((10, Hidden::All)), Lsn(100));
+    push(&mut plan, 0, "a");
+    plan.replayed(Lsn(1), start, WAIT);
+    plan.replayed(Lsn(1), start + WAIT, WAIT);
+    // The replica has caught up, and the stream is still within the transaction.
+    plan.replayed(Lsn(100), start + WAIT, WAIT);
+    push(&mut plan, 0, "b");
+    assert_eq!(work(&mut plan, 0), ["a", "b"]);
+    plan.commit(Lsn(100));
+    plan.replayed(Lsn(100), start + WAIT, WAIT);
+    assert_eq!(work(&mut plan, 1), ["product:*"]);
+    assert_eq!(work(&mut plan, 2).len(), 1);
+    assert_eq!(plan.confirmed_lsn(), Lsn(100));
+    assert!(plan.is_idle());
+}
+
+#[test]
+fn without_fallbacks_nothing_is_owed_and_nothing_is_early() {
+    let mut plan = plan_that_tells("delete = ['product:{id}']\nfallback = 'none'");
+    plan.owe_fallbacks(Lsn(50));
+    assert!(plan.is_idle());
+    plan.begin_until(Some((10, Hidden::All)), Lsn(100));
+    push(&mut plan, 0, "a");
+    plan.replayed(Lsn(50), Instant::now(), WAIT);
+    push(&mut plan, 0, "b");
+    assert!(work(&mut plan, 0).is_empty(), "nobody sees it");
+    plan.commit(Lsn(100));
+    plan.show(snapshot(20, &[]));
+    plan.replayed(Lsn(100), Instant::now(), WAIT);
+    assert_eq!(work(&mut plan, 0), ["a", "b"]);
+    assert_eq!(plan.confirmed_lsn(), Lsn(100));
+}
+
+#[test]
+fn a_transaction_that_is_still_streamed_waits_for_its_end_if_no_fallback_can_be_owed() {
+    let mut plan = plan_that_tells("delete = ['product:{id}']\nfallback = 'none'");
+    let start = Instant::now();
+    plan.show(snapshot(20, &[]));
+    plan.begin_until(Some((10, Hidden::All)), Lsn(100));
+    push(&mut plan, 0, "a");
+    plan.replayed(Lsn(1), start, WAIT);
+    plan.replayed(Lsn(1), start + WAIT, WAIT);
+    push(&mut plan, 0, "b");
+    plan.commit(Lsn(100));
+    plan.replayed(Lsn(1), start + WAIT, WAIT);
+    assert_eq!(work(&mut plan, 0), ["a", "b"]);
+    plan.replayed(Lsn(100), start + WAIT, WAIT);
+    assert_eq!(work(&mut plan, 0), ["a", "b"], "the replica shows it only now");
+    assert_eq!(plan.confirmed_lsn(), Lsn(100));
+}
+
+#[test]
+fn what_no_rule_covers_is_never_replaced_by_fallbacks() {
+    let (mut plan, start) = (plan(), Instant::now());
+    plan.show(snapshot(20, &[]));
+    plan.begin_until(Some((10, Hidden::All)), Lsn(1));
+    plan.keep_exact();
+    push(&mut plan, 0, "told");
+    // It is still streamed.
+    plan.replayed(Lsn(0), start, WAIT);
+    plan.replayed(Lsn(0), start + WAIT, WAIT);
+    plan.commit(Lsn(1));
+    let mut end = 1;
+    while plan.unreplayed_bytes() + 4096 < OWED_BYTES {
+        end += 1;
+        commit(&mut plan, 10, &format!("product:{end}"), end);
+    }
+    plan.replayed(Lsn(0), start + WAIT, WAIT);
+    plan.replayed(Lsn(0), start + 2 * WAIT, WAIT);
+    assert!(work(&mut plan, 0).contains(&"told".to_owned()));
+    for _ in 0..10 {
+        end += 1;
+        commit(&mut plan, 10, &format!("product:{end}"), end);
+    }
+    plan.replayed(Lsn(0), start + 3 * WAIT, WAIT);
+    assert!(plan.unreplayed_bytes() < OWED_BYTES / 2, "fallbacks have taken their place");
+    let _ = work(&mut plan, 0);
+    plan.replayed(Lsn(end), start + 3 * WAIT, WAIT);
+    assert!(work(&mut plan, 0).contains(&"told".to_owned()));
+    assert_eq!(work(&mut plan, 1), ["product:*"]);
+    assert_eq!(plan.confirmed_lsn(), Lsn(end));
 }
