@@ -68,6 +68,13 @@ pub enum SinkKind {
 }
 
 impl SinkKind {
+    /// The section of the configuration that its sinks stand in.
+    pub fn key(self) -> &'static str {
+        match self {
+            SinkKind::Redis => "redis",
+        }
+    }
+
     /// Whether a sink of this kind can do `verb`.
     pub fn supports(self, verb: Verb) -> bool {
         match self {

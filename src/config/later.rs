@@ -6,7 +6,7 @@
 use super::table::Table;
 
 /// Sections and keys at the top.
-pub(super) const ROOT: &[&str] = &["admin", "cloudfront", "fastly", "http"];
+pub(super) const ROOT: &[&str] = &["cloudfront", "fastly", "http"];
 
 /// `[postgres]`.
 pub(super) const POSTGRES: &[&str] = &["publication"];

@@ -9,6 +9,7 @@
 //! `{ file = … }` or `{ credential = … }` is fetched while it is read, since without it one cannot
 //! tell whether the configuration is right.
 
+mod admin;
 mod entry;
 mod error;
 mod filter;
@@ -26,6 +27,7 @@ mod table;
 
 use std::path::{Path, PathBuf};
 
+pub use admin::AdminConfig;
 pub use error::ConfigError;
 pub use postgres::{
     OnGap, Plugin, PostgresConfig, ReplayConfig, ReplicasConfig, Visibility, replay_slot,
@@ -53,6 +55,8 @@ pub struct Config {
     pub postgres: PostgresConfig,
     /// Every `[redis.NAME]`, in the order of the file.
     pub redis: Vec<RedisSinkConfig>,
+    /// `[admin]`.
+    pub admin: AdminConfig,
     /// Every `[[rule]]`, in the order of the file.
     pub rules: Vec<RuleSpec>,
 }
@@ -65,6 +69,13 @@ pub fn state_dir(config: &Config) -> Option<PathBuf> {
         let first = std::env::split_paths(&directories).next()?;
         (!first.as_os_str().is_empty()).then_some(first)
     })
+}
+
+/// Where the admin endpoint's socket is, if anywhere: in the first of systemd's directories.
+pub fn admin_socket() -> Option<PathBuf> {
+    let directories = std::env::var_os("RUNTIME_DIRECTORY")?;
+    let first = std::env::split_paths(&directories).next()?;
+    (!first.as_os_str().is_empty()).then(|| first.join(crate::admin::SOCKET_NAME))
 }
 
 /// A configuration without problems.
@@ -137,13 +148,14 @@ fn read_root(mut root: Table<'_>) -> Config {
     });
     let postgres = postgres::read(root.table("postgres", later::POSTGRES), &root);
     let redis = redis::read(&mut root);
+    let admin = admin::read(root.table("admin", &[]));
     let sinks = SinkNames { configured: names_of(&redis), later: later::sink_names(&root) };
     if redis.is_empty() && sinks.later.is_empty() && !root.has("redis") {
         root.missing("no sink is configured", "[redis.cache]\nurl = \"redis://localhost:6379/0\"");
     }
     let rules = rule::read(&mut root, &sinks);
     root.finish();
-    Config { state_dir, postgres, redis, rules }
+    Config { state_dir, postgres, redis, admin, rules }
 }
 
 /// The names that a rule's `sinks` may hold.

@@ -14,6 +14,7 @@ mod reader;
 mod replay;
 mod replayed;
 mod replicas;
+mod report;
 mod session;
 mod warn;
 mod watch;
@@ -45,6 +46,7 @@ use crate::postgres::{ConnectConfig, PgError, PgErrorKind};
 use crate::replay::Keeper;
 use crate::rules::{Matcher, Messages, RuleSet};
 use crate::state::{Commit, GapCause};
+use crate::status::{Board, Role};
 
 /// How long a stop waits for what is in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -74,6 +76,8 @@ pub struct Settings {
     pub mode: Mode,
     /// Keeps the slot for replays on the server that streams.
     pub keeper: Option<Arc<Keeper>>,
+    /// Where it is published how the daemon is doing.
+    pub board: Board,
 }
 
 impl Settings {
@@ -133,6 +137,12 @@ impl Daemon {
     ) -> Self {
         let mut dispatcher = Dispatcher::new(lanes, routes, Arc::clone(&rules), parked);
         settings.prepare(dispatcher.plan_mut(), &rules);
+        settings.board.begin(Arc::clone(dispatcher.counts()), |status| {
+            (status.postgres.target, status.postgres.slot) =
+                (settings.connect.target(), settings.slot.clone());
+            status.sinks = dispatcher.sinks();
+        });
+        dispatcher.tell(settings.board.tap().clone());
         Daemon { settings, matcher: Matcher::new(rules), dispatcher, debt, history }
     }
 
@@ -179,6 +189,14 @@ impl Daemon {
             if is_final(&error) {
                 return Err(error.into());
             }
+            let role = match error.kind() {
+                PgErrorKind::SlotInUse { .. } => Role::Standby,
+                _ => Role::Connecting,
+            };
+            let message = std::error::Error::source(&error);
+            let message = message.map_or(String::new(), |cause| format!(": {cause}"));
+            let board = &self.settings.board;
+            board.without_stream(role, format!("{error}{message}"), error.hint());
             let wait = outage.next_wait(&error);
             tokio::select! {
                 biased;

@@ -18,10 +18,13 @@ use super::plan::{LaneId, Plan, PlannedLane, Routes, Urgency};
 use super::trace::trace;
 use crate::action::Batch;
 use crate::failpoint::{Failpoint, Place};
+use crate::metrics::{Arrivals, Counts, Ended, Tally, Why};
 use crate::parked::{Parked, Record};
 use crate::rules::lookup::Found;
-use crate::rules::{Bulk, Cover, Facts, Rule, RuleSet, SinkId};
-use crate::sinks::Lane;
+use crate::rules::{Bulk, Cover, Facts, Rule, RuleId, RuleSet, SinkId};
+use crate::sinks::{Failure, Lane, Report};
+use crate::status::{ErrorStatus, SinkState, SinkStatus};
+use crate::tail::Tap;
 
 /// How many waiting actions are looked at to find out which coarse one reaches most of them.
 const SAMPLE: usize = 1024;
@@ -43,6 +46,10 @@ pub struct Dispatcher {
     parked: Parked,
     /// What each transaction's lookups have asked for, by its place in the stream.
     bulks: HashMap<u64, Bulk>,
+    counts: Arc<Counts>,
+    tap: Tap,
+    /// When what waits came.
+    arrivals: Arrivals,
     /// Aborted when the dispatcher is dropped.
     _drivers: JoinSet<()>,
 }
@@ -76,6 +83,10 @@ struct LaneHandle {
     sink: String,
     batches: mpsc::Sender<(Batch, usize)>,
     health: Health,
+    /// What went wrong, until it works again.
+    trouble: Option<Box<(SinkState, ErrorStatus)>>,
+    /// Its actions are dropped.
+    is_off: bool,
     stage: Stage,
     /// `None`: it is no sink's.
     sink_id: Option<SinkId>,
@@ -118,6 +129,7 @@ impl Dispatcher {
             let LaneSpec { sink, lane, stage, pace, after, purges_all } = spec;
             let (batches, receiver) = mpsc::channel(1);
             let (id, outcomes) = (LaneId(at), sender.clone());
+            let is_off = matches!(lane, Lane::Left);
             let name = sink.clone();
             drivers.spawn(Driver { id, sink: name, lane, batches: receiver, outcomes }.run());
             let of_name = rules.sinks().iter().position(|known| known.name == sink);
@@ -126,6 +138,8 @@ impl Dispatcher {
                 sink,
                 batches,
                 health: Health::Working,
+                trouble: None,
+                is_off,
                 stage,
                 sink_id,
                 is_stopping: false,
@@ -139,12 +153,15 @@ impl Dispatcher {
         plan.break_as(Failpoint::set());
         Dispatcher {
             plan,
+            counts: Arc::new(Counts::new(&rules)),
             rules,
             lanes: handles,
             outcomes,
             done: Done::default(),
             parked,
             bulks: HashMap::new(),
+            tap: Tap::default(),
+            arrivals: Arrivals::default(),
             _drivers: drivers,
         }
     }
@@ -227,6 +244,7 @@ impl Dispatcher {
         match outcome {
             Outcome::Done(lane, batch, report) => {
                 self.lanes[lane.0].health = Health::Working;
+                self.lanes[lane.0].trouble = None;
                 self.lanes[lane.0].is_stopping = false;
                 self.done.requested += report.requested;
                 self.done.removed += report.removed;
@@ -244,6 +262,7 @@ impl Dispatcher {
                     self.lanes[lane.0].rest = Some((batch, rest));
                     return;
                 }
+                self.count(lane, &batch, &report);
                 self.done.actions += batch.len() as u64;
                 self.lanes[lane.0].done += batch.len() as u64;
                 self.plan.done(lane, batch);
@@ -254,7 +273,7 @@ impl Dispatcher {
                     self.forget_bulks();
                 }
             }
-            Outcome::Failing(lane) => self.lanes[lane.0].health = Health::Failing,
+            Outcome::Failing(lane, failure) => self.failing(lane, failure),
         }
     }
 
@@ -291,6 +310,9 @@ impl Dispatcher {
         };
         let action = coarse.action();
         let actions = self.plan.collapse(lane, |action| cover.reaches(action), sink, action);
+        if let Some(at) = rules.rules().iter().position(|known| std::ptr::eq(known, *rule)) {
+            self.counts.fallback(RuleId(at as u32), Why::Outage);
+        }
         let (sink, rule) = (&self.lanes[lane.0].sink, &rule.name);
         let hint = "the WAL is held until it is done";
         warn!(
@@ -324,6 +346,104 @@ impl Dispatcher {
         );
     }
 
+    /// Takes why a lane's batch is sent again.
+    fn failing(&mut self, lane: LaneId, failure: Failure) {
+        let handle = &mut self.lanes[lane.0];
+        handle.health = Health::Failing;
+        let state = match failure {
+            Failure::Outage { .. } => SinkState::Down,
+            Failure::Refused { .. } => SinkState::Refused,
+            Failure::Held => SinkState::Held,
+        };
+        if let Some(counts) = handle.sink_id.and_then(|sink| self.counts.sink(sink)) {
+            counts.retries.add(u64::from(state != SinkState::Held));
+        }
+        let (message, hint) = failure.into_parts();
+        let mut error = ErrorStatus::now(message, hint);
+        if let Some(known) = &handle.trouble {
+            error.since_seconds = known.1.since_seconds;
+        }
+        handle.trouble = Some(Box::new((state, error)));
+    }
+
+    /// Counts a batch that is finished.
+    fn count(&self, lane: LaneId, batch: &Batch, report: &Report) {
+        let Some(sink) = self.lanes[lane.0].sink_id.and_then(|sink| self.counts.sink(sink)) else {
+            return;
+        };
+        if report.rejected.is_empty() {
+            sink.ended(batch.iter(), Ended::Done);
+        } else {
+            let is_rejected = |at| report.rejected.iter().any(|rejected| rejected.index == at);
+            let (parked, done): (Vec<_>, Vec<_>) =
+                batch.iter().enumerate().partition(|(at, _)| is_rejected(*at));
+            sink.ended(parked.into_iter().map(|(_, action)| action), Ended::Parked);
+            sink.ended(done.into_iter().map(|(_, action)| action), Ended::Done);
+        }
+        sink.batch_actions.observe(batch.len() as f64);
+        sink.keys_requested.add(report.requested);
+        sink.keys_removed.add(report.removed);
+        // The first action is the oldest, or nearly.
+        let came = self.plan.asker(lane, 0).and_then(|order| self.arrivals.of(order));
+        if let Some(came) = came {
+            sink.commit_to_done.observe(came.elapsed().as_secs_f64());
+        }
+    }
+
+    /// What is counted.
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.counts
+    }
+
+    /// Tells single invalidations there.
+    pub fn tell(&mut self, tap: Tap) {
+        self.tap = tap;
+    }
+
+    /// Where single invalidations are told.
+    pub fn tap(&self) -> &Tap {
+        &self.tap
+    }
+
+    /// The stream has brought the transactions from the place `first` on.
+    pub fn arrived(&mut self, first: u64, now: Instant) {
+        if self.plan.next_order() > first {
+            self.arrivals.note(first, self.plan.oldest().unwrap_or(first), now);
+        }
+    }
+
+    /// When a transaction came.
+    pub fn arrival_of(&self, order: u64) -> Option<Instant> {
+        self.arrivals.of(order)
+    }
+
+    /// How each sink is doing, in the order of the configuration.
+    pub fn sinks(&self) -> Vec<SinkStatus> {
+        let mut sinks: Vec<SinkStatus> = Vec::new();
+        for counts in &self.counts.sinks {
+            sinks.push(SinkStatus {
+                name: counts.name.clone(),
+                kind: counts.kind.key().to_owned(),
+                state: SinkState::Up,
+                done: counts.actions_ended(Ended::Done),
+                retries: counts.retries.get(),
+                ..SinkStatus::default()
+            });
+        }
+        for (at, lane) in self.lanes.iter().enumerate() {
+            let Some(status) = lane.sink_id.and_then(|sink| sinks.get_mut(sink.0 as usize)) else {
+                continue;
+            };
+            status.waiting += self.plan.unfinished(LaneId(at)) as u64;
+            if lane.is_off {
+                status.state = SinkState::Off;
+            } else if let Some(trouble) = &lane.trouble {
+                (status.state, status.error) = (trouble.0, Some(trouble.1.clone()));
+            }
+        }
+        sinks
+    }
+
     fn is_another_sink_busy(&self, lane: LaneId) -> bool {
         let sink = &self.lanes[lane.0].sink;
         let mut others = self.lanes.iter().enumerate().filter(|(_, other)| other.sink != *sink);
@@ -332,12 +452,20 @@ impl Dispatcher {
 
     /// Hands on what lookups ask for, for the transactions that asked for them.
     fn answer(&mut self, lane: LaneId, found: &Found) {
-        let Dispatcher { plan, rules, bulks, .. } = self;
+        let Dispatcher { plan, rules, bulks, counts, tap, .. } = self;
         bulks.values_mut().for_each(Bulk::next_answer);
+        let (mut last, mut tally) = (usize::MAX, Tally::default());
         found.emissions(rules, |lookup, emission| {
             let Some(order) = plan.asker(lane, lookup) else { return };
             let bulk = bulks.entry(order).or_default();
+            if lookup != last {
+                (last, tally) = (lookup, Tally::default());
+            }
             bulk.found(rules, &emission, |emission| {
+                tally.action(counts, emission);
+                if tap.is_open() {
+                    tap.tell(rules, emission, Facts::default(), None);
+                }
                 if tracing::enabled!(tracing::Level::DEBUG) {
                     trace(rules, emission, Facts::default());
                 }

@@ -453,6 +453,7 @@ impl Plan {
 
 mod answers;
 mod bounds;
+mod observe;
 mod purges;
 mod replicas;
 #[cfg(test)]
