@@ -24,6 +24,7 @@ pub(super) struct Report {
     board: Board,
     keeper: Option<Arc<Keeper>>,
     target: String,
+    host: String,
     slot: String,
     /// When the log ended where, as far as it is not done.
     times: Times,
@@ -34,7 +35,8 @@ impl Report {
         Report {
             board: settings.board.clone(),
             keeper: settings.keeper.clone(),
-            target: format!("{host}/{}", settings.connect.dbname()),
+            target: settings.connect.target(),
+            host: host.to_string(),
             slot: settings.slot.clone(),
             times: Times::default(),
         }
@@ -70,6 +72,7 @@ impl Report {
             (status.role, status.sinks, status.gaps, status.replay) = (role, sinks, gaps, replay);
             let postgres = &mut status.postgres;
             postgres.target.clone_from(&self.target);
+            postgres.host = Some(self.host.clone());
             postgres.slot.clone_from(&self.slot);
             postgres.confirmed_lsn = Some(done_lsn);
             postgres.received_lsn = Some(received_lsn);

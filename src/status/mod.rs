@@ -60,8 +60,10 @@ pub struct Status {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PostgresStatus {
-    /// Where it is, without secrets.
+    /// Where the configuration says that it is, without secrets.
     pub target: String,
+    /// Which of those hosts it is.
+    pub host: Option<String>,
     /// The slot.
     pub slot: String,
     /// The process of the server that streams from it.

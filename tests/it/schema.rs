@@ -37,6 +37,7 @@ fn sections(schema: &Value) -> BTreeMap<&'static str, &Value> {
     let value = &schema["$defs"]["row"]["additionalProperties"]["anyOf"];
     BTreeMap::from([
         ("at the top of the file", schema),
+        ("in `admin`", &schema["properties"]["admin"]),
         ("in `postgres`", &schema["properties"]["postgres"]),
         ("in `postgres.replay`", &schema["properties"]["postgres"]["properties"]["replay"]),
         ("in `postgres.url`", &schema["$defs"]["elsewhere"]),
@@ -54,6 +55,7 @@ fn known_to_the_walker() -> BTreeMap<String, BTreeSet<String>> {
     let text = format!(
         "{UNKNOWN} = 1\n[postgres]\n{UNKNOWN} = 1\nurl = {{ {UNKNOWN} = 1 }}\n\
          [postgres.replay]\n{UNKNOWN} = 1\n\
+         [admin]\n{UNKNOWN} = 1\n\
          [redis.cache]\n{UNKNOWN} = 1\n\
          [[rule]]\n{UNKNOWN} = 1\nwhere = {{ id = {{ {UNKNOWN} = 1 }} }}\n\
          [rule.fallback]\n{UNKNOWN} = 1\n\

@@ -22,6 +22,8 @@ pub struct World {
     pub failpoint: Option<&'static str>,
     /// Its state directory, unless the configuration names one.
     pub state: Option<PathBuf>,
+    /// Where its admin socket is, if anywhere.
+    pub runtime: Option<PathBuf>,
     config: String,
 }
 
@@ -45,7 +47,7 @@ impl World {
         );
         let dir = TestDir::new("world");
         let state = Some(dir.join("state"));
-        World { pg, redis, dir, daemon: None, failpoint: None, state, config }
+        World { pg, redis, dir, daemon: None, failpoint: None, state, runtime: None, config }
     }
 
     /// Changes the configuration before the daemon is started.
@@ -68,7 +70,10 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_walpurge"));
         command.args(args).arg("--config").arg(self.config_file());
         command.env_remove("WALPURGE_LOG").env("RUST_BACKTRACE", "1");
-        command.env_remove("STATE_DIRECTORY");
+        command.env_remove("STATE_DIRECTORY").env_remove("RUNTIME_DIRECTORY");
+        if let Some(runtime) = &self.runtime {
+            command.env("RUNTIME_DIRECTORY", runtime);
+        }
         if let Some(state) = &self.state {
             command.env("STATE_DIRECTORY", state);
         }
