@@ -23,8 +23,9 @@ use crate::tail::{Heard, Line, Listener};
 /// a second.
 const DEAD_AFTER: Duration = Duration::from_secs(30);
 
-/// How often an empty line shows a listener that the daemon lives, and the daemon that it reads.
-const PULSE_EVERY: Duration = Duration::from_secs(10);
+/// How often an empty line shows a listener that the daemon lives, and the daemon that it reads;
+/// and how late it is said at most that lines were lost.
+const PULSE_EVERY: Duration = Duration::from_secs(5);
 
 /// A listener that reads nothing for so long is disconnected.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
@@ -184,9 +185,9 @@ async fn pump(mut listener: Listener, wanted: Wanted, to: mpsc::Sender<Bytes>, s
                 None => return,
                 Some(Heard::Line(line)) if !wanted.takes(&line) => continue,
                 Some(Heard::Line(line)) => serde_json::to_string(&*line).unwrap_or_default(),
-                Some(Heard::Missed(lost)) => format!("{{\"missed\":{lost}}}"),
+                Some(Heard::Missed(lost)) => missed(lost),
             },
-            _ = pulse.tick() => String::new(),
+            _ = pulse.tick() => listener.lost().map(missed).unwrap_or_default(),
         };
         match timeout(STALLED_AFTER, to.send(Bytes::from(line + "\n"))).await {
             Ok(Ok(())) => {}
@@ -194,6 +195,11 @@ async fn pump(mut listener: Listener, wanted: Wanted, to: mpsc::Sender<Bytes>, s
             Err(_) => return stalled.give_up(),
         }
     }
+}
+
+/// A line that says how many were lost.
+fn missed(lost: u64) -> String {
+    format!("{{\"missed\":{lost}}}")
 }
 
 fn text(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Response<Reply> {

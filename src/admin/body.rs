@@ -28,7 +28,9 @@ impl Body for Reply {
         match self.get_mut() {
             Reply::Text(text) if text.is_empty() => Poll::Ready(None),
             Reply::Text(text) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(text))))),
-            Reply::Lines(lines) => lines.poll_recv(context).map(|line| Some(Ok(Frame::data(line?)))),
+            Reply::Lines(lines) => {
+                lines.poll_recv(context).map(|line| Some(Ok(Frame::data(line?))))
+            }
         }
     }
 

@@ -175,7 +175,8 @@ impl Lines {
     /// Reads more; answers whether there is any.
     async fn more(&mut self) -> Result<bool, AskError> {
         let body = &mut self.body;
-        let frame = std::future::poll_fn(|context| std::pin::Pin::new(&mut *body).poll_frame(context));
+        let frame =
+            std::future::poll_fn(|context| std::pin::Pin::new(&mut *body).poll_frame(context));
         match frame.await {
             None => Ok(false),
             Some(frame) => {

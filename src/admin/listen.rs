@@ -80,7 +80,10 @@ async fn open<L, F: Future<Output = io::Result<L>>>(
             Ok(listener) => return listener,
             Err(error) if !is_said => {
                 is_said = true;
-                error!(listener = name, hint, "cannot open the admin endpoint, trying again: {error}");
+                error!(
+                    listener = name,
+                    hint, "cannot open the admin endpoint, trying again: {error}"
+                );
             }
             Err(_) => {}
         }

@@ -92,11 +92,8 @@ impl Stalled {
 pub(super) async fn serve(io: impl AsyncRead + AsyncWrite + Unpin, shared: Shared) {
     let stalled = Stalled::default();
     let service = service_fn(|request: Request<Incoming>| {
-        let asked = Asked {
-            method: request.method(),
-            uri: request.uri(),
-            headers: request.headers(),
-        };
+        let asked =
+            Asked { method: request.method(), uri: request.uri(), headers: request.headers() };
         let response = answer(&asked, &shared, &stalled);
         async move { Ok::<Response<Reply>, Infallible>(response) }
     });

@@ -56,7 +56,9 @@ pub(super) fn tail(global: &Global, args: &TailArgs) -> anyhow::Result<Outcome> 
                 continue;
             }
             match serde_json::from_str(&text).context("the daemon says something else")? {
-                Line::Missed { missed } => say(&format!("{missed} lines were too many and are lost\n")),
+                Line::Missed { missed } => {
+                    say(&format!("{missed} lines were too many and are lost\n"))
+                }
                 Line::Action(invalidation) => {
                     if invalidation.hashed && !std::mem::replace(&mut knows_hashes, true) {
                         say("values are shown as hashes; [admin] show_keys = true shows them\n");
@@ -72,9 +74,8 @@ pub(super) fn tail(global: &Global, args: &TailArgs) -> anyhow::Result<Outcome> 
 fn path(args: &TailArgs) -> String {
     let filters = [("rule", &args.rules), ("sink", &args.sinks), ("table", &args.tables)];
     let pairs = filters.into_iter().flat_map(|(key, values)| {
-        let pair = move |value: &String| {
-            format!("{key}={}", utf8_percent_encode(value, NON_ALPHANUMERIC))
-        };
+        let pair =
+            move |value: &String| format!("{key}={}", utf8_percent_encode(value, NON_ALPHANUMERIC));
         values.iter().map(pair)
     });
     format!("/tail?{}", pairs.collect::<Vec<_>>().join("&"))
@@ -107,8 +108,7 @@ mod tests {
         let json = r#"{"commit_lsn":"0/16B3748","xid":741,"rule":"product","table":"public.products",
             "op":"update","sinks":["cache","other"],"action":"delete","value":"a\nb","hashed":false}"#;
         let Line::Action(line) = serde_json::from_str(json).unwrap() else { panic!() };
-        let expected =
-            "0/16B3748 741 product update public.products → cache,other delete a b\n";
+        let expected = "0/16B3748 741 product update public.products → cache,other delete a b\n";
         assert_eq!(shown(&line), expected);
         let json = r#"{"commit_lsn":null,"xid":null,"rule":null,"table":null,"op":null,"sinks":[],
             "action":"tags","value":"t","hashed":false,"fallback":"gap"}"#;

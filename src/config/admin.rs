@@ -35,7 +35,9 @@ pub(super) fn read(table: Option<Table<'_>>) -> AdminConfig {
     {
         match text.value.parse::<SocketAddr>() {
             Ok(address) if !address.ip().is_loopback() && !has_token => entry.problem_with_help(
-                format!("`admin.listen` needs `admin.token`: {address} can be reached from outside"),
+                format!(
+                    "`admin.listen` needs `admin.token`: {address} can be reached from outside"
+                ),
                 "not a loopback address",
                 "write token = { credential = \"admin\" }, or listen = \"127.0.0.1:8317\"",
             ),

@@ -18,6 +18,9 @@ const UNBOUNDED_BYTES: u64 = 1 << 30;
 /// Less than a segment or two is what a busy server always holds.
 const GROWN_BYTES: u64 = 32 << 20;
 
+/// How often it is judged: over less time than this, a burst would look like a trend.
+const JUDGE_EVERY: Duration = Duration::from_secs(10);
+
 /// How often it is said.
 const EVERY: Duration = Duration::from_secs(600);
 
@@ -26,6 +29,7 @@ const EVERY: Duration = Duration::from_secs(600);
 pub(super) struct Held {
     first: Option<(Instant, u64)>,
     said: Option<Instant>,
+    judged: Option<Instant>,
     seen: Option<WalHeld>,
     left: Option<Duration>,
 }
@@ -41,6 +45,11 @@ struct Warning {
 impl Held {
     /// Takes what the server says, and says what follows.
     pub(super) fn look(&mut self, wal: WalHeld, slot: &str, now: Instant) {
+        self.seen = Some(wal);
+        if self.judged.is_some_and(|judged| now.duration_since(judged) < JUDGE_EVERY) {
+            return;
+        }
+        self.judged = Some(now);
         let Some(Warning { held, left }) = self.judge(wal, now) else { return };
         let held = bytes(held);
         match left {
@@ -71,7 +80,6 @@ impl Held {
 
     fn judge(&mut self, wal: WalHeld, now: Instant) -> Option<Warning> {
         let WalHeld { held, left, .. } = wal;
-        self.seen = Some(wal);
         let (since, before) = *self.first.get_or_insert((now, held));
         if held <= before {
             // It does not grow.
@@ -84,9 +92,7 @@ impl Held {
             Duration::from_secs_f64((left as f64 / rate).min(1e9))
         });
         let warning = match self.left {
-            Some(left) => {
-                (left < LEFT_MIN && held >= GROWN_BYTES).then_some(Some(left))
-            }
+            Some(left) => (left < LEFT_MIN && held >= GROWN_BYTES).then_some(Some(left)),
             None => (held >= UNBOUNDED_BYTES).then_some(None),
         };
         let left = warning?;

@@ -295,7 +295,8 @@ impl SinkCounts {
 
     /// Its actions, by verb and end: for the verbs that a sink of this kind does.
     pub fn actions(&self) -> impl Iterator<Item = (&'static str, Ended, u64)> {
-        let able = VERBS.into_iter().zip(&self.actions).filter(|(verb, _)| self.kind.supports(*verb));
+        let able =
+            VERBS.into_iter().zip(&self.actions).filter(|(verb, _)| self.kind.supports(*verb));
         able.flat_map(|(verb, counters)| {
             let counts = Ended::ALL.into_iter().zip(counters.iter().map(Counter::get));
             counts.map(move |(ended, count)| (verb.key(), ended, count))
@@ -321,9 +322,8 @@ mod tests {
     use super::*;
 
     fn counts(rules: &str) -> Counts {
-        let text = format!(
-            "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n{rules}"
-        );
+        let text =
+            format!("[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n{rules}");
         Counts::new(&crate::config::parse("t", &text).unwrap().rules)
     }
 

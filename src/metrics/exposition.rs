@@ -47,7 +47,11 @@ impl Collector for Snapshot {
     }
 }
 
-fn of_the_daemon(families: &mut Families<'_>, status: &Status, counts: &Counts) -> Result<(), Error> {
+fn of_the_daemon(
+    families: &mut Families<'_>,
+    status: &Status,
+    counts: &Counts,
+) -> Result<(), Error> {
     families.info("build", "The program", &[("version", status.version.as_str())])?;
     let role = match status.role {
         Role::Streaming | Role::ClosingGap => 2,

@@ -164,7 +164,6 @@ impl PacedLane {
         self.in_flight.len()
     }
 
-
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }

@@ -181,7 +181,8 @@ impl Status {
             Role::ClosingGap => Some("closing a gap: every rule's fallback runs".to_owned()),
             Role::Streaming => {
                 let lag = self.postgres.lag_seconds.filter(|&lag| lag > LAG_SECONDS_MAX)?;
-                let bad = |sink: &&SinkStatus| !matches!(sink.state, SinkState::Up | SinkState::Off);
+                let bad =
+                    |sink: &&SinkStatus| !matches!(sink.state, SinkState::Up | SinkState::Off);
                 let names: Vec<_> =
                     self.sinks.iter().filter(bad).map(|sink| sink.name.as_str()).collect();
                 let of = match names.is_empty() {

@@ -93,7 +93,8 @@ impl Page {
             ("received", postgres.received_lsn),
             ("log ends at", postgres.wal_end_lsn),
         ];
-        let positions = positions.iter().filter_map(|(name, lsn)| Some(format!("{name} {}", (*lsn)?)));
+        let positions =
+            positions.iter().filter_map(|(name, lsn)| Some(format!("{name} {}", (*lsn)?)));
         let positions: Vec<_> = positions.collect();
         if !positions.is_empty() {
             self.fact("position", &positions.join(", "));
@@ -230,7 +231,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

@@ -170,10 +170,7 @@ pub enum Heard {
 impl Listener {
     /// The next one; `None` if the daemon has ended. Cancel safe.
     pub async fn hear(&mut self) -> Option<Heard> {
-        let missed = self.tap.0.missed.get();
-        if missed > self.missed {
-            let lost = missed - self.missed;
-            self.missed = missed;
+        if let Some(lost) = self.lost() {
             return Some(Heard::Missed(lost));
         }
         match self.lines.recv().await {
@@ -181,6 +178,14 @@ impl Listener {
             Err(RecvError::Lagged(lost)) => Some(Heard::Missed(lost)),
             Err(RecvError::Closed) => None,
         }
+    }
+
+    /// How many lines the tap has had no room for since this was asked last, if any. The last of
+    /// them is followed by none from which one would hear of it.
+    pub fn lost(&mut self) -> Option<u64> {
+        let missed = self.tap.0.missed.get();
+        let lost = missed - std::mem::replace(&mut self.missed, missed);
+        (lost > 0).then_some(lost)
     }
 }
 

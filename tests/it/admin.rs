@@ -35,7 +35,9 @@ fn world() -> World {
 /// Starts the daemon and waits until it streams and can be asked.
 fn start(world: &mut World) {
     world.start();
-    wait_until("it can be asked", PATIENCE, || ask(world, "/readyz").is_some_and(|got| got.is_ok()));
+    wait_until("it can be asked", PATIENCE, || {
+        ask(world, "/readyz").is_some_and(|got| got.is_ok())
+    });
 }
 
 #[track_caller]

@@ -66,7 +66,10 @@ fn each_invalidation_is_told_to_who_asks_for_it_and_its_value_is_hashed() {
     none.get_ref().set_nonblocking(true).unwrap();
     let mut line = String::new();
     let read = none.read_line(&mut line);
-    assert!(matches!(&read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock), "{line}");
+    assert!(
+        matches!(&read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock),
+        "{line}"
+    );
     world.stop();
 }
 
@@ -107,10 +110,6 @@ fn who_reads_too_slowly_loses_lines_and_holds_nobody_up() {
         match line["missed"].as_u64() {
             Some(lost) => missed += lost,
             None => lines += 1,
-        }
-        if missed > 0 && lines + missed < 49_900 {
-            // What was lost at the daemon is said with the next line.
-            world.sql("UPDATE t SET n = 1 WHERE id = 1");
         }
     }
     assert!(missed > 0, "{lines} lines and none was lost");
