@@ -46,7 +46,7 @@ use crate::postgres::{ConnectConfig, PgError, PgErrorKind};
 use crate::replay::Keeper;
 use crate::rules::{Matcher, Messages, RuleSet};
 use crate::state::{Commit, GapCause};
-use crate::status::{Board, Role};
+use crate::status::{Board, ErrorStatus, Role};
 
 /// How long a stop waits for what is in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -196,7 +196,8 @@ impl Daemon {
             let message = std::error::Error::source(&error);
             let message = message.map_or(String::new(), |cause| format!(": {cause}"));
             let board = &self.settings.board;
-            board.without_stream(role, format!("{error}{message}"), error.hint());
+            let why = ErrorStatus::now(format!("{error}{message}"), error.hint());
+            board.without_stream(role, why, self.dispatcher.sinks());
             let wait = outage.next_wait(&error);
             tokio::select! {
                 biased;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::{ErrorStatus, PostgresStatus, Role, Status};
+use super::{ErrorStatus, PostgresStatus, Role, SinkStatus, Status};
 use crate::metrics::Counts;
 use crate::rules::RuleSet;
 use crate::tail::Tap;
@@ -91,12 +91,12 @@ impl Board {
         self.published.send_replace(Arc::new(Published { status, counts }));
     }
 
-    /// There is no stream, for this reason, or it is another daemon's.
-    pub fn without_stream(&self, role: Role, message: String, hint: Option<String>) {
+    /// There is no stream, for this reason, or it is another daemon's; what was received before
+    /// still goes to the sinks.
+    pub fn without_stream(&self, role: Role, mut error: ErrorStatus, sinks: Vec<SinkStatus>) {
         self.publish(|status| {
-            status.role = role;
+            (status.role, status.sinks) = (role, sinks);
             let known = std::mem::take(&mut status.postgres);
-            let mut error = ErrorStatus::now(message, hint);
             if let Some(known) = known.error {
                 error.since_seconds = known.since_seconds;
             }
