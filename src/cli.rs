@@ -71,6 +71,10 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Invalidate once more what was committed since a time or position, while `run` runs on
     Replay(ReplayArgs),
+    /// Show how it is doing: the slot, the lag, each sink; asks the daemon, or Postgres without one
+    Status(StatusArgs),
+    /// Follow single invalidations of the running daemon
+    Tail(TailArgs),
     /// Make the replication slot and, with --ddl, event triggers for DDL that changes rows
     Setup(SetupArgs),
     /// Drop the replication slot, the WAL that it holds, and the event triggers
@@ -128,6 +132,34 @@ pub struct CheckArgs {
     /// Fail on warnings too
     #[arg(long)]
     pub strict: bool,
+}
+
+/// Options of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Look again every second, until Ctrl-C; a line each where it is piped
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// Options of `tail`.
+#[derive(Debug, Args)]
+pub struct TailArgs {
+    /// Only this rule's; may be given again [default: every rule's, and messages']
+    #[arg(long = "rule", value_name = "NAME")]
+    pub rules: Vec<String>,
+    /// Only for this sink; may be given again [default: every sink]
+    #[arg(long = "sink", value_name = "NAME")]
+    pub sinks: Vec<String>,
+    /// Only from changes of this table, as in public.products; may be given again
+    #[arg(long = "table", value_name = "NAME")]
+    pub tables: Vec<String>,
+    /// Print JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `setup`.

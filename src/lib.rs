@@ -2,6 +2,7 @@
 //! transaction made stale.
 
 pub mod action;
+pub mod admin;
 pub mod change;
 pub mod check;
 pub mod cli;
@@ -13,6 +14,7 @@ pub mod failpoint;
 pub mod glob;
 pub mod lookups;
 pub mod lsn;
+pub mod metrics;
 pub mod parked;
 pub mod pipeline;
 pub mod postgres;
@@ -22,3 +24,5 @@ pub mod rules;
 pub mod sinks;
 pub mod snapshot;
 pub mod state;
+pub mod status;
+pub mod tail;

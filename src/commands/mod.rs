@@ -11,6 +11,8 @@ mod retry;
 mod run;
 mod schema;
 mod setup;
+mod status;
+mod tail;
 mod teardown;
 
 use std::io::{IsTerminal, Write};
@@ -53,6 +55,8 @@ pub fn execute(cli: Cli) -> Outcome {
         Command::Run(args) => run::run(&cli.global, &args),
         Command::Replay(args) => replay::replay(&cli.global, &args),
         Command::Check(args) => check::check(&cli.global, &args),
+        Command::Status(args) => status::status(&cli.global, &args),
+        Command::Tail(args) => tail::tail(&cli.global, &args),
         Command::Setup(args) => setup::setup(&cli.global, &args),
         Command::Teardown(args) => teardown::teardown(&cli.global, &args),
         Command::Parked(args) => parked::parked(&cli.global, &args),

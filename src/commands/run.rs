@@ -1,23 +1,29 @@
 //! `run`: the daemon.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use secrecy::ExposeSecret;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info};
 
 use super::endpoints::{connect_config, replica_configs, sinks};
 use super::lanes::{Work, lanes, lookup_pool};
-use super::{Outcome, load, logs};
+use super::{Misconfigured, Outcome, load, logs};
+use crate::admin::{Admin, AdminSettings, Token};
 use crate::cli::{Global, RunArgs};
-use crate::config::{Config, Loaded, PostgresConfig, SinkMode, Style, state_dir};
+use crate::config::{
+    AdminConfig, Config, Loaded, PostgresConfig, Secret, SinkMode, Style, admin_socket, state_dir,
+};
 use crate::daemon::{Daemon, Debt, History, Mode, Settings};
 use crate::lookups::Pool;
-use crate::parked::Parked;
+use crate::parked::{Parked, file_in};
 use crate::replay::{Keeper, KeeperSettings};
 use crate::rules::{RuleSet, SinkId, rule_names};
 use crate::sinks::Endpoint;
 use crate::state::{Duty, Fingerprint, KnownSink, Owed};
+use crate::status::Board;
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Outcome> {
     logs::start(global)?;
@@ -41,10 +47,19 @@ async fn follow(
     let mut hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
     let mut parts = Parts::new(loaded, mode)?;
     info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    let board = parts.settings.board.clone();
+    tokio::spawn(board.clone().beat());
+    let mut admin: Option<Admin> = None;
     let mut owed = Owed::open(parts.settings.state_dir.as_deref());
     let mut history = History::open(&parts.settings, assume_gap);
     loop {
         parts.announce();
+        // One dry run more beside the daemon that works is not looked at.
+        if mode == Mode::Live && !admin.as_ref().is_some_and(|open| open.is_of(&parts.admin)) {
+            drop(admin.take());
+            admin = Some(Admin::start(parts.admin.clone(), board.clone()));
+        }
+        board.tap().show_keys(parts.config.admin.show_keys);
         let due = owed.settle(parts.sinks(), parts.rules());
         let mut daemon = parts.daemon(Debt::new(owed, due), history);
         let why = async {
@@ -55,7 +70,10 @@ async fn follow(
         };
         match daemon.run(why).await {
             Ok(None) => return Ok(Outcome::Done),
-            Ok(Some(new)) => parts = new,
+            Ok(Some(new)) => {
+                parts = new;
+                parts.settings.board = board.clone();
+            }
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 error!(cause, hint = error.hint(), "{error}");
@@ -97,6 +115,7 @@ struct Parts {
     rules: Arc<RuleSet>,
     sinks: Vec<Endpoint>,
     lookups: Option<Pool>,
+    admin: AdminSettings,
 }
 
 impl Parts {
@@ -109,7 +128,8 @@ impl Parts {
         let sinks = sinks.into_iter().collect::<Result<Vec<_>, _>>()?;
         let lookups = lookup_pool(&config.postgres, &rules)?;
         settings.sinks = known_sinks(&config, &settings, &sinks, &rules);
-        Ok(Parts { config, settings, rules: Arc::new(rules), sinks, lookups })
+        let admin = admin_settings(&config.admin, settings.state_dir.as_deref())?;
+        Ok(Parts { config, settings, rules: Arc::new(rules), sinks, lookups, admin })
     }
 
     fn announce(&self) {
@@ -151,6 +171,24 @@ impl Parts {
     }
 }
 
+/// Where one can look at the daemon.
+fn admin_settings(
+    config: &AdminConfig,
+    state_dir: Option<&Path>,
+) -> Result<AdminSettings, Misconfigured> {
+    let token = config.token.as_ref().map(Secret::resolve).transpose();
+    let token = token.map_err(Misconfigured::secret)?;
+    if token.as_ref().is_some_and(|token| token.expose_secret().is_empty()) {
+        return Err(Misconfigured::new("it is empty").at("admin.token"));
+    }
+    Ok(AdminSettings {
+        listen: config.listen,
+        token: token.map(|token| Token::new(token.expose_secret())),
+        socket: admin_socket(),
+        parked: state_dir.map(file_in),
+    })
+}
+
 /// Completes on SIGTERM and on Ctrl-C.
 pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
@@ -177,6 +215,7 @@ pub(super) fn settings(config: &PostgresConfig, mode: Mode) -> anyhow::Result<Se
         mode,
         sinks: Vec::new(),
         keeper: None,
+        board: Board::default(),
     })
 }
 

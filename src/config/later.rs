@@ -4,7 +4,7 @@
 //! A key that gets built leaves its lists here.
 
 /// Sections and keys at the top.
-pub(super) const ROOT: &[&str] = &["admin"];
+pub(super) const ROOT: &[&str] = &[];
 
 /// `[postgres]`.
 pub(super) const POSTGRES: &[&str] = &["publication"];

@@ -9,6 +9,7 @@
 //! `{ file = … }` or `{ credential = … }` is fetched while it is read, since without it one cannot
 //! tell whether the configuration is right.
 
+mod admin;
 mod cdn;
 mod entry;
 mod error;
@@ -27,6 +28,7 @@ mod table;
 
 use std::path::{Path, PathBuf};
 
+pub use admin::AdminConfig;
 pub use cdn::{
     CdnApi, CdnParts, CdnSinkConfig, CloudFrontConfig, FastlyConfig, HeaderSource, HttpConfig,
     RequestConfig, SignatureConfig,
@@ -59,6 +61,8 @@ pub struct Config {
     pub redis: Vec<RedisSinkConfig>,
     /// Every CDN sink, kind by kind, in the order of the file.
     pub cdn: Vec<CdnSinkConfig>,
+    /// `[admin]`.
+    pub admin: AdminConfig,
     /// Every `[[rule]]`, in the order of the file.
     pub rules: Vec<RuleSpec>,
 }
@@ -79,6 +83,13 @@ pub fn state_dir(config: &Config) -> Option<PathBuf> {
         let first = std::env::split_paths(&directories).next()?;
         (!first.as_os_str().is_empty()).then_some(first)
     })
+}
+
+/// Where the admin endpoint's socket is, if anywhere: in the first of systemd's directories.
+pub fn admin_socket() -> Option<PathBuf> {
+    let directories = std::env::var_os("RUNTIME_DIRECTORY")?;
+    let first = std::env::split_paths(&directories).next()?;
+    (!first.as_os_str().is_empty()).then(|| first.join(crate::admin::SOCKET_NAME))
 }
 
 /// A configuration without problems.
@@ -151,6 +162,7 @@ fn read_root(mut root: Table<'_>) -> Config {
     });
     let postgres = postgres::read(root.table("postgres", later::POSTGRES), &root);
     let redis = redis::read(&mut root);
+    let admin = admin::read(root.table("admin", &[]));
     let mut configured = names_of(&redis);
     let cdn = cdn::read(&mut root, &configured);
     cdn::check_names(&root, &SINK_KINDS);
@@ -160,7 +172,7 @@ fn read_root(mut root: Table<'_>) -> Config {
     }
     let rules = rule::read(&mut root, &configured);
     root.finish();
-    Config { state_dir, postgres, redis, cdn, rules }
+    Config { state_dir, postgres, redis, cdn, admin, rules }
 }
 
 /// The sections that hold sinks: `[KIND.NAME]`.

@@ -25,6 +25,7 @@ pub fn schema() -> Value {
                 reference("text"),
             ),
             ("postgres", "How and where to read the write-ahead log.", postgres()),
+            ("admin", "What can be looked at from outside, read-only.", admin()),
             ("redis", "Redis sinks: one section [redis.NAME] for each.", redis()),
             ("fastly", "Services of Fastly: one section [fastly.NAME] for each.", fastly()),
             (
@@ -206,6 +207,31 @@ fn redis() -> Value {
         ],
     );
     json!({ "type": "object", "minProperties": 1, "additionalProperties": sink })
+}
+
+fn admin() -> Value {
+    section(
+        &[],
+        vec![
+            (
+                "listen",
+                "A TCP address and port, as in \"127.0.0.1:8317\". Default: only the socket in \
+                 $RUNTIME_DIRECTORY.",
+                reference("text"),
+            ),
+            (
+                "token",
+                "What has to be shown over TCP as `Authorization: Bearer …`, but for /livez and \
+                 /readyz. Needed if `listen` is no loopback address.",
+                reference("text"),
+            ),
+            (
+                "show_keys",
+                "Whether `walpurge tail` shows values of rows instead of hashes.",
+                default(json!({ "type": "boolean" }), false),
+            ),
+        ],
+    )
 }
 
 fn rule() -> Value {

@@ -194,6 +194,9 @@ fn the_example_shows_the_defaults_of_the_code() {
     assert_eq!(rule.fallback_every, Some(FALLBACK_EVERY));
     assert_eq!(rule.on.as_deref(), Some(&Op::ALL[..]));
     assert!(matches!(rule.fallback, FallbackSpec::Actions { derive: true, .. }));
+    let admin = [&written, &good(MINIMAL)].map(|config| config.admin.show_keys);
+    assert_eq!(admin, [false; 2]);
+    assert!(good(MINIMAL).admin.listen.is_none() && good(MINIMAL).admin.token.is_none());
     keys.sort_unstable();
     let expected = [
         "batch",
@@ -214,6 +217,7 @@ fn the_example_shows_the_defaults_of_the_code() {
         "on_gap",
         "plugin",
         "prefix",
+        "show_keys",
         "slot",
         "soft",
         "tag_key",

@@ -25,7 +25,9 @@ use crate::postgres::{
     ChosenHost, NumericFormat, OrdinaryConnection, Persistence, PgError, PgErrorKind,
     ReplicationSession, connect_client,
 };
+use crate::rules::Cause;
 use crate::state::GapCause;
+use crate::status::Role;
 
 /// How long to wait before the new slot is copied again, where there was no room for it.
 const COPY_WAIT: Duration = Duration::from_secs(5);
@@ -115,6 +117,7 @@ impl Daemon {
         if self.history.run_fallbacks() {
             let slot = &self.settings.slot;
             warn!(slot, "there is a gap: {cause}; every rule's fallback runs");
+            self.dispatcher.counts().gaps.add(1);
             let without = rules.rules().iter().filter(|rule| rule.fallback.is_empty());
             let without: Vec<_> = without.map(|rule| rule.name.as_str()).collect();
             if !without.is_empty() {
@@ -124,8 +127,11 @@ impl Daemon {
         } else {
             info!("the new slot is not made yet; every rule's fallback runs again");
         }
+        self.dispatcher.counts().every_fallback(rules, Cause::Gap);
         run_fallbacks(rules, self.dispatcher.plan_mut());
         self.dispatcher.dispatch();
+        let (role, gaps) = (Role::ClosingGap, self.dispatcher.counts().gaps.get());
+        self.settings.board.publish(|status| (status.role, status.gaps) = (role, gaps));
     }
 
     /// Makes the temporary slot, and runs the fallbacks now and then meanwhile: the server waits

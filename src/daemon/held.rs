@@ -18,6 +18,9 @@ const UNBOUNDED_BYTES: u64 = 1 << 30;
 /// Less than a segment or two is what a busy server always holds.
 const GROWN_BYTES: u64 = 32 << 20;
 
+/// How often it is judged: over less time than this, a burst would look like a trend.
+const JUDGE_EVERY: Duration = Duration::from_secs(10);
+
 /// How often it is said.
 const EVERY: Duration = Duration::from_secs(600);
 
@@ -26,6 +29,9 @@ const EVERY: Duration = Duration::from_secs(600);
 pub(super) struct Held {
     first: Option<(Instant, u64)>,
     said: Option<Instant>,
+    judged: Option<Instant>,
+    seen: Option<WalHeld>,
+    left: Option<Duration>,
 }
 
 /// What is to be said.
@@ -39,6 +45,11 @@ struct Warning {
 impl Held {
     /// Takes what the server says, and says what follows.
     pub(super) fn look(&mut self, wal: WalHeld, slot: &str, now: Instant) {
+        self.seen = Some(wal);
+        if self.judged.is_some_and(|judged| now.duration_since(judged) < JUDGE_EVERY) {
+            return;
+        }
+        self.judged = Some(now);
         let Some(Warning { held, left }) = self.judge(wal, now) else { return };
         let held = bytes(held);
         match left {
@@ -56,21 +67,32 @@ impl Held {
         }
     }
 
-    fn judge(&mut self, WalHeld { held, left }: WalHeld, now: Instant) -> Option<Warning> {
+    /// What was seen last.
+    pub(super) fn seen(&self) -> Option<WalHeld> {
+        self.seen
+    }
+
+    /// Until the slot is lost, at the rate since it began to grow; `None`: it does not grow, or
+    /// nothing bounds it.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.left
+    }
+
+    fn judge(&mut self, wal: WalHeld, now: Instant) -> Option<Warning> {
+        let WalHeld { held, left, .. } = wal;
         let (since, before) = *self.first.get_or_insert((now, held));
         if held <= before {
             // It does not grow.
             self.first = Some((now, held));
+            self.left = None;
             return None;
         }
-        let warning = match left {
-            Some(left) => {
-                let rate =
-                    (held - before) as f64 / now.duration_since(since).as_secs_f64().max(1.0);
-                let seconds = (left as f64 / rate).min(1e9);
-                let left = Duration::from_secs_f64(seconds);
-                (left < LEFT_MIN && held >= GROWN_BYTES).then_some(Some(left))
-            }
+        self.left = left.map(|left| {
+            let rate = (held - before) as f64 / now.duration_since(since).as_secs_f64().max(1.0);
+            Duration::from_secs_f64((left as f64 / rate).min(1e9))
+        });
+        let warning = match self.left {
+            Some(left) => (left < LEFT_MIN && held >= GROWN_BYTES).then_some(Some(left)),
             None => (held >= UNBOUNDED_BYTES).then_some(None),
         };
         let left = warning?;
@@ -85,6 +107,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lsn::Lsn;
 
     const MIB: u64 = 1 << 20;
 
@@ -95,7 +118,8 @@ mod tests {
         mib: u64,
         left: Option<u64>,
     ) -> Option<Warning> {
-        let wal = WalHeld { held: mib * MIB, left: left.map(|mib| mib * MIB) };
+        let (end_lsn, at) = (Lsn(0), 0);
+        let wal = WalHeld { held: mib * MIB, left: left.map(|mib| mib * MIB), end_lsn, at };
         held.judge(wal, start + Duration::from_secs(seconds))
     }
 

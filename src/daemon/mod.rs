@@ -14,6 +14,7 @@ mod reader;
 mod replay;
 mod replayed;
 mod replicas;
+mod report;
 mod session;
 mod warn;
 mod watch;
@@ -45,6 +46,7 @@ use crate::postgres::{ConnectConfig, PgError, PgErrorKind};
 use crate::replay::Keeper;
 use crate::rules::{Matcher, Messages, RuleSet};
 use crate::state::{Commit, GapCause, KnownSink};
+use crate::status::{Board, ErrorStatus, Role};
 
 /// How long a stop waits for what is in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -76,6 +78,8 @@ pub struct Settings {
     pub sinks: Vec<KnownSink>,
     /// Keeps the slot for replays on the server that streams.
     pub keeper: Option<Arc<Keeper>>,
+    /// Where it is published how the daemon is doing.
+    pub board: Board,
 }
 
 impl Settings {
@@ -135,6 +139,12 @@ impl Daemon {
     ) -> Self {
         let mut dispatcher = Dispatcher::new(lanes, routes, Arc::clone(&rules), parked);
         settings.prepare(dispatcher.plan_mut(), &rules);
+        settings.board.begin(Arc::clone(dispatcher.counts()), |status| {
+            (status.postgres.target, status.postgres.slot) =
+                (settings.connect.target(), settings.slot.clone());
+            status.sinks = dispatcher.sinks();
+        });
+        dispatcher.tell(settings.board.tap().clone());
         Daemon { settings, matcher: Matcher::new(rules), dispatcher, debt, history }
     }
 
@@ -181,6 +191,15 @@ impl Daemon {
             if is_final(&error) {
                 return Err(error.into());
             }
+            let role = match error.kind() {
+                PgErrorKind::SlotInUse { .. } => Role::Standby,
+                _ => Role::Connecting,
+            };
+            let message = std::error::Error::source(&error);
+            let message = message.map_or(String::new(), |cause| format!(": {cause}"));
+            let board = &self.settings.board;
+            let why = ErrorStatus::now(format!("{error}{message}"), error.hint());
+            board.without_stream(role, why, self.dispatcher.sinks());
             let wait = outage.next_wait(&error);
             tokio::select! {
                 biased;

@@ -16,15 +16,18 @@ use crate::decode::wal2json::Nulls;
 use crate::decode::{Boundary, Event, dropped_change, wal2json};
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
+use crate::metrics::{Counts, Tally};
 use crate::parked::Record;
 use crate::pipeline::{Hidden, Plan, Urgency, trace};
 use crate::postgres::quote::identifier;
-use crate::postgres::{Notice, PgError, PgErrorKind};
+use crate::postgres::{HEARTBEAT_PREFIX, Notice, PgError, PgErrorKind};
 use crate::rules::{
     Bulk, Cause, DDL_PREFIX, Ddl, Emission, Facts, KnownTables, MESSAGE_PREFIX, MalformedDdl,
     Matcher, Messages, RuleSet,
 };
 use crate::state::Commit;
+use crate::status::now_seconds;
+use crate::tail::Tap;
 
 /// Turns messages into actions.
 pub(super) struct Reader<'d> {
@@ -50,6 +53,8 @@ pub(super) struct Reader<'d> {
     warned: Warned,
     /// Which part of the stream counts; `None`: all of it.
     replayed: Option<&'d mut Replayed>,
+    counts: Arc<Counts>,
+    tap: Tap,
 }
 
 impl<'d> Reader<'d> {
@@ -68,7 +73,7 @@ impl<'d> Reader<'d> {
             Visibility::Skip if looks_up => Some(Hidden::Lookups),
             Visibility::Skip => None,
         };
-        let bulk = Bulk::default();
+        let (bulk, counts) = (Bulk::default(), Arc::new(Counts::new(&rules)));
         Reader {
             decoder,
             matcher,
@@ -85,7 +90,14 @@ impl<'d> Reader<'d> {
             tables: None,
             warned,
             replayed: None,
+            counts,
+            tap: Tap::default(),
         }
+    }
+
+    /// Counts there, and tells of single invalidations there.
+    pub(super) fn observe(&mut self, counts: Arc<Counts>, tap: Tap) {
+        (self.counts, self.tap) = (counts, tap);
     }
 
     /// Takes only a part of the stream. The catalog was read after it was written, so that it is
@@ -212,7 +224,9 @@ impl<'d> Reader<'d> {
                     return Err(Interrupted::Catalog);
                 }
                 let (rules, bulk, warned) = (&self.rules, &mut self.bulk, &mut self.warned);
-                let mut taker = Taker { plan, rules, bulk, warned, facts, is_traced: is_traced() };
+                let watched = (&*self.counts, &self.tap);
+                let mut taker = Taker::new(plan, rules, bulk, warned, watched, facts);
+                taker.change = Some(change);
                 self.matcher.apply(&change, facts, |emission| taker.take(&emission, &change));
             }
             Ok(Event::Begin(begin)) => {
@@ -260,8 +274,8 @@ impl<'d> Reader<'d> {
                         false => plan.begin(None),
                     }
                     let facts = self.open.unwrap_or_default();
-                    let mut taker =
-                        Taker { plan, rules, bulk, warned, facts, is_traced: is_traced() };
+                    let watched = (&*self.counts, &self.tap);
+                    let mut taker = Taker::new(plan, rules, bulk, warned, watched, facts);
                     let asked =
                         rules.message(content, self.messages, |emission| taker.push(&emission));
                     if let Err(error) = asked {
@@ -277,6 +291,8 @@ impl<'d> Reader<'d> {
                         plan.commit(start_lsn);
                         return Ok(Some(start_lsn));
                     }
+                } else if message.prefix == HEARTBEAT_PREFIX.as_bytes() {
+                    self.counts.heartbeat.set(now_seconds() as u64);
                 }
             }
             Err(error) => {
@@ -381,7 +397,8 @@ impl<'d> Reader<'d> {
         }
         let facts = self.open.unwrap_or_default();
         let (rules, bulk, warned) = (&self.rules, &mut self.bulk, &mut self.warned);
-        let mut taker = Taker { plan, rules, bulk, warned, facts, is_traced: is_traced() };
+        let watched = (&*self.counts, &self.tap);
+        let mut taker = Taker::new(plan, rules, bulk, warned, watched, facts);
         ask(self.matcher, &mut taker);
         if self.open.is_none() {
             // It has no position of its own; it is confirmed with what comes before it.
@@ -430,9 +447,28 @@ struct Taker<'a> {
     warned: &'a mut Warned,
     facts: Facts,
     is_traced: bool,
+    counts: &'a Counts,
+    tally: Tally,
+    /// `None`: nobody listens.
+    tap: Option<&'a Tap>,
+    /// What asks, if it is a change.
+    change: Option<Change<'a>>,
 }
 
-impl Taker<'_> {
+impl<'a> Taker<'a> {
+    fn new(
+        plan: &'a mut Plan,
+        rules: &'a RuleSet,
+        bulk: &'a mut Bulk,
+        warned: &'a mut Warned,
+        (counts, tap): (&'a Counts, &'a Tap),
+        facts: Facts,
+    ) -> Self {
+        let (tally, is_traced) = (Tally::default(), is_traced());
+        let (tap, change) = (tap.is_open().then_some(tap), None);
+        Taker { plan, rules, bulk, warned, facts, is_traced, counts, tally, tap, change }
+    }
+
     /// Takes an action that a change asks for.
     fn take(&mut self, emission: &Emission<'_>, change: &Change<'_>) {
         if let Some(rule) = emission.rule
@@ -441,17 +477,22 @@ impl Taker<'_> {
         {
             warn::falls_back(self.warned, self.rules, rule, change);
         }
+        self.tally.change(self.counts, emission, change.op);
         self.push(emission);
     }
 
     fn push(&mut self, emission: &Emission<'_>) {
-        let Taker { plan, rules, bulk, facts, is_traced, .. } = self;
+        let Taker { plan, rules, bulk, facts, is_traced, counts, tally, tap, change, .. } = self;
         // Neither of them is to stop the reader.
         let waits_long = matches!(emission.action.verb, Verb::Publish | Verb::Lookup);
         let is_crowded = waits_long && emission.rule.is_some_and(|rule| plan.is_crowded(rule));
         bulk.asked(rules, emission, is_crowded, |emission| {
+            tally.action(counts, emission);
             if *is_traced {
                 trace(rules, emission, *facts);
+            }
+            if let Some(tap) = tap {
+                tap.tell(rules, emission, *facts, change.as_ref());
             }
             match (emission.action.verb, emission.rule) {
                 (Verb::Lookup, Some(rule)) => plan.look_up(rule, emission.action),

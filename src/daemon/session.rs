@@ -1,6 +1,7 @@
 //! One stream, from its start until it breaks or the daemon stops.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -16,8 +17,10 @@ use super::purpose::Purpose;
 use super::reader::Reader;
 use super::replayed::{Replayed, Seen};
 use super::replicas::{News, Replicas};
+use super::report::{Far, Report};
 use crate::failpoint::{Failpoint, Place};
 use crate::lsn::Lsn;
+use crate::metrics::Target;
 use crate::pipeline::Dispatcher;
 use crate::postgres::{
     Barrier, Frame, Heard, PgError, PgErrorKind, ReplicationStream, Reply, Upstream,
@@ -25,6 +28,7 @@ use crate::postgres::{
 use crate::rules::Matcher;
 use crate::snapshot::Snapshot;
 use crate::state::{Commit, Position};
+use crate::status::Role;
 
 /// How often the server is told how far we are, if that has changed.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
@@ -48,6 +52,7 @@ pub(super) struct Session<'d> {
     flood: Flood,
     slot: String,
     held: Held,
+    report: Report,
 }
 
 /// Why a stream is not followed any more.
@@ -101,12 +106,14 @@ impl<'d> Session<'d> {
     fn with(
         connected: Connected,
         settings: &Settings,
-        reader: Reader<'d>,
+        mut reader: Reader<'d>,
         dispatcher: &'d mut Dispatcher,
         mut purpose: Purpose<'d>,
     ) -> Self {
-        let Connected { stream, barrier, identity, server, slot_lsn, .. } = connected;
+        let Connected { stream, barrier, identity, server, host, slot_lsn, .. } = connected;
+        reader.observe(Arc::clone(dispatcher.counts()), dispatcher.tap().clone());
         let slot = settings.slot.clone();
+        let report = Report::new(settings, &host);
         let replicas = match &settings.replicas {
             Some(replicas) if settings.mode == Mode::Live => {
                 let upstream = Upstream { history: identity.clone(), server };
@@ -133,6 +140,7 @@ impl<'d> Session<'d> {
             flood: Flood::new(Instant::now().into_std()),
             slot,
             held: Held::default(),
+            report,
         }
     }
 
@@ -173,6 +181,7 @@ impl<'d> Session<'d> {
                     }
                     Heard::Held(wal) => {
                         self.held.look(wal, &self.slot, Instant::now().into_std());
+                        self.report.look(wal);
                     }
                     Heard::WaitsForUs => return Err(self.waits_for_us().into()),
                     Heard::ShuttingDown => return Err(self.let_go().await.into()),
@@ -180,6 +189,7 @@ impl<'d> Session<'d> {
                 news = self.replicas.hear() => self.take_news(news),
                 _ = clock.tick() => {                                        // 4. feedback
                     self.look_at_replicas();
+                    self.publish();
                     self.purpose.remember(self.position());
                     self.send_status_if_due(has_room).await?;
                     if let Some(replayed) = self.reader.replayed() {
@@ -189,7 +199,9 @@ impl<'d> Session<'d> {
                 () = self.purpose.written() => self.send_status_if_due(has_room).await?,
                 read = self.stream.read(), if has_room => {                  // 5. more to do
                     read?;
+                    let first = self.dispatcher.plan().next_order();
                     messages = self.take_frames()?;
+                    self.dispatcher.arrived(first, Instant::now().into_std());
                 }
             }
             self.dispatcher.dispatch();
@@ -272,7 +284,31 @@ impl<'d> Session<'d> {
         {
             watch.show(&snapshot, self.reader.rules(), plan);
         }
+        let waited = plan.oldest_unseen();
         plan.show(snapshot);
+        if waited.is_some() && plan.oldest_unseen() != waited {
+            self.waited(Target::Primary, waited);
+        }
+    }
+
+    /// The transaction at a place in the stream was waited for until now.
+    fn waited(&self, target: Target, order: Option<u64>) {
+        let came = order.and_then(|order| self.dispatcher.arrival_of(order));
+        if let Some(came) = came {
+            self.dispatcher.counts().waited(target, came.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Publishes how everything is doing.
+    fn publish(&mut self) {
+        let (done_lsn, received_lsn) = (self.position().confirmed_lsn, self.status.received_lsn);
+        let role = match self.purpose {
+            Purpose::Work { .. } | Purpose::DryRun => Role::Streaming,
+            Purpose::Gap { .. } => Role::ClosingGap,
+            Purpose::Replay => return,
+        };
+        let far = Far { done_lsn, received_lsn };
+        self.report.publish(role, far, &self.held, self.dispatcher);
     }
 
     fn is_gap_covered(&mut self) -> bool {
@@ -292,7 +328,11 @@ impl<'d> Session<'d> {
 
     /// Takes what is heard of a replica.
     fn take_news(&mut self, news: News) {
+        let waited = self.dispatcher.plan().oldest_unreplayed();
         self.replicas.take(news, self.dispatcher.plan_mut(), self.purpose.debt());
+        if waited.is_some() && self.dispatcher.plan().oldest_unreplayed() != waited {
+            self.waited(Target::Replicas, waited);
+        }
     }
 
     fn look_at_replicas(&mut self) {

@@ -18,10 +18,13 @@ use super::plan::{LaneId, Plan, PlannedLane, Routes, Urgency};
 use super::trace::trace;
 use crate::action::Batch;
 use crate::failpoint::{Failpoint, Place};
+use crate::metrics::{Arrivals, Counts, Tally, Why};
 use crate::parked::{Parked, Record};
 use crate::rules::lookup::Found;
 use crate::rules::{Bulk, Cover, Facts, Rule, RuleId, RuleSet, SinkId};
 use crate::sinks::Lane;
+use crate::status::{ErrorStatus, SinkState};
+use crate::tail::Tap;
 
 /// How many waiting actions are looked at to find out which coarse one reaches most of them.
 const SAMPLE: usize = 1024;
@@ -43,6 +46,10 @@ pub struct Dispatcher {
     parked: Parked,
     /// What each transaction's lookups have asked for, by its place in the stream.
     bulks: HashMap<u64, Bulk>,
+    counts: Arc<Counts>,
+    tap: Tap,
+    /// When what waits came.
+    arrivals: Arrivals,
     /// Aborted when the dispatcher is dropped.
     _drivers: JoinSet<()>,
 }
@@ -76,6 +83,10 @@ struct LaneHandle {
     sink: String,
     batches: mpsc::Sender<(Batch, usize)>,
     health: Health,
+    /// What went wrong, until it works again.
+    trouble: Option<Box<(SinkState, ErrorStatus)>>,
+    /// Its actions are dropped.
+    is_off: bool,
     stage: Stage,
     /// `None`: it is no sink's.
     sink_id: Option<SinkId>,
@@ -118,6 +129,7 @@ impl Dispatcher {
             let LaneSpec { sink, lane, stage, pace, after, purges_all } = spec;
             let (batches, receiver) = mpsc::channel(1);
             let (id, outcomes) = (LaneId(at), sender.clone());
+            let is_off = matches!(lane, Lane::Left);
             let name = sink.clone();
             drivers.spawn(Driver { id, sink: name, lane, batches: receiver, outcomes }.run());
             let of_name = rules.sinks().iter().position(|known| known.name == sink);
@@ -126,6 +138,8 @@ impl Dispatcher {
                 sink,
                 batches,
                 health: Health::Working,
+                trouble: None,
+                is_off,
                 stage,
                 sink_id,
                 is_stopping: false,
@@ -141,12 +155,15 @@ impl Dispatcher {
         plan.know_sinks(rules.sinks().len(), served(&handles, &lookups, &rules));
         Dispatcher {
             plan,
+            counts: Arc::new(Counts::new(&rules)),
             rules,
             lanes: handles,
             outcomes,
             done: Done::default(),
             parked,
             bulks: HashMap::new(),
+            tap: Tap::default(),
+            arrivals: Arrivals::default(),
             _drivers: drivers,
         }
     }
@@ -229,6 +246,7 @@ impl Dispatcher {
         match outcome {
             Outcome::Done(lane, batch, report) => {
                 self.lanes[lane.0].health = Health::Working;
+                self.lanes[lane.0].trouble = None;
                 self.lanes[lane.0].is_stopping = false;
                 self.done.requested += report.requested;
                 self.done.removed += report.removed;
@@ -246,6 +264,7 @@ impl Dispatcher {
                     self.lanes[lane.0].rest = Some((batch, rest));
                     return;
                 }
+                self.count(lane, &batch, &report);
                 self.done.actions += batch.len() as u64;
                 self.lanes[lane.0].done += batch.len() as u64;
                 self.plan.done(lane, batch);
@@ -256,7 +275,7 @@ impl Dispatcher {
                     self.forget_bulks();
                 }
             }
-            Outcome::Failing(lane) => self.lanes[lane.0].health = Health::Failing,
+            Outcome::Failing(lane, failure) => self.failing(lane, failure),
         }
     }
 
@@ -293,6 +312,9 @@ impl Dispatcher {
         };
         let action = coarse.action();
         let actions = self.plan.collapse(lane, |action| cover.reaches(action), sink, action);
+        if let Some(at) = rules.rules().iter().position(|known| std::ptr::eq(known, *rule)) {
+            self.counts.fallback(RuleId(at as u32), Why::Outage);
+        }
         let (sink, rule) = (&self.lanes[lane.0].sink, &rule.name);
         let hint = "the WAL is held until it is done";
         warn!(
@@ -334,12 +356,20 @@ impl Dispatcher {
 
     /// Hands on what lookups ask for, for the transactions that asked for them.
     fn answer(&mut self, lane: LaneId, found: &Found) {
-        let Dispatcher { plan, rules, bulks, .. } = self;
+        let Dispatcher { plan, rules, bulks, counts, tap, .. } = self;
         bulks.values_mut().for_each(Bulk::next_answer);
+        let (mut last, mut tally) = (usize::MAX, Tally::default());
         found.emissions(rules, |lookup, emission| {
             let Some(order) = plan.asker(lane, lookup) else { return };
             let bulk = bulks.entry(order).or_default();
+            if lookup != last {
+                (last, tally) = (lookup, Tally::default());
+            }
             bulk.found(rules, &emission, |emission| {
+                tally.action(counts, emission);
+                if tap.is_open() {
+                    tap.tell(rules, emission, Facts::default(), None);
+                }
                 if tracing::enabled!(tracing::Level::DEBUG) {
                     trace(rules, emission, Facts::default());
                 }
@@ -392,6 +422,8 @@ fn served(
     }
     served
 }
+
+mod observe;
 
 #[cfg(test)]
 mod tests {

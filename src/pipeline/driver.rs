@@ -31,8 +31,8 @@ const REMINDER: Duration = Duration::from_secs(30);
 pub(super) enum Outcome {
     /// The batch is finished, or as much of it as the report says.
     Done(LaneId, Batch, Report),
-    /// The batch failed, and is tried again.
-    Failing(LaneId),
+    /// The batch failed for this reason, and is tried again.
+    Failing(LaneId, Failure),
 }
 
 /// A lane's driver, to be spawned.
@@ -79,11 +79,12 @@ impl Driver {
                     return report;
                 }
                 Err(failure) => {
-                    // The receiver is gone only when everything ends.
-                    let _ = self.outcomes.send(Outcome::Failing(self.id));
                     let outage = outage.get_or_insert_with(Outage::begin);
                     outage.log(&self.sink, &failure, batch.len());
-                    tokio::time::sleep(outage.next_wait(&failure)).await;
+                    let wait = outage.next_wait(&failure);
+                    // The receiver is gone only when everything ends.
+                    let _ = self.outcomes.send(Outcome::Failing(self.id, failure));
+                    tokio::time::sleep(wait).await;
                 }
             }
         }

@@ -163,6 +163,14 @@ impl LanePlan {
         }
     }
 
+    /// How many actions it has been given and not finished.
+    pub(super) fn in_flight(&self) -> usize {
+        match self {
+            LanePlan::Prompt(lane) => lane.in_flight.as_ref().map_or(0, |page| page.owners.len()),
+            LanePlan::Paced(lane) => lane.in_flight(),
+        }
+    }
+
     /// Whether nothing waits and nothing is in flight.
     pub(super) fn is_idle(&self) -> bool {
         match self {

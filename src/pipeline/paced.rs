@@ -165,6 +165,10 @@ impl PacedLane {
     pub(super) fn bytes(&self) -> usize {
         self.waiting * size_of::<Track>()
     }
+    /// How many actions it has been given and not finished.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
 
     pub(super) fn waiting(&self) -> usize {
         self.waiting

@@ -465,6 +465,7 @@ impl Plan {
 
 mod answers;
 mod bounds;
+mod observe;
 mod positions;
 mod purges;
 mod replicas;

@@ -23,6 +23,7 @@ use super::query::Rows;
 use super::socket::ChosenHost;
 use super::standby_names;
 use super::url::ConnectConfig;
+use crate::lsn::Lsn;
 use crate::rules::KnownTables;
 use crate::snapshot::Snapshot;
 
@@ -50,8 +51,8 @@ const RECONNECT_WAIT: Duration = Duration::from_millis(500);
 /// microseconds after it was streamed.
 const IMPATIENT_QUESTIONS: u32 = 3;
 
-/// How often the server is asked how much WAL our slot holds.
-const HELD_EVERY: Duration = Duration::from_secs(10);
+/// How often the server is asked where its log ends, and how much of it our slot holds.
+const HELD_EVERY: Duration = Duration::from_secs(2);
 
 /// How long somebody waits before Postgres is suspected of waiting for us.
 const DOUBT_AFTER: Duration = Duration::from_secs(2);
@@ -184,12 +185,18 @@ pub struct WalHeld {
     pub held: u64,
     /// How much more there may be before the slot is lost; `None`: any amount.
     pub left: Option<u64>,
+    /// Where the log ends.
+    pub end_lsn: Lsn,
+    /// When it ended there, by the server's clock, in microseconds since 1970.
+    pub at: i64,
 }
 
 /// How much WAL a slot holds; nothing on a standby, which does not write it.
 const HELD_QUERY: &str = "SELECT \
        pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::bigint, \
-       safe_wal_size::bigint \
+       safe_wal_size::bigint, \
+       pg_catalog.pg_current_wal_flush_lsn()::text, \
+       (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::bigint \
      FROM pg_catalog.pg_replication_slots \
      WHERE slot_name = $1 AND NOT pg_catalog.pg_is_in_recovery()";
 
@@ -208,7 +215,9 @@ async fn wal_held(client: &tokio_postgres::Client, slot: &str) -> Result<Option<
         let held: Option<i64> = row.try_get(0).ok()?;
         let left: Option<i64> = row.try_get(1).ok()?;
         let left = left.map(|left| u64::try_from(left).unwrap_or(0));
-        Some(WalHeld { held: u64::try_from(held?).ok()?, left })
+        let end_lsn: String = row.try_get(2).ok()?;
+        let (end_lsn, at) = (end_lsn.parse().ok()?, row.try_get(3).ok()?);
+        Some(WalHeld { held: u64::try_from(held?).ok()?, left, end_lsn, at })
     });
     Ok(held)
 }

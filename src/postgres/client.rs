@@ -145,14 +145,21 @@ pub async fn simple_query(client: &Client, sql: &str) -> Result<Rows, PgError> {
 }
 
 /// Which server process answers: equal for two connections only if they go to the same one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Eq)]
 pub struct ServerIdentity {
     /// Made by initdb.
     pub system_id: String,
-    /// The timeline of the last checkpoint.
+    /// The timeline of the last checkpoint. It follows a promotion only with the next one, in the
+    /// same process, and so it does not count here.
     pub timeline: String,
     /// When the server was started, in seconds since 1970, as text.
     pub postmaster_start: String,
+}
+
+impl PartialEq for ServerIdentity {
+    fn eq(&self, other: &Self) -> bool {
+        self.system_id == other.system_id && self.postmaster_start == other.postmaster_start
+    }
 }
 
 /// The time as a number, since its text depends on the session's time zone.
@@ -231,5 +238,21 @@ impl AsyncWrite for Agreed {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ServerIdentity;
+
+    #[test]
+    fn a_server_stays_the_same_when_it_is_promoted_and_not_when_it_is_started_again() {
+        let server = |timeline: &str, start: &str| ServerIdentity {
+            system_id: "7".into(),
+            timeline: timeline.into(),
+            postmaster_start: start.into(),
+        };
+        assert_eq!(server("1", "100.5"), server("2", "100.5"));
+        assert_ne!(server("1", "100.5"), server("1", "100.6"));
     }
 }

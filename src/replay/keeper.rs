@@ -61,7 +61,17 @@ pub struct KeeperSettings {
 /// Keeps the replay slot while somebody streams. Ends when it is dropped.
 pub struct Keeper {
     server: watch::Sender<Option<Server>>,
+    horizon: watch::Receiver<Option<Horizon>>,
     _task: JoinSet<()>,
+}
+
+/// How far back one can replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Horizon {
+    /// The replay slot.
+    pub slot: String,
+    /// The first position whose time is known, at or behind the slot's own.
+    pub from: Pair,
 }
 
 /// The server that streams.
@@ -75,9 +85,15 @@ impl Keeper {
     /// Starts the task, which waits for [`follow`](Self::follow). Must be called within a runtime.
     pub fn start(settings: KeeperSettings) -> Self {
         let (server, servers) = watch::channel(None);
+        let (horizons, horizon) = watch::channel(None);
         let mut task = JoinSet::new();
-        task.spawn(Task::new(settings, servers).run());
-        Keeper { server, _task: task }
+        task.spawn(Task::new(settings, servers, horizons).run());
+        Keeper { server, horizon, _task: task }
+    }
+
+    /// How far back one can replay, where that is known.
+    pub fn horizon(&self) -> Option<Horizon> {
+        self.horizon.borrow().clone()
     }
 
     /// A stream has started: works on its server from now on.
@@ -96,6 +112,7 @@ struct Task {
     /// The replay slot.
     name: String,
     servers: watch::Receiver<Option<Server>>,
+    horizons: watch::Sender<Option<Horizon>>,
     /// `None`: nothing was read yet.
     origin: Option<Origin>,
     times: Times,
@@ -108,13 +125,18 @@ struct Task {
 }
 
 impl Task {
-    fn new(settings: KeeperSettings, servers: watch::Receiver<Option<Server>>) -> Self {
+    fn new(
+        settings: KeeperSettings,
+        servers: watch::Receiver<Option<Server>>,
+        horizons: watch::Sender<Option<Horizon>>,
+    ) -> Self {
         let name = replay_slot(&settings.slot);
         Task {
             said: Said::new(&name),
             name,
             settings,
             servers,
+            horizons,
             origin: None,
             times: Times::default(),
             over_since: None,
@@ -216,6 +238,7 @@ impl Task {
     async fn round(&mut self, slots: &Slots<'_>, config: ReplayConfig) -> Result<(), PgError> {
         let now = slots.clock().await?;
         let Some(slot) = slots.slot(&self.name).await? else {
+            self.tell_horizon(None);
             self.make(slots).await?;
             self.note(now, config);
             return self.save().await;
@@ -227,6 +250,7 @@ impl Task {
         }
         slot.usable(self.settings.plugin, self.settings.connect.dbname())?;
         self.note(now, config);
+        self.tell_horizon(slot.confirmed_flush_lsn);
         if slot.active {
             // Somebody else looks at it or moves it.
             return self.save().await;
@@ -235,8 +259,20 @@ impl Task {
         if let Some(position) = slot.confirmed_flush_lsn {
             self.times.forget_before(position);
         }
+        self.tell_horizon(slot.confirmed_flush_lsn);
         self.said.is_kept_up();
         self.save().await
+    }
+
+    /// One can replay from the slot's position on.
+    fn tell_horizon(&self, position: Option<Lsn>) {
+        let from = position.and_then(|position| self.times.first_from(position));
+        let horizon = from.map(|from| Horizon { slot: self.name.clone(), from });
+        self.horizons.send_if_modified(|known| {
+            let is_new = *known != horizon;
+            *known = horizon;
+            is_new
+        });
     }
 
     fn note(&mut self, now: Pair, config: ReplayConfig) {

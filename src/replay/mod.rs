@@ -11,7 +11,7 @@ mod slots;
 mod times;
 mod times_file;
 
-pub use keeper::{Keeper, KeeperSettings};
+pub use keeper::{Horizon, Keeper, KeeperSettings};
 pub(crate) use range::micros_of;
 pub use range::{Place, Range};
 pub use slots::{Clock, clock};

@@ -133,5 +133,16 @@ pub enum Failure {
     },
 }
 
+impl Failure {
+    /// What happened, and what mends it.
+    pub fn into_parts(self) -> (String, Option<String>) {
+        match self {
+            Failure::Outage { message } => (message, None),
+            Failure::Held => (Failure::Held.to_string(), None),
+            Failure::Refused { message, hint } => (message, Some(hint)),
+        }
+    }
+}
+
 /// How long one attempt to connect to a sink may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -7,6 +7,7 @@
 )]
 
 mod add_tables;
+mod admin;
 mod barrier;
 mod broken;
 mod cdn;

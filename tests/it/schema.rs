@@ -36,6 +36,7 @@ fn sections(schema: &Value) -> BTreeMap<&'static str, &Value> {
     let value = &schema["$defs"]["row"]["additionalProperties"]["anyOf"];
     BTreeMap::from([
         ("at the top of the file", schema),
+        ("in `admin`", &schema["properties"]["admin"]),
         ("in `postgres`", &schema["properties"]["postgres"]),
         ("in `postgres.replay`", &schema["properties"]["postgres"]["properties"]["replay"]),
         ("in `postgres.url`", &schema["$defs"]["elsewhere"]),
@@ -58,6 +59,7 @@ fn known_to_the_walker() -> BTreeMap<String, BTreeSet<String>> {
     let text = format!(
         "{UNKNOWN} = 1\n[postgres]\n{UNKNOWN} = 1\nurl = {{ {UNKNOWN} = 1 }}\n\
          [postgres.replay]\n{UNKNOWN} = 1\n\
+         [admin]\n{UNKNOWN} = 1\n\
          [redis.cache]\n{UNKNOWN} = 1\n\
          [fastly.edge]\n{UNKNOWN} = 1\n\
          [cloudfront.site]\n{UNKNOWN} = 1\n\

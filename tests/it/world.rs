@@ -24,6 +24,8 @@ pub struct World {
     pub state: Option<PathBuf>,
     /// Variables of the daemon's environment.
     pub env: Vec<(&'static str, &'static str)>,
+    /// Where its admin socket is, if anywhere.
+    pub runtime: Option<PathBuf>,
     config: String,
 }
 
@@ -47,8 +49,8 @@ impl World {
         );
         let dir = TestDir::new("world");
         let state = Some(dir.join("state"));
-        let (daemon, failpoint, env) = (None, None, Vec::new());
-        World { pg, redis, dir, daemon, failpoint, state, env, config }
+        let (daemon, failpoint, env, runtime) = (None, None, Vec::new(), None);
+        World { pg, redis, dir, daemon, failpoint, state, env, runtime, config }
     }
 
     /// Changes the configuration before the daemon is started.
@@ -71,7 +73,10 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_walpurge"));
         command.args(args).arg("--config").arg(self.config_file());
         command.env_remove("WALPURGE_LOG").env("RUST_BACKTRACE", "1");
-        command.env_remove("STATE_DIRECTORY");
+        command.env_remove("STATE_DIRECTORY").env_remove("RUNTIME_DIRECTORY");
+        if let Some(runtime) = &self.runtime {
+            command.env("RUNTIME_DIRECTORY", runtime);
+        }
         if let Some(state) = &self.state {
             command.env("STATE_DIRECTORY", state);
         }

@@ -78,6 +78,7 @@ fn it_stays_the_window_behind_also_over_restarts() {
 fn without_state_its_window_begins_again_and_that_is_said_once() {
     let window = Duration::from_secs(2);
     let mut world = keeping(World::new(PRODUCTS, RULE), "2s", "1GiB");
+    world.state = None;
     world.start();
     world.wait_for_log("made the replay slot");
     world.kill_9();

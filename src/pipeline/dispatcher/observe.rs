@@ -1,0 +1,112 @@
+//! What of a dispatcher's work is counted and can be seen; nothing is decided by it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Dispatcher, Health};
+use crate::action::Batch;
+use crate::metrics::{Counts, Ended};
+use crate::pipeline::LaneId;
+use crate::sinks::{Failure, Report};
+use crate::status::{ErrorStatus, SinkState, SinkStatus};
+use crate::tail::Tap;
+
+impl Dispatcher {
+    /// Takes why a lane's batch is sent again.
+    pub(super) fn failing(&mut self, lane: LaneId, failure: Failure) {
+        let handle = &mut self.lanes[lane.0];
+        handle.health = Health::Failing;
+        let state = match failure {
+            Failure::Outage { .. } => SinkState::Down,
+            Failure::Refused { .. } => SinkState::Refused,
+            Failure::Held => SinkState::Held,
+        };
+        if let Some(counts) = handle.sink_id.and_then(|sink| self.counts.sink(sink)) {
+            counts.retries.add(u64::from(state != SinkState::Held));
+        }
+        let (message, hint) = failure.into_parts();
+        let mut error = ErrorStatus::now(message, hint);
+        if let Some(known) = &handle.trouble {
+            error.since_seconds = known.1.since_seconds;
+        }
+        handle.trouble = Some(Box::new((state, error)));
+    }
+
+    /// Counts a batch that is finished.
+    pub(super) fn count(&self, lane: LaneId, batch: &Batch, report: &Report) {
+        let Some(sink) = self.lanes[lane.0].sink_id.and_then(|sink| self.counts.sink(sink)) else {
+            return;
+        };
+        if report.rejected.is_empty() {
+            sink.ended(batch.iter(), Ended::Done);
+        } else {
+            let is_rejected = |at| report.rejected.iter().any(|rejected| rejected.index == at);
+            let (parked, done): (Vec<_>, Vec<_>) =
+                batch.iter().enumerate().partition(|(at, _)| is_rejected(*at));
+            sink.ended(parked.into_iter().map(|(_, action)| action), Ended::Parked);
+            sink.ended(done.into_iter().map(|(_, action)| action), Ended::Done);
+        }
+        sink.batch_actions.observe(batch.len() as f64);
+        sink.keys_requested.add(report.requested);
+        sink.keys_removed.add(report.removed);
+        // The first action is the oldest, or nearly.
+        let came = self.plan.asker(lane, 0).and_then(|order| self.arrivals.of(order));
+        if let Some(came) = came {
+            sink.commit_to_done.observe(came.elapsed().as_secs_f64());
+        }
+    }
+
+    /// What is counted.
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.counts
+    }
+
+    /// Tells single invalidations there.
+    pub fn tell(&mut self, tap: Tap) {
+        self.tap = tap;
+    }
+
+    /// Where single invalidations are told.
+    pub fn tap(&self) -> &Tap {
+        &self.tap
+    }
+
+    /// The stream has brought the transactions from the place `first` on.
+    pub fn arrived(&mut self, first: u64, now: Instant) {
+        if self.plan.next_order() > first {
+            self.arrivals.note(first, self.plan.oldest().unwrap_or(first), now);
+        }
+    }
+
+    /// When a transaction came.
+    pub fn arrival_of(&self, order: u64) -> Option<Instant> {
+        self.arrivals.of(order)
+    }
+
+    /// How each sink is doing, in the order of the configuration.
+    pub fn sinks(&self) -> Vec<SinkStatus> {
+        let mut sinks: Vec<SinkStatus> = Vec::new();
+        for counts in &self.counts.sinks {
+            sinks.push(SinkStatus {
+                name: counts.name.clone(),
+                kind: counts.kind.key().to_owned(),
+                state: SinkState::Up,
+                done: counts.actions_ended(Ended::Done),
+                retries: counts.retries.get(),
+                ..SinkStatus::default()
+            });
+        }
+        for (at, lane) in self.lanes.iter().enumerate() {
+            let Some(status) = lane.sink_id.and_then(|sink| sinks.get_mut(sink.0 as usize)) else {
+                continue;
+            };
+            status.waiting += self.plan.unfinished(LaneId(at)) as u64;
+            if lane.is_off {
+                status.state = SinkState::Off;
+            } else if let Some(trouble) = &lane.trouble {
+                (status.state, status.error) = (trouble.0, Some(trouble.1.clone()));
+            }
+        }
+        sinks
+    }
+}
