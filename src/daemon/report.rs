@@ -8,13 +8,14 @@ use crate::lsn::Lsn;
 use crate::pipeline::Dispatcher;
 use crate::postgres::{ChosenHost, WalHeld};
 use crate::replay::{Keeper, Pair, Times};
+use crate::state::Position;
 use crate::status::{Board, ReplayStatus, Role};
 
 /// How far a stream is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Far {
-    /// Everything before this is done.
-    pub(super) done_lsn: Lsn,
+pub(super) struct Far<'p> {
+    /// Where everything and where each sink is done.
+    pub(super) position: &'p Position,
     /// The end of what the stream has brought.
     pub(super) received_lsn: Lsn,
 }
@@ -48,9 +49,16 @@ impl Report {
     }
 
     /// Publishes it.
-    pub(super) fn publish(&mut self, role: Role, far: Far, held: &Held, dispatcher: &Dispatcher) {
+    pub(super) fn publish(
+        &mut self,
+        role: Role,
+        far: Far<'_>,
+        held: &Held,
+        dispatcher: &Dispatcher,
+    ) {
         self.board.tap().tick();
-        let Far { done_lsn, received_lsn } = far;
+        let Far { position, received_lsn } = far;
+        let done_lsn = position.confirmed_lsn;
         let wal = held.seen();
         // What is behind this is not done.
         self.times.forget_before(Lsn(done_lsn.0.saturating_add(1)));
@@ -67,7 +75,12 @@ impl Report {
                 horizon_seconds: now.map(|now| seconds(now - from.at).max(0.0)),
             }
         });
-        let (sinks, gaps) = (dispatcher.sinks(), dispatcher.counts().gaps.get());
+        let (mut sinks, gaps) = (dispatcher.sinks(), dispatcher.counts().gaps.get());
+        for sink in &mut sinks {
+            // A single one is where everything is.
+            let own = position.sinks.get(&sink.name).map(|own| own.done_lsn.max(done_lsn));
+            sink.position_lsn = own.or(Some(done_lsn));
+        }
         self.board.publish(|status| {
             (status.role, status.sinks, status.gaps, status.replay) = (role, sinks, gaps, replay);
             let postgres = &mut status.postgres;

@@ -189,8 +189,9 @@ impl<'d> Session<'d> {
                 news = self.replicas.hear() => self.take_news(news),
                 _ = clock.tick() => {                                        // 4. feedback
                     self.look_at_replicas();
-                    self.publish();
-                    self.purpose.remember(self.position());
+                    let position = self.position();
+                    self.publish(&position);
+                    self.purpose.remember(position);
                     self.send_status_if_due(has_room).await?;
                     if let Some(replayed) = self.reader.replayed() {
                         on_status(replayed.seen());
@@ -300,14 +301,13 @@ impl<'d> Session<'d> {
     }
 
     /// Publishes how everything is doing.
-    fn publish(&mut self) {
-        let (done_lsn, received_lsn) = (self.position().confirmed_lsn, self.status.received_lsn);
+    fn publish(&mut self, position: &Position) {
         let role = match self.purpose {
             Purpose::Work { .. } | Purpose::DryRun => Role::Streaming,
             Purpose::Gap { .. } => Role::ClosingGap,
             Purpose::Replay => return,
         };
-        let far = Far { done_lsn, received_lsn };
+        let far = Far { position, received_lsn: self.status.received_lsn };
         self.report.publish(role, far, &self.held, self.dispatcher);
     }
 
