@@ -5,6 +5,7 @@ mod daemon;
 mod fastly;
 mod http;
 mod order;
+mod varnish;
 
 use std::sync::Arc;
 

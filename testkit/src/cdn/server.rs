@@ -117,6 +117,11 @@ impl HttpServer {
         format!("http://{}", self.address)
     }
 
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// Every request so far, failed ones included.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.lock().requests.clone()
