@@ -4,6 +4,7 @@ mod cloudfront;
 mod daemon;
 mod fastly;
 mod http;
+mod moto;
 mod order;
 mod varnish;
 

@@ -1,22 +1,19 @@
 //! A private Varnish with the module for surrogate keys.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::exchange::exchange;
+use super::server::Request;
 use crate::install::{install_unless, program};
 use crate::process::{Process, Signal};
 use crate::{TestDir, free_port};
 
 /// How long a start may take: it compiles its configuration.
 const START_WITHIN: Duration = Duration::from_secs(30);
-
-/// How long a page may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// A Varnish on a free port, with what it keeps in a directory of its own.
 #[derive(Debug)]
@@ -87,25 +84,10 @@ impl Varnish {
     }
 
     fn try_get(&self, path: &str) -> Result<Page> {
-        let mut socket = TcpStream::connect(("127.0.0.1", self.port))?;
-        socket.set_read_timeout(Some(ANSWER_WITHIN))?;
-        write!(socket, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
-        let mut reader = BufReader::new(socket);
-        let mut status = String::new();
-        reader.read_line(&mut status)?;
-        let status = status.split(' ').nth(1).context("no status")?.parse()?;
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line)?;
-            let Some((name, value)) = line.trim_end().split_once(':') else { break };
-            if name.eq_ignore_ascii_case("content-length") {
-                length = value.trim().parse()?;
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body)?;
-        Ok(Page { status, body: String::from_utf8_lossy(&body).into_owned() })
+        let (method, target) = ("GET".to_owned(), path.to_owned());
+        let response = exchange(self.port, &Request { method, target, ..Request::default() })?;
+        let body = String::from_utf8_lossy(&response.body).into_owned();
+        Ok(Page { status: response.status, body })
     }
 }
 
