@@ -7,6 +7,7 @@ use super::*;
 mod confirm;
 mod model;
 mod order;
+mod outage;
 mod purge;
 mod told;
 mod unreplayed;
