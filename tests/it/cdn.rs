@@ -1,5 +1,6 @@
 //! CDN sinks against servers that keep to what providers document.
 
+mod bulk;
 mod cloudfront;
 mod daemon;
 mod fastly;

@@ -127,6 +127,11 @@ impl HttpServer {
         self.shared.lock().requests.clone()
     }
 
+    /// How many requests there were so far, failed ones included.
+    pub fn count(&self) -> usize {
+        self.shared.lock().requests.len()
+    }
+
     /// Forgets the requests so far.
     pub fn forget(&self) {
         self.shared.lock().requests.clear();
