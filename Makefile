@@ -1,7 +1,7 @@
 # What one does with this repository; `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: bench build check demo help install test torture
+.PHONY: bench build check demo help install python test torture
 
 CARGO ?= cargo
 # How the demo and the benchmarks are started, and with what arguments.
@@ -26,7 +26,7 @@ demo: install build ## Starts a private Postgres and Redis and shows stale keys 
 build: ## Builds the program and everything around it.
 	@$(CARGO) build --quiet --workspace
 
-test: install ## Runs every test, against private servers of its own.
+test: install python ## Runs every test, against private servers of its own.
 ifeq ($(NEXTEST),yes)
 	@$(CARGO) nextest run --workspace $(ARGS)
 else
@@ -43,9 +43,12 @@ check: ## Checks formatting, lints and the documentation's links.
 	@$(CARGO) clippy --quiet --workspace --all-targets -- --deny warnings
 	@RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --quiet --workspace --no-deps
 
-bench: install ## Measures on this machine; ONLY=drain (huge, latency, idle, rules) measures one thing.
+bench: install ## Measures on this machine; ONLY=drain (huge, latency, idle, rules, cdn) measures one thing.
 	@$(CARGO) build --quiet --release --package walpurge
 	@$(BENCH) $(ONLY) $(ARGS)
 
 install: ## Installs the servers that tests need, where they are missing (apt).
 	@scripts/install.sh
+
+python: install ## Makes the Python environment that tests of CloudFront need (PyPI), where it is missing.
+	@scripts/python.sh $${CARGO_TARGET_DIR:-target}/python

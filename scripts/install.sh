@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the tests, the benchmarks and the demo need and this machine lacks, on
-# Debian and Ubuntu: a Postgres server with wal2json, Redis, openssl and a C compiler.
+# Debian and Ubuntu: a Postgres server with wal2json, Redis, Varnish with xkey, Python with
+# virtual environments, openssl and a C compiler.
 # Starts no service, makes no database cluster, and touches nothing that is there already.
 set -eu
 
@@ -17,6 +18,14 @@ server_version() {
     done | sort -n | tail -n 1
 }
 
+# Whether Varnish's module for surrogate keys is there.
+has_xkey() {
+    for module in /usr/lib/varnish/vmods/libvmod_xkey.so /usr/lib/*/varnish/vmods/libvmod_xkey.so; do
+        [ ! -e "$module" ] || return 0
+    done
+    return 1
+}
+
 # What is missing, as package names; @N stands for the distribution's Postgres version.
 missing() {
     # Whoever names a directory of binaries answers for what is in it.
@@ -30,6 +39,9 @@ missing() {
         fi
     fi
     command -v redis-server >/dev/null || echo redis-server
+    PATH="$PATH:/usr/sbin" command -v varnishd >/dev/null || echo varnish
+    has_xkey || echo varnish-modules
+    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     command -v openssl >/dev/null || echo openssl
     command -v cc >/dev/null || echo "gcc libc6-dev"
     # The TLS library brings ready-made bindings and assembly for these two only.

@@ -15,7 +15,7 @@ pub(crate) struct Section {
     about: String,
     rows: Vec<Row>,
     /// Every single figure.
-    raw: Value,
+    pub(crate) raw: Value,
 }
 
 struct Row {

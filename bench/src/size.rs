@@ -24,6 +24,12 @@ pub(crate) const COMMITS: Size = Size { name: "BENCH_COMMITS", default: 2_000 };
 /// Seconds of idleness.
 pub(crate) const IDLE: Size = Size { name: "BENCH_IDLE", default: 60 };
 
+/// Paths of the one transaction that goes to an HTTP endpoint.
+pub(crate) const PATHS: Size = Size { name: "BENCH_PATHS", default: 1_000_000 };
+
+/// Changed products of the one transaction that goes to CloudFront.
+pub(crate) const UPDATES: Size = Size { name: "BENCH_UPDATES", default: 100_000 };
+
 impl Size {
     /// Its value: a number above zero, in which `_` may part digits.
     pub(crate) fn get(self) -> Result<u64> {

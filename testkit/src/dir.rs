@@ -75,3 +75,10 @@ fn watch(path: &Path) -> Child {
     shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     shell.spawn().expect("sh can be started")
 }
+
+/// Cargo's target directory: the one that this program was built in.
+pub fn target_dir() -> PathBuf {
+    let program = std::env::current_exe().unwrap_or_default();
+    let built_in = program.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
+    built_in.map_or_else(std::env::temp_dir, Path::to_owned)
+}

@@ -14,6 +14,7 @@
 
 pub mod cdn;
 pub mod dir;
+pub mod install;
 pub mod port;
 pub mod postgres;
 pub mod process;

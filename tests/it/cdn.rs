@@ -1,10 +1,13 @@
 //! CDN sinks against servers that keep to what providers document.
 
+mod bulk;
 mod cloudfront;
 mod daemon;
 mod fastly;
 mod http;
+mod moto;
 mod order;
+mod varnish;
 
 use std::sync::Arc;
 

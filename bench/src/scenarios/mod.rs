@@ -1,5 +1,6 @@
 //! The scenarios. Another one is another file, and a line in [`SCENARIOS`].
 
+mod cdn;
 mod drain;
 mod huge;
 mod idle;
@@ -52,5 +53,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         title: "Decoding, matching and rendering",
         about: "one update against few and many rules, without any server",
         run: rules::run,
+    },
+    Scenario {
+        name: "cdn",
+        title: "One transaction that changes very many pages",
+        about: "requests, what is charged, memory, and who waits meanwhile",
+        run: cdn::run,
     },
 ];

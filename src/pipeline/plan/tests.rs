@@ -7,6 +7,7 @@ use super::*;
 mod confirm;
 mod model;
 mod order;
+mod outage;
 mod positions;
 mod purge;
 mod told;

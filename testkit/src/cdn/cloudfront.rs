@@ -74,6 +74,11 @@ impl CloudFront {
         )
     }
 
+    /// The distribution that there is.
+    pub fn distribution(&self) -> &'static str {
+        DISTRIBUTION
+    }
+
     /// Changes how it behaves.
     pub fn allow(&self, change: impl FnOnce(&mut CloudFrontRules)) {
         change(&mut lock(&self.state).rules);

@@ -117,9 +117,19 @@ impl HttpServer {
         format!("http://{}", self.address)
     }
 
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// Every request so far, failed ones included.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.lock().requests.clone()
+    }
+
+    /// How many requests there were so far, failed ones included.
+    pub fn count(&self) -> usize {
+        self.shared.lock().requests.len()
     }
 
     /// Forgets the requests so far.

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::TestDir;
+use crate::dir::target_dir;
 
 /// The programs of one Postgres version, and the user that may run its server.
 #[derive(Clone, Debug)]
@@ -181,11 +182,4 @@ fn server_user() -> Result<(u32, u32)> {
         }
     }
     bail!("neither a user `postgres` nor `nobody` to run a server as, which refuses to be root")
-}
-
-/// Cargo's target directory: the one that this program was built in.
-fn target_dir() -> PathBuf {
-    let program = std::env::current_exe().unwrap_or_default();
-    let built_in = program.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
-    built_in.map_or_else(std::env::temp_dir, Path::to_owned)
 }

@@ -92,7 +92,7 @@ fn what_the_cdn_rejects_is_parked() {
 const AWS: [(&str, &str); 2] =
     [("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "not-a-secret")];
 
-fn with_cloudfront(cloudfront: &CloudFront) -> World {
+pub fn with_cloudfront(cloudfront: &CloudFront) -> World {
     let rules = format!(
         "[cloudfront.site]\n{}[[rule]]\ntable = \"public.products\"\n\
          delete = [\"product:{{id}}\"]\npurge_keys = [\"product:{{id}}\"]\n\

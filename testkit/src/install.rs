@@ -1,0 +1,62 @@
+//! What a test needs beside Postgres and Redis, installed where it is missing.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::dir::target_dir;
+
+/// Where Debian keeps servers, which `PATH` may lack for other users than root.
+const SERVERS: &str = "/usr/sbin";
+
+/// A program in `PATH`, or where servers are.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&path).chain([PathBuf::from(SERVERS)]);
+    places.find_map(|place| Some(place.join(name)).filter(|file| file.exists()))
+}
+
+/// Installs what `scripts/install.sh` installs, if `is_there` says that it is needed.
+pub(crate) fn install_unless(is_there: impl Fn() -> bool) -> Result<()> {
+    if is_there() {
+        return Ok(());
+    }
+    let _lock = lock("install")?;
+    if !is_there() {
+        run("install.sh", &[])?;
+    }
+    Ok(())
+}
+
+/// A virtual environment of Python with the packages in `scripts/python.txt`, made by the first
+/// who asks: its directory.
+///
+/// # Errors
+///
+/// When there is no Python, or its packages cannot be had.
+pub fn python() -> Result<PathBuf> {
+    let directory = target_dir().join("python");
+    let _lock = lock("python")?;
+    run("python.sh", &[&directory])?;
+    Ok(directory)
+}
+
+/// Runs a script of the repository to its end.
+fn run(script: &str, args: &[&Path]) -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts").join(script);
+    let output = Command::new(&path).args(args).stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("cannot start {}", path.display()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{script} failed ({}): {said}", output.status);
+    Ok(())
+}
+
+/// One at a time, over all processes; until the file is dropped.
+fn lock(name: &str) -> Result<File> {
+    let file = File::create(target_dir().join(format!("testkit-{name}.lock")))?;
+    flock(&file, FlockOperation::LockExclusive).context("cannot lock")?;
+    Ok(file)
+}
