@@ -50,5 +50,5 @@ bench: install ## Measures on this machine; ONLY=drain (huge, latency, idle, rul
 install: ## Installs the servers that tests need, where they are missing (apt).
 	@scripts/install.sh
 
-python: install ## Makes the Python environment that tests of CloudFront need (PyPI), where it is missing.
+python: install build ## Makes the Python environment that tests of CloudFront need (PyPI), where it is missing.
 	@scripts/python.sh $${CARGO_TARGET_DIR:-target}/python

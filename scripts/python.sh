@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes a virtual environment of Python with the packages in python.txt, in the directory that is
-# named, or sees that it is there already.
+# named, or sees that it is there already. Cargo has to have made its own directory before, since
+# only then it marks that as its own, and tests look for the mark.
 set -eu
 
 directory=$1

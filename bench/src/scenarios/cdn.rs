@@ -52,12 +52,13 @@ pub(super) fn run() -> Result<Section> {
     let bed = Bed::start(paths.max(updates))?;
     bed.sql.run("CREATE TABLE beside (id bigint PRIMARY KEY, n int NOT NULL)")?;
     bed.sql.run(&format!("INSERT INTO beside SELECT n, 0 FROM generate_series(1, {BESIDE}) n"))?;
-    let text = "One transaction, each row of which has a page and a key in Redis of its own; from the \
-                commit's reply until it is confirmed. The HTTP endpoint takes 1,000 paths a request. \
-                CloudFront is a local one that completes invalidations at once; it is asked once a \
-                second at most, which is the default (Amazon's takes a minute or so for each \
-                invalidation beside that). Beside: commits on another table, one at a time, from \
-                their reply until their key is gone.";
+    let text = "One transaction, each row of which has a page and a key in Redis of its own; from \
+                the commit's reply until it is confirmed. The HTTP endpoint takes 1,000 paths a \
+                request. CloudFront is a local one that completes invalidations at once, asked \
+                once a second at most, which is the default; Amazon's takes a minute or so for \
+                each beside that. Beside: commits on another table, one at a time, from their \
+                reply until their key is gone; the first may stand behind the transaction in the \
+                log, and has to wait until Postgres has sent that.";
     let mut section = Section::new(text.to_owned(), Value::Null);
     let mut raw = Vec::new();
     let mut add = |section: &mut Section, name: &str, charged: Option<usize>, outcome: Outcome| {
