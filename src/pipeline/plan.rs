@@ -324,6 +324,9 @@ impl Plan {
             }
             let lane = LaneId(lane);
             self.purges.leave_group(lane, Load::of(&actions));
+            if self.stages[lane.0] == Stage::Purge {
+                purges::drop_covered(&mut self.progress, &mut actions);
+            }
             let queue = self.afterwards.queue_mut(lane);
             let bundle = Bundle::new(queue.marks(&after), actions, Some(order));
             if bundle.is_due(&self.lanes) {

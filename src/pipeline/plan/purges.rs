@@ -17,8 +17,8 @@
 //! whether they become visible is no matter of the CDN's.
 
 use super::{
-    CROWDED_BYTES, Hidden, Invisible, LaneId, Plan, PlannedLane, Replicas, Routes, Stage, Urgency,
-    put,
+    ActionSet, CROWDED_BYTES, Hidden, Invisible, LaneId, Plan, PlannedLane, Replicas, Routes,
+    Stage, Urgency, put,
 };
 use crate::action::{Action, Batch, Verb};
 use crate::lsn::Lsn;
@@ -31,6 +31,9 @@ const PURGES_MAX: usize = 100_000;
 
 /// How much memory they may take.
 const PURGE_BYTES_MAX: usize = CROWDED_BYTES;
+
+/// How many wildcards of one transaction its single paths are compared with.
+const WILDCARDS_MAX: usize = 16;
 
 /// The lanes of purges.
 pub(super) struct Purges {
@@ -116,6 +119,25 @@ impl Purges {
             }
         }
     }
+}
+
+/// Of one transaction's purges, drops single paths that one of its own wildcards reaches: each of
+/// them would be charged for. Where there are many wildcards, the first ones count.
+pub(super) fn drop_covered(progress: &mut Progress, actions: &mut ActionSet) {
+    let prefix = |action: Action<'_>| match action.verb {
+        Verb::PurgePath => action.value.strip_suffix(b"*").map(<[u8]>::to_vec),
+        _ => None,
+    };
+    let prefixes: Vec<_> = actions.iter().filter_map(prefix).take(WILDCARDS_MAX).collect();
+    if prefixes.is_empty() {
+        return;
+    }
+    let is_reached = |action: Action<'_>| {
+        action.verb == Verb::PurgePath
+            && !action.value.ends_with(b"*")
+            && prefixes.iter().any(|prefix| action.value.starts_with(prefix))
+    };
+    actions.extract(is_reached).into_iter().for_each(|owner| progress.finish(owner));
 }
 
 impl Plan {

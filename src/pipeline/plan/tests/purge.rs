@@ -379,6 +379,23 @@ fn a_transaction_that_purges_everything_needs_no_single_purges() {
 }
 
 #[test]
+fn a_wildcard_stands_for_the_single_paths_of_its_own_transaction() {
+    let mut plan = plan();
+    plan.begin(None);
+    ask(&mut plan, CACHE[0], "k");
+    for path in ["/products/1", "/about", "/products/*", "/products/2"] {
+        let action = Action { verb: Verb::PurgePath, value: path.as_bytes() };
+        plan.push(&[SinkId(EDGE as u32)], action, Urgency::Prompt);
+    }
+    ask(&mut plan, EDGE, "/products/key");
+    plan.commit(Lsn(1));
+    done(&mut plan, CACHE[0]);
+    assert_eq!(done(&mut plan, EDGE), ["/about", "/products/*", "/products/key"]);
+    assert_eq!(plan.confirmed_lsn(), Lsn(1));
+    assert!(plan.is_idle());
+}
+
+#[test]
 fn purges_of_a_sink_that_cannot_purge_everything_stop_the_reader_and_go_out_in_parts() {
     let mut plan = plan();
     plan.purges.actions_max = 10;
