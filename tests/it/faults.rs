@@ -269,7 +269,7 @@ fn a_streamed_commit_that_is_not_visible_invalidates_nothing_yet() {
 
 #[test]
 fn a_sink_that_is_down_for_long_gets_the_fallback_and_delays_no_other() {
-    const ROWS: usize = 600_000;
+    const ROWS: usize = 500_000;
     let mut healthy = Redis::builder().persistent().start();
     let mut world = World::new(oracle::TABLE, oracle::RULE);
     let other = format!("[redis.healthy]\nurl = \"{}\"\n[[rule]]", healthy.url());
@@ -279,7 +279,9 @@ fn a_sink_that_is_down_for_long_gets_the_fallback_and_delays_no_other() {
         redis.set("item:77", "cached");
         redis.set("foreign", "cached");
     }
-    world.start();
+    // Without a line for each of so many.
+    world.spawn(&["run"]);
+    world.wait_for_log("following the write-ahead log");
     world.redis.pause();
     world.sql(&format!("INSERT INTO items SELECT generate_series(100001, {})", 100_000 + ROWS));
     world.sql("UPDATE items SET n = 1 WHERE id = 77");
