@@ -149,7 +149,9 @@ impl Site {
         if self.daemons[which].is_some() {
             return;
         }
-        let state = self.world.dir.join(format!("state-{which}"));
+        // One for both: else whoever was down while the other worked finds a gap, as it must, and
+        // no fallback covers what messages alone ask for.
+        let state = self.world.dir.join("state-of-both");
         std::fs::create_dir_all(&state).unwrap();
         let mut command = self.world.command(&["run"]);
         command.env("STATE_DIRECTORY", state);
