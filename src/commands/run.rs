@@ -19,6 +19,7 @@ use crate::config::{
 use crate::daemon::{Daemon, Debt, History, Mode, Settings};
 use crate::lookups::Pool;
 use crate::parked::{Parked, file_in};
+use crate::postgres::ConnectConfig;
 use crate::replay::{Keeper, KeeperSettings};
 use crate::rules::{RuleSet, SinkId, rule_names};
 use crate::sinks::Endpoint;
@@ -60,6 +61,7 @@ async fn follow(
             admin = Some(Admin::start(parts.admin.clone(), board.clone()));
         }
         board.tap().show_keys(parts.config.admin.show_keys);
+        owed.settle_replicas(&parts.replicas());
         let due = owed.settle(parts.sinks(), parts.rules());
         let mut daemon = parts.daemon(Debt::new(owed, due), history);
         let why = async {
@@ -143,6 +145,12 @@ impl Parts {
     /// Each sink's name, and whether it gets actions.
     fn sinks(&self) -> impl Iterator<Item = (String, bool)> {
         self.config.sinks().map(|(name, mode)| (name.to_owned(), mode != SinkMode::Off))
+    }
+
+    /// The replicas that are waited for, as they are called where they are owed something.
+    fn replicas(&self) -> Vec<String> {
+        let replicas = self.settings.replicas.iter().flat_map(|replicas| &replicas.connects);
+        replicas.map(ConnectConfig::target).collect()
     }
 
     /// Each rule's name, and whether it is enabled.

@@ -234,4 +234,15 @@ mod tests {
         owed.settle([].into_iter(), [].into_iter());
         assert!(settle(&mut owed, true, true).is_empty());
     }
+
+    #[test]
+    fn a_replica_that_is_not_configured_any_more_is_owed_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut owed = Owed::open(Some(dir.path()));
+        owed.owe_to_replica("a");
+        owed.owe_to_replica("b");
+        owed.settle_replicas(&["b".to_owned()]);
+        let again = Owed::open(Some(dir.path()));
+        assert!(!again.is_owed_to_replica("a") && again.is_owed_to_replica("b"));
+    }
 }
