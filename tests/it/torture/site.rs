@@ -184,6 +184,8 @@ impl Site {
 
     /// Rows of the new partition are written like all others.
     fn add_partition(&mut self) {
+        // Commits that wait for a standby hold their locks on the table, and would for ever.
+        self.await_standby("");
         let part = self.partitions;
         self.partitions += 1;
         // A server that dies may have committed what it has not answered.
