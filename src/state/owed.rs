@@ -170,7 +170,12 @@ impl Owed {
             .map_err(io::Error::from)
             .and_then(|bytes| write_atomically(file, &bytes));
         if let Err(error) = written {
-            error!(file = %file.display(), "cannot note what is owed a fallback: {error}");
+            error!(
+                file = %file.display(),
+                hint = "make room, or let walpurge write to its state_dir; until then a restart \
+                        forgets it",
+                "cannot note what is owed a fallback: {error}"
+            );
         }
     }
 }
