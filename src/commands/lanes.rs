@@ -9,7 +9,7 @@ use super::endpoints::lookup_config;
 use crate::action::{Action, Verb};
 use crate::config::{Config, PostgresConfig};
 use crate::lookups::{LookupLane, Pool};
-use crate::pipeline::{LaneId, LaneSpec, Pace, Routes, Stage, Urgency};
+use crate::pipeline::{LaneId, LaneSpec, Pace, Repeats, Routes, Stage, Urgency};
 use crate::rules::{FALLBACK_EVERY, RuleId, RuleSet, SinkId};
 use crate::sinks::cdn::CdnLane;
 use crate::sinks::cdn::cloudfront::{CloudFrontLane, Part};
@@ -51,9 +51,25 @@ const REDIS: [Class; 5] = [
 ];
 
 /// The lanes of a CDN. Purges that every update may ask for wait for their turn in one of their
-/// own.
-const CDN: [(Stage, Urgency); 2] =
-    [(Stage::Purge, Urgency::Prompt), (Stage::Purge, Urgency::Paced)];
+/// own, and repeats, which nothing leads to, in the last.
+const CDN: [(Part, Urgency); 3] = [
+    (Part::Prompt, Urgency::Prompt),
+    (Part::Paced, Urgency::Paced),
+    (Part::Repeats, Urgency::Prompt),
+];
+
+/// The lanes of a CDN, with or without that of repeats.
+fn cdn(repeats: bool) -> impl Iterator<Item = (Part, Urgency)> {
+    CDN.into_iter().take(CDN.len() - usize::from(!repeats))
+}
+
+/// What a CDN sink does again, whose lanes begin at `first`.
+fn repeats(config: &Config, sink: &str, work: Work, first: usize) -> Option<Repeats> {
+    let sink = config.cdn.iter().find(|known| known.name == sink)?;
+    let is_asked = work != Work::Left && !sink.repurge_after.is_empty();
+    let (to, after) = (LaneId(first + CDN.len() - 1), Arc::clone(&sink.repurge_after));
+    is_asked.then_some(Repeats { to, after })
+}
 
 /// The lanes of all sinks and of all lookups, and which of them does what.
 pub(super) fn lanes(
@@ -72,6 +88,8 @@ pub(super) fn lanes(
         firsts.push(lanes.len());
         let after = caches_before(config, sink.name(), &lanes);
         let purges_all = spec.purges.all;
+        let repeats = repeats(config, sink.name(), work(sink.name()), lanes.len());
+        let again = repeats.is_some();
         let mut add = |stage, urgency, lane: &dyn Fn() -> Lane| {
             let lane = match work(sink.name()) {
                 Work::Done => lane(),
@@ -80,21 +98,22 @@ pub(super) fn lanes(
                 Work::Left => Lane::Left,
             };
             let pace = (urgency == Urgency::Paced).then(|| pace(rules));
+            // Whatever is done again is not done again once more.
+            let again = repeats.clone().filter(|repeats| repeats.to != LaneId(lanes.len()));
             let (after, purges_all) = (after.clone(), purges_all);
             let spec = LaneSpec::new(sink.name(), lane, stage);
-            lanes.push(LaneSpec { pace, after, purges_all, ..spec });
+            lanes.push(LaneSpec { pace, after, purges_all, again, ..spec });
         };
         match sink {
             Endpoint::Redis(config) => classes.iter().for_each(|&(class, stage, urgency)| {
                 add(stage, urgency, &|| Lane::Redis(RedisLane::new(Arc::clone(config), class)));
             }),
-            Endpoint::Cdn(sink) => CDN.iter().for_each(|&(stage, urgency)| {
-                add(stage, urgency, &|| Lane::Cdn(CdnLane::new(Arc::clone(sink))));
+            Endpoint::Cdn(sink) => cdn(again).for_each(|(_, urgency)| {
+                add(Stage::Purge, urgency, &|| Lane::Cdn(CdnLane::new(Arc::clone(sink))));
             }),
-            Endpoint::CloudFront(sink) => CDN.iter().for_each(|&(stage, urgency)| {
-                let part = if urgency == Urgency::Paced { Part::Paced } else { Part::Prompt };
+            Endpoint::CloudFront(sink) => cdn(again).for_each(|(part, urgency)| {
                 let lane = || CloudFrontLane::new(Arc::clone(sink), part);
-                add(stage, urgency, &|| Lane::CloudFront(Box::new(lane())));
+                add(Stage::Purge, urgency, &|| Lane::CloudFront(Box::new(lane())));
             }),
         }
     }

@@ -12,8 +12,5 @@ pub(super) const POSTGRES: &[&str] = &["publication"];
 /// `[redis.NAME]`.
 pub(super) const REDIS: &[&str] = &["cluster", "sentinel"];
 
-/// `[fastly.NAME]`, `[cloudfront.NAME]` and `[http.NAME]`.
-pub(super) const CDN: &[&str] = &["repurge_after"];
-
 /// `[[rule]]`.
 pub(super) const RULE: &[&str] = &["redelete_after"];

@@ -14,7 +14,7 @@ use tracing::{error, warn};
 use super::driver::{Driver, Outcome};
 use super::lane::Stage;
 use super::paced::Pace;
-use super::plan::{LaneId, Plan, PlannedLane, Routes, Urgency};
+use super::plan::{LaneId, Plan, PlannedLane, Repeats, Routes, Urgency};
 use super::trace::trace;
 use crate::action::Batch;
 use crate::failpoint::{Failpoint, Place};
@@ -69,13 +69,15 @@ pub struct LaneSpec {
     /// For [`Stage::Purge`]: whether its sink can purge everything, so that nothing of it needs to
     /// stop the stream.
     pub purges_all: bool,
+    /// Whether what it does is done again, later.
+    pub again: Option<Repeats>,
 }
 
 impl LaneSpec {
     /// A lane without a pace, and which comes after no single one.
     pub fn new(sink: impl Into<String>, lane: Lane, stage: Stage) -> Self {
-        let (pace, after, purges_all) = (None, Vec::new(), false);
-        LaneSpec { sink: sink.into(), lane, stage, pace, after, purges_all }
+        let (pace, after, purges_all, again) = (None, Vec::new(), false, None);
+        LaneSpec { sink: sink.into(), lane, stage, pace, after, purges_all, again }
     }
 }
 
@@ -96,6 +98,8 @@ struct LaneHandle {
     done: u64,
     /// A batch of which a part is done, and where to go on.
     rest: Option<(Batch, usize)>,
+    /// It does again what others have done.
+    repeats: bool,
 }
 
 /// How a lane's last attempt went.
@@ -124,9 +128,10 @@ impl Dispatcher {
     pub fn new(lanes: Vec<LaneSpec>, routes: Routes, rules: Arc<RuleSet>, parked: Parked) -> Self {
         let (sender, outcomes) = mpsc::unbounded_channel();
         let mut drivers = JoinSet::new();
-        let (mut handles, mut planned) = (Vec::new(), Vec::new());
+        let (mut handles, mut planned, mut repeating) = (Vec::new(), Vec::new(), Vec::new());
         for (at, spec) in lanes.into_iter().enumerate() {
-            let LaneSpec { sink, lane, stage, pace, after, purges_all } = spec;
+            let LaneSpec { sink, lane, stage, pace, after, purges_all, again } = spec;
+            repeating.extend(again.as_ref().map(|again| again.to));
             let (batches, receiver) = mpsc::channel(1);
             let (id, outcomes) = (LaneId(at), sender.clone());
             let is_off = matches!(lane, Lane::Left);
@@ -145,9 +150,13 @@ impl Dispatcher {
                 is_stopping: false,
                 done: 0,
                 rest: None,
+                repeats: false,
             });
             let purge_all = sink_id.filter(|_| purges_all);
-            planned.push(PlannedLane { stage, pace, after, purge_all });
+            planned.push(PlannedLane { stage, pace, after, purge_all, again });
+        }
+        for lane in repeating {
+            handles[lane.0].repeats = true;
         }
         let lookups = routes.lookups.clone();
         let mut plan = Plan::new(planned, routes);
@@ -216,7 +225,7 @@ impl Dispatcher {
             let next = lane
                 .rest
                 .take()
-                .or_else(|| self.plan.take(LaneId(at), Instant::now).map(|batch| (batch, 0)));
+                .or_else(|| self.plan.take(LaneId(at), now).map(|batch| (batch, 0)));
             if let Some(next) = next {
                 // An idle lane's channel is empty, and its driver ends only with the dispatcher.
                 let sent = lane.batches.try_send(next);
@@ -231,10 +240,14 @@ impl Dispatcher {
     /// Cancel safe: an outcome is applied at once when it is received.
     pub async fn turn(&mut self) {
         self.dispatch();
-        match self.outcomes.recv().await {
-            Some(outcome) => self.apply(outcome),
-            // The drivers hold the other end as long as the dispatcher lives.
-            None => std::future::pending().await,
+        let due = self.plan.next_repeat().map(tokio::time::Instant::from_std);
+        tokio::select! {
+            outcome = self.outcomes.recv() => match outcome {
+                Some(outcome) => self.apply(outcome),
+                // The drivers hold the other end as long as the dispatcher lives.
+                None => std::future::pending().await,
+            },
+            () = at(due) => {}
         }
         while let Ok(outcome) = self.outcomes.try_recv() {
             self.apply(outcome);
@@ -267,6 +280,8 @@ impl Dispatcher {
                 self.count(lane, &batch, &report);
                 self.done.actions += batch.len() as u64;
                 self.lanes[lane.0].done += batch.len() as u64;
+                let is_done = |at| report.rejected.iter().all(|rejected| rejected.index != at);
+                self.plan.repeat(lane, &batch, is_done, now);
                 self.plan.done(lane, batch);
                 if cfg!(debug_assertions) && self.is_another_sink_busy(lane) {
                     Place::BetweenSinks.pass();
@@ -402,6 +417,19 @@ impl Dispatcher {
             .iter()
             .enumerate()
             .all(|(at, lane)| lane.health == Health::Failing || self.plan.is_lane_idle(LaneId(at)))
+    }
+}
+
+/// The time, as timers count it: tests stop it.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Waits until then; without a time, for ever.
+async fn at(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod action_set;
 mod afterwards;
+mod again;
 mod dispatcher;
 mod driver;
 mod lane;
@@ -14,6 +15,6 @@ mod trace;
 pub use dispatcher::{Dispatcher, Done, LaneSpec};
 pub use lane::Stage;
 pub use paced::Pace;
-pub use plan::{Hidden, LaneId, Plan, PlannedLane, Routes, Urgency};
+pub use plan::{Hidden, LaneId, Plan, PlannedLane, Repeats, Routes, Urgency};
 pub use progress::{Progress, TxnId};
 pub use trace::trace;

@@ -21,6 +21,8 @@ use crate::rules::{Cause, Emission, RuleId, SinkId};
 use crate::snapshot::Snapshot;
 use positions::Sinks;
 use purges::Purges;
+use repeats::Repeated;
+pub use repeats::Repeats;
 use replicas::{Covered, Phase, Replicas};
 use visible::Invisible;
 
@@ -84,12 +86,14 @@ pub struct PlannedLane {
     /// For [`Stage::Purge`]: the sink, if it can purge everything, so that nothing of it needs to
     /// stop the reader.
     pub purge_all: Option<SinkId>,
+    /// Whether what it does is done again, later.
+    pub again: Option<Repeats>,
 }
 
 impl PlannedLane {
     /// A lane without a pace, and which comes after no single one.
     pub fn new(stage: Stage) -> Self {
-        PlannedLane { stage, pace: None, after: Vec::new(), purge_all: None }
+        PlannedLane { stage, pace: None, after: Vec::new(), purge_all: None, again: None }
     }
 
     /// For each of `stages`' lanes, whether it comes before this one.
@@ -122,6 +126,7 @@ pub struct Plan {
     spare: Vec<Vec<ActionSet>>,
     afterwards: Afterwards,
     purges: Purges,
+    repeated: Repeated,
     /// For each lane, what the batch of lookups that is being answered asks for.
     answered: Vec<Marks>,
     open: Option<Open>,
@@ -149,6 +154,7 @@ impl Plan {
         let stages: Vec<Stage> = lanes.iter().map(|lane| lane.stage).collect();
         let afterwards = Afterwards::new(lanes.iter().map(|lane| lane.before(&stages)));
         let purges = Purges::new(&lanes, &routes);
+        let repeated = Repeated::new(&lanes);
         let lane = |lane: PlannedLane| match lane.pace {
             Some(pace) => LanePlan::Paced(PacedLane::new(pace)),
             None => LanePlan::Prompt(PromptLane::default()),
@@ -163,6 +169,7 @@ impl Plan {
             spare: Vec::new(),
             afterwards,
             purges,
+            repeated,
             answered: stages.iter().map(|_| Marks::default()).collect(),
             open: None,
             snapshot: None,
@@ -350,7 +357,8 @@ impl Plan {
     }
 
     /// The next batch for an idle lane. It is the lane's until [`done`](Self::done).
-    pub fn take(&mut self, lane: LaneId, now: impl FnOnce() -> Instant) -> Option<Batch> {
+    pub fn take(&mut self, lane: LaneId, now: impl Fn() -> Instant) -> Option<Batch> {
+        self.take_repeats(lane, &now);
         let mut batch = self.lanes[lane.0].take(now)?;
         if self.stages[lane.0] == Stage::Purge {
             self.take_purges(lane, &mut batch);
@@ -471,6 +479,7 @@ mod bounds;
 mod observe;
 mod positions;
 mod purges;
+mod repeats;
 mod replicas;
 #[cfg(test)]
 mod tests;

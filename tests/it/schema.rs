@@ -275,6 +275,7 @@ impl Validator<'_> {
                 "minimum" => value.as_u64().is_none_or(|given| given >= number(wanted)),
                 "maximum" => value.as_u64().is_none_or(|given| given <= number(wanted)),
                 "minItems" => value.as_array().is_none_or(|i| i.len() as u64 >= number(wanted)),
+                "maxItems" => value.as_array().is_none_or(|i| i.len() as u64 <= number(wanted)),
                 "minProperties" => {
                     value.as_object().is_none_or(|t| t.len() as u64 >= number(wanted))
                 }

@@ -42,6 +42,7 @@ impl CloudFrontConfig {
             max_requests_per_second,
             paths_per_month: self.paths_per_month,
             state_dir: state_dir.map(Path::to_owned),
+            repeats: false,
             credentials: None,
         }
     }

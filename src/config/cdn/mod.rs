@@ -3,14 +3,16 @@
 mod cloudfront;
 mod fastly;
 mod http;
+mod repurge;
 pub(super) mod schema;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
 use super::entry::Entry;
-use super::later;
 use super::redis::SinkMode;
 use super::secret::{Secret, SecretError};
 use super::table::{Table, list};
@@ -36,6 +38,8 @@ pub struct CdnSinkConfig {
     pub after: Vec<String>,
     /// `max_requests_per_second`.
     pub max_requests_per_second: Option<u32>,
+    /// `repurge_after`: how long after a purge was done it is done again, in ascending order.
+    pub repurge_after: Arc<[Duration]>,
     /// The rest, which depends on its kind.
     pub api: CdnApi,
 }
@@ -93,7 +97,8 @@ impl CdnSinkConfig {
             CdnApi::Fastly(fastly) => ApiOptions::Fastly(fastly.options()?),
             CdnApi::Http(http) => ApiOptions::Http(Box::new(http.options()?)),
             CdnApi::CloudFront(cloudfront) => {
-                let options = cloudfront.options(&name, max_requests_per_second, state_dir);
+                let mut options = cloudfront.options(&name, max_requests_per_second, state_dir);
+                options.repeats = !self.repurge_after.is_empty();
                 return Ok(CdnParts::CloudFront(options));
             }
         };
@@ -180,13 +185,14 @@ fn read_sink(
     entry: &Entry<'_>,
     caches: &[String],
 ) -> Option<CdnSinkConfig> {
-    let mut table = entry.table(later::CDN)?;
+    let mut table = entry.table(&[])?;
     let words = [("on", SinkMode::On), ("hold", SinkMode::Hold), ("off", SinkMode::Off)];
     let mode = table.entry("mode").and_then(|entry| entry.one_of(&words)).unwrap_or_default();
     let after = table.entry("after").and_then(|entry| read_after(&entry, caches));
     let max_requests_per_second = table
         .entry("max_requests_per_second")
         .and_then(|entry| whole_number(&entry, 1, REQUESTS_PER_SECOND_MAX));
+    let repurge_after = table.entry("repurge_after").and_then(|entry| repurge::read(&entry));
     let api = match kind {
         "fastly" => CdnApi::Fastly(fastly::read(name, &mut table)),
         "cloudfront" => CdnApi::CloudFront(cloudfront::read(name, &mut table)),
@@ -198,6 +204,7 @@ fn read_sink(
         mode,
         after: after.unwrap_or_else(|| caches.to_vec()),
         max_requests_per_second,
+        repurge_after: repurge_after.unwrap_or_default(),
         api,
     })
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::repurge;
 use crate::config::schema::{Key, any_of, default, reference, section, words};
 
 /// `[fastly.NAME]`.
@@ -141,6 +142,15 @@ fn shared() -> Vec<Key> {
             "max_requests_per_second",
             "The most requests a second. Default: as many as it takes; for CloudFront, one.",
             json!({ "type": "integer", "minimum": 1, "maximum": 10_000 }),
+        ),
+        (
+            "repurge_after",
+            "How long after a purge was done it is done again, for edges behind a shield. Up to 4 \
+             times of at most 1 h, in ascending order.",
+            default(
+                json!({ "type": "array", "maxItems": repurge::TIMES_MAX, "items": reference("text") }),
+                json!([]),
+            ),
         ),
         (
             "mode",

@@ -51,7 +51,8 @@ impl Dispatcher {
         sink.keys_removed.add(report.removed);
         // The first action is the oldest, or nearly.
         let came = self.plan.asker(lane, 0).and_then(|order| self.arrivals.of(order));
-        if let Some(came) = came {
+        // A repeat is late on purpose.
+        if let Some(came) = came.filter(|_| !self.lanes[lane.0].repeats) {
             sink.commit_to_done.observe(came.elapsed().as_secs_f64());
         }
     }

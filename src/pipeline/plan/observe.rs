@@ -5,7 +5,7 @@ use crate::pipeline::action_set::ActionSet;
 
 impl Plan {
     /// How many actions of a lane are not finished: what waits for it, for visibility, or for the
-    /// rest of its transaction, and what it was given. It takes time in proportion to the
+    /// rest of its transaction, what it was given, and what it is to do again. It takes time in proportion to the
     /// transactions that wait.
     pub fn unfinished(&self, lane: LaneId) -> usize {
         let of = |sets: &[ActionSet]| sets.get(lane.0).map_or(0, ActionSet::len);
@@ -20,7 +20,8 @@ impl Plan {
             .sum();
         let afterwards = self.afterwards.queue(lane).load().actions;
         let plan = &self.lanes[lane.0];
-        plan.waiting() + plan.in_flight() + open + hidden + afterwards
+        let repeats = self.repeated.load(lane).actions;
+        plan.waiting() + plan.in_flight() + open + hidden + afterwards + repeats
     }
 
     /// The place in the stream of the oldest transaction that waits to be visible.

@@ -117,6 +117,7 @@ impl Plan {
         let open = self.open.iter().flat_map(|open| open.group.actions.get(lane.0));
         let sets = hidden.chain(open).chain(self.afterwards.queue(lane).actions());
         let owners = sets.flat_map(|set| set.owners()).chain(self.lanes[lane.0].owners());
+        let owners = owners.chain(self.repeated.owners(lane));
         oldest(&self.progress, owners)
     }
 }

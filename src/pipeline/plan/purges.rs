@@ -85,8 +85,15 @@ impl Purges {
         }
     }
 
-    fn is_too_much(&self, load: Load) -> bool {
+    pub(super) fn is_too_much(&self, load: Load) -> bool {
         load.actions >= self.actions_max || load.bytes >= PURGE_BYTES_MAX
+    }
+
+    /// A purge of everything has replaced so many.
+    pub(super) fn count_collapsed(&mut self, lane: LaneId, collapsed: usize) {
+        if let Some(lane) = &mut self.lanes[lane.0] {
+            lane.collapsed += collapsed;
+        }
     }
 
     /// The lanes whose purges a purge of everything through `lane` stands for, but for itself.
@@ -193,13 +200,14 @@ impl Plan {
         lanes.all(|lane| !self.is_full_of_purges(LaneId(lane)) || awaits(lane))
     }
 
-    /// What waits for a lane in groups, in its queue and in itself, and together.
-    fn purge_loads(&self, lane: LaneId) -> ([Load; 3], Load) {
+    /// What waits for a lane in groups, in its queue and in itself, and together with what it is
+    /// to do again.
+    pub(super) fn purge_loads(&self, lane: LaneId) -> ([Load; 3], Load) {
         let planned = &self.lanes[lane.0];
         let grouped = self.purges.lanes[lane.0].as_ref().map_or(Load::default(), |l| l.grouped);
         let waiting = Load { actions: planned.waiting(), bytes: planned.bytes() };
         let loads = [grouped, self.afterwards.queue(lane).load(), waiting];
-        let mut all = Load::default();
+        let mut all = self.repeated.load(lane);
         loads.iter().for_each(|&load| all += load);
         (loads, all)
     }
@@ -219,14 +227,12 @@ impl Plan {
                 return;
             }
             let collapsed = collapse(self, lane, coarse);
-            if let Some(lane) = &mut self.purges.lanes[lane.0] {
-                lane.collapsed += collapsed;
-            }
+            self.purges.count_collapsed(lane, collapsed);
         }
     }
 
     /// What is due already is purged with everything else at once.
-    fn collapse_waiting(&mut self, lane: LaneId, coarse: LaneId) -> usize {
+    pub(super) fn collapse_waiting(&mut self, lane: LaneId, coarse: LaneId) -> usize {
         let Some(prompt) = self.lanes[lane.0].prompt_mut() else { return 0 };
         let owners = prompt.waiting_mut().extract(|action| action.verb != Verb::PurgeAll);
         let Some(oldest) = self.progress.oldest_of(&owners) else { return 0 };

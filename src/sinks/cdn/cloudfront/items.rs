@@ -15,10 +15,6 @@ pub(super) const EVERYTHING: &str = "/*";
 /// The longest cache tag, in bytes.
 const TAG_BYTES_MAX: usize = 256;
 
-/// The most paths and tags in one invalidation. A distribution may have 3,000 in progress; the lanes
-/// of a sink have one invalidation in progress each.
-pub(super) const ITEMS_MAX: usize = 1400;
-
 /// Something to invalidate, and the actions of the batch that it stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Item {
@@ -26,9 +22,12 @@ pub(super) struct Item {
     pub(super) actions: Vec<usize>,
 }
 
-/// A batch as portions with at most `wildcards_max` wildcards each, and what can never be part of
+/// A batch as portions with at most so many wildcards and items each, and what can never be part of
 /// one. What a wildcard of the batch covers costs nothing beside it.
-pub(super) fn portions(batch: &Batch, wildcards_max: usize) -> (Vec<Vec<Item>>, Vec<Rejected>) {
+pub(super) fn portions(
+    batch: &Batch,
+    (wildcards_max, items_max): (usize, usize),
+) -> (Vec<Vec<Item>>, Vec<Rejected>) {
     if batch.iter().any(|action| action.verb == Verb::PurgeAll) {
         let actions = (0..batch.len()).collect();
         return (vec![vec![Item { text: EVERYTHING.to_owned(), actions }]], Vec::new());
@@ -61,7 +60,7 @@ pub(super) fn portions(batch: &Batch, wildcards_max: usize) -> (Vec<Vec<Item>>, 
     for item in kept {
         let is_wildcard = item.text.ends_with('*');
         let has_room = portions.last().is_some_and(|portion: &Vec<Item>| {
-            portion.len() < ITEMS_MAX && !(is_wildcard && wildcards == wildcards_max)
+            portion.len() < items_max && !(is_wildcard && wildcards == wildcards_max)
         });
         if !has_room {
             portions.push(Vec::new());
@@ -98,6 +97,8 @@ fn covers(wildcard: &str, item: &str) -> bool {
 mod tests {
     use super::*;
 
+    const ITEMS_MAX: usize = 1400;
+
     fn batch(actions: &[(Verb, &str)]) -> Batch {
         let mut batch = Batch::default();
         for &(verb, value) in actions {
@@ -107,7 +108,7 @@ mod tests {
     }
 
     fn texts(batch: &Batch, wildcards_max: usize) -> Vec<Vec<String>> {
-        let (portions, _) = portions(batch, wildcards_max);
+        let (portions, _) = portions(batch, (wildcards_max, ITEMS_MAX));
         let texts = |portion: Vec<Item>| portion.into_iter().map(|item| item.text).collect();
         portions.into_iter().map(texts).collect()
     }
@@ -123,7 +124,7 @@ mod tests {
             (PurgeKey, "p:1"),
         ]);
         assert_eq!(texts(&all, 14), [["/p/*", "/a%20b", "#p:1"]]);
-        let (portions, refused) = portions(&all, 14);
+        let (portions, refused) = portions(&all, (14, ITEMS_MAX));
         assert_eq!((refused.len(), portions[0][0].actions.len()), (0, 3));
         let all = batch(&[(PurgePath, "/a"), (PurgeAll, "*"), (PurgeKey, "bad key")]);
         assert_eq!(texts(&all, 14), [["/*"]]);
@@ -133,10 +134,10 @@ mod tests {
     fn what_no_tag_or_path_can_be_is_refused() {
         let long = "t".repeat(257);
         for tag in ["a b", "a,b", "", "\u{e9}", "a*", "a\u{7f}", &long] {
-            assert_eq!(portions(&batch(&[(Verb::PurgeKey, tag)]), 14).1.len(), 1, "{tag}");
+            assert_eq!(portions(&batch(&[(Verb::PurgeKey, tag)]), (14, ITEMS_MAX)).1.len(), 1, "{tag}");
         }
         for path in ["a", "/a/../b", "/a*b"] {
-            assert_eq!(portions(&batch(&[(Verb::PurgePath, path)]), 14).1.len(), 1, "{path}");
+            assert_eq!(portions(&batch(&[(Verb::PurgePath, path)]), (14, ITEMS_MAX)).1.len(), 1, "{path}");
         }
     }
 

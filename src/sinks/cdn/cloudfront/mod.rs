@@ -74,6 +74,8 @@ pub struct CloudFrontOptions {
     pub paths_per_month: Option<u64>,
     /// Where invalidations under way and the month's count are kept.
     pub state_dir: Option<PathBuf>,
+    /// Whether purges are done again later, in a lane of their own.
+    pub repeats: bool,
     /// An access key's ID and its secret; none: those of Amazon's credential chain.
     pub credentials: Option<(String, SecretString)>,
 }
@@ -95,6 +97,8 @@ pub enum Part {
     Prompt,
     /// What runs now and then.
     Paced,
+    /// What is done again.
+    Repeats,
 }
 
 impl Part {
@@ -102,15 +106,20 @@ impl Part {
         let part = match self {
             Part::Prompt => "prompt",
             Part::Paced => "paced",
+            Part::Repeats => "repeats",
         };
         format!("cloudfront-{sink}.{part}.json")
     }
 
-    /// A distribution may have 15 wildcards in progress.
-    fn wildcards_max(self) -> usize {
-        match self {
-            Part::Prompt => 10,
-            Part::Paced => 5,
+    /// How many wildcards it may have in progress, and how many items. A distribution may have 15
+    /// and 3,000, which its lanes share.
+    fn most(self, with_repeats: bool) -> (usize, usize) {
+        match (self, with_repeats) {
+            (Part::Prompt, false) => (10, 1400),
+            (Part::Paced, false) => (5, 1400),
+            (Part::Prompt, true) => (7, 1000),
+            (Part::Paced, true) => (3, 950),
+            (Part::Repeats, _) => (5, 1000),
         }
     }
 }
@@ -193,7 +202,7 @@ impl CloudFrontSink {
     /// The invalidations that `batch` would be, with what CloudFront would charge for them, and the
     /// reasons why parts of it would be none.
     pub fn preview(&self, batch: &Batch, part: Part) -> Vec<String> {
-        let (portions, rejected) = portions(batch, part.wildcards_max());
+        let (portions, rejected) = portions(batch, part.most(self.options.repeats));
         let request = |portion: &Vec<Item>| {
             let (id, items) = (&self.options.distribution_id, portion.len());
             format!("CreateInvalidation in {id}: {items} paths and tags charged")
@@ -294,7 +303,7 @@ impl CloudFrontLane {
             self.ledger.clear();
         }
         let kept = self.course.take().filter(|course| course.batch == fingerprint(batch));
-        let mut course = kept.unwrap_or_else(|| Course::new(batch, self.part));
+        let mut course = kept.unwrap_or_else(|| Course::new(batch, self.part.most(self.sink.options.repeats)));
         match Box::pin(self.follow(&mut course)).await {
             Ok(()) => {
                 let Course { rejected, requested, .. } = course;
@@ -381,8 +390,8 @@ impl CloudFrontLane {
 }
 
 impl Course {
-    fn new(batch: &Batch, part: Part) -> Self {
-        let (portions, rejected) = portions(batch, part.wildcards_max());
+    fn new(batch: &Batch, most: (usize, usize)) -> Self {
+        let (portions, rejected) = portions(batch, most);
         Course {
             batch: fingerprint(batch),
             portions: portions.into(),
