@@ -146,11 +146,8 @@ fn shared() -> Vec<Key> {
         (
             "repurge_after",
             "How long after a purge was done it is done again, for edges behind a shield. Up to 4 \
-             times of at most 1 h, in ascending order.",
-            default(
-                json!({ "type": "array", "maxItems": repurge::TIMES_MAX, "items": reference("text") }),
-                json!([]),
-            ),
+             times of at most 1 h, in ascending order. Default: never.",
+            json!({ "type": "array", "maxItems": repurge::TIMES_MAX, "items": reference("text") }),
         ),
         (
             "mode",

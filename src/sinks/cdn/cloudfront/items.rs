@@ -134,10 +134,18 @@ mod tests {
     fn what_no_tag_or_path_can_be_is_refused() {
         let long = "t".repeat(257);
         for tag in ["a b", "a,b", "", "\u{e9}", "a*", "a\u{7f}", &long] {
-            assert_eq!(portions(&batch(&[(Verb::PurgeKey, tag)]), (14, ITEMS_MAX)).1.len(), 1, "{tag}");
+            assert_eq!(
+                portions(&batch(&[(Verb::PurgeKey, tag)]), (14, ITEMS_MAX)).1.len(),
+                1,
+                "{tag}"
+            );
         }
         for path in ["a", "/a/../b", "/a*b"] {
-            assert_eq!(portions(&batch(&[(Verb::PurgePath, path)]), (14, ITEMS_MAX)).1.len(), 1, "{path}");
+            assert_eq!(
+                portions(&batch(&[(Verb::PurgePath, path)]), (14, ITEMS_MAX)).1.len(),
+                1,
+                "{path}"
+            );
         }
     }
 

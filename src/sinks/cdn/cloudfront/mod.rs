@@ -303,7 +303,8 @@ impl CloudFrontLane {
             self.ledger.clear();
         }
         let kept = self.course.take().filter(|course| course.batch == fingerprint(batch));
-        let mut course = kept.unwrap_or_else(|| Course::new(batch, self.part.most(self.sink.options.repeats)));
+        let mut course =
+            kept.unwrap_or_else(|| Course::new(batch, self.part.most(self.sink.options.repeats)));
         match Box::pin(self.follow(&mut course)).await {
             Ok(()) => {
                 let Course { rejected, requested, .. } = course;
