@@ -6,7 +6,7 @@ use super::endpoints::{connect_config, lookup_config, replica_configs, sinks};
 use super::{Misconfigured, Outcome, block_on, load, print, style};
 use crate::check::{Finding, Group, Status, Summary, Targets, file, json, live, text};
 use crate::cli::{CheckArgs, Global};
-use crate::config::{Config, Loaded, state_dir};
+use crate::config::{Config, Kept, Loaded, state_dir};
 use crate::postgres::ConnectConfig;
 use crate::sinks::Endpoint;
 
@@ -67,7 +67,7 @@ struct Endpoints {
 fn endpoints(config: &Config) -> Result<Endpoints, Misconfigured> {
     let connect = connect_config(&config.postgres);
     let lookups = lookup_config(&config.postgres);
-    let sinks = sinks(config, None);
+    let sinks = sinks(config, Kept::Nothing);
     let mut problems: Vec<String> =
         connect.as_ref().err().map(ToString::to_string).into_iter().collect();
     problems.extend(sinks.iter().filter_map(|sink| sink.as_ref().err()).map(ToString::to_string));

@@ -1,12 +1,13 @@
 //! What the configuration points to, with its secrets fetched.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 
 use super::Misconfigured;
-use crate::config::{CdnParts, CdnSinkConfig, Config, PostgresConfig, RedisSinkConfig, Secret};
+use crate::config::{
+    CdnParts, CdnSinkConfig, Config, Kept, PostgresConfig, RedisSinkConfig, Secret,
+};
 use crate::daemon::ReplicaSettings;
 use crate::postgres::ConnectConfig;
 use crate::sinks::Endpoint;
@@ -42,14 +43,11 @@ pub(super) fn replica_configs(
     Ok(Some(ReplicaSettings { connects, max_wait: replicas.max_wait }))
 }
 
-/// Every sink, in the order of [`Config::sinks`], or what is wrong with it. CDN sinks may keep
-/// state in `state_dir`.
-pub(super) fn sinks(
-    config: &Config,
-    state_dir: Option<&Path>,
-) -> Vec<Result<Endpoint, Misconfigured>> {
+/// Every sink, in the order of [`Config::sinks`], or what is wrong with it. CDN sinks keep
+/// `kept`.
+pub(super) fn sinks(config: &Config, kept: Kept<'_>) -> Vec<Result<Endpoint, Misconfigured>> {
     let caches = config.redis.iter().map(redis_sink);
-    caches.chain(config.cdn.iter().map(|sink| cdn_sink(sink, state_dir))).collect()
+    caches.chain(config.cdn.iter().map(|sink| cdn_sink(sink, kept))).collect()
 }
 
 fn redis_sink(config: &RedisSinkConfig) -> Result<Endpoint, Misconfigured> {
@@ -58,8 +56,8 @@ fn redis_sink(config: &RedisSinkConfig) -> Result<Endpoint, Misconfigured> {
     Ok(Endpoint::Redis(Arc::new(config)))
 }
 
-fn cdn_sink(config: &CdnSinkConfig, state_dir: Option<&Path>) -> Result<Endpoint, Misconfigured> {
-    match config.parts(state_dir).map_err(Misconfigured::secret)? {
+fn cdn_sink(config: &CdnSinkConfig, kept: Kept<'_>) -> Result<Endpoint, Misconfigured> {
+    match config.parts(kept).map_err(Misconfigured::secret)? {
         CdnParts::Http(options) => {
             let wrong = |error| Misconfigured::new(format!("{}.{error}", config.kind().key()));
             Ok(Endpoint::Cdn(Arc::new(CdnSink::new(options).map_err(wrong)?)))

@@ -11,7 +11,7 @@ use super::lanes::{Work, lanes, lookup_pool};
 use super::run::{settings, stop_signal};
 use super::{Misconfigured, Outcome, block_on, load, logs, print, say};
 use crate::cli::{Global, ReplayArgs};
-use crate::config::{Config, Loaded, state_dir};
+use crate::config::{Config, Kept, Loaded, state_dir};
 use crate::daemon::{Asked, Mode, Refused, Replay, ReplayEnd, ReplayFailure, Seen, Start};
 use crate::lsn::Lsn;
 use crate::problem::nearest;
@@ -70,7 +70,10 @@ async fn work(
         rules.keep(&args.rules);
         settings.messages = Messages::Off;
     }
-    let sinks = endpoints::sinks(&config, None).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let state_dir = state_dir(&config);
+    // Invalidations under way are the daemon's; what is charged counts for both.
+    let kept = Kept::charges(state_dir.as_deref());
+    let sinks = endpoints::sinks(&config, kept).into_iter().collect::<Result<Vec<_>, _>>()?;
     let rules = Arc::new(rules);
     let pool = lookup_pool(&config.postgres, &rules)?;
     let is_asked =
@@ -85,7 +88,7 @@ async fn work(
         (None, since) => Start::Since(since.unwrap_or_default()),
     };
     let asked = Asked { from, to_lsn: args.to_lsn };
-    let mut replay = Replay::new(settings, rules, lanes, routes, state_dir(&config));
+    let mut replay = Replay::new(settings, rules, lanes, routes, state_dir);
     let shower = std::cell::RefCell::new(Shower { bar, range: None, said: Instant::now() });
     let ended = replay
         .run(

@@ -10,7 +10,7 @@ use super::endpoints::sinks;
 use super::lanes::{Work, lanes};
 use super::{Outcome, block_on, print, say};
 use crate::action::{Action, Batch, Verb};
-use crate::config::{Loaded, SinkMode};
+use crate::config::{Kept, Loaded, SinkMode, state_dir};
 use crate::parked::{Record, Retry, Tried, read};
 use crate::pipeline::{LaneSpec, Routes, Urgency};
 use crate::problem::nearest;
@@ -86,7 +86,9 @@ struct Trial {
 
 impl Trial {
     fn new(mut loaded: Loaded, asked: &[String]) -> anyhow::Result<Self> {
-        let sinks = sinks(&loaded.config, None).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let state_dir = state_dir(&loaded.config);
+        let kept = Kept::charges(state_dir.as_deref());
+        let sinks = sinks(&loaded.config, kept).into_iter().collect::<Result<Vec<_>, _>>()?;
         let rules = Arc::new(std::mem::take(&mut loaded.rules));
         let (lanes, routes) = lanes(&loaded.config, sinks, &rules, None, |_| Work::Done);
         let sinks = loaded.config.sinks().map(|(name, mode)| (name.to_owned(), mode)).collect();

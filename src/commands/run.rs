@@ -14,7 +14,8 @@ use super::{Misconfigured, Outcome, load, logs};
 use crate::admin::{Admin, AdminSettings, Token};
 use crate::cli::{Global, RunArgs};
 use crate::config::{
-    AdminConfig, Config, Loaded, PostgresConfig, Secret, SinkMode, Style, admin_socket, state_dir,
+    AdminConfig, Config, Kept, Loaded, PostgresConfig, Secret, SinkMode, Style, admin_socket,
+    state_dir,
 };
 use crate::daemon::{Daemon, Debt, History, Mode, Settings};
 use crate::lookups::Pool;
@@ -126,7 +127,7 @@ impl Parts {
     fn new(Loaded { config, rules, .. }: Loaded, mode: Mode) -> anyhow::Result<Self> {
         let mut settings = settings(&config.postgres, mode)?;
         settings.state_dir = state_dir(&config).filter(|_| mode == Mode::Live);
-        let sinks = sinks(&config, settings.state_dir.as_deref());
+        let sinks = sinks(&config, Kept::all(settings.state_dir.as_deref()));
         let sinks = sinks.into_iter().collect::<Result<Vec<_>, _>>()?;
         let lookups = lookup_pool(&config.postgres, &rules)?;
         settings.sinks = known_sinks(&config, &settings, &sinks, &rules);

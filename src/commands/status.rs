@@ -11,7 +11,7 @@ use super::endpoints::connect_config;
 use super::{Misconfigured, Outcome, block_on, load, print, say, style};
 use crate::admin::client::{AskError, Place};
 use crate::cli::{Global, StatusArgs};
-use crate::config::{Loaded, Plugin, admin_socket, replay_slot, state_dir};
+use crate::config::{CdnApi, Loaded, Plugin, admin_socket, replay_slot, state_dir};
 use crate::lsn::Lsn;
 use crate::parked::{file_in, read};
 use crate::postgres::client::simple_query;
@@ -19,8 +19,10 @@ use crate::postgres::{
     ConnectConfig, OrdinaryConnection, PgError, PgErrorKind, SlotInfo, connect_any, server_identity,
 };
 use crate::replay::{Origin, read_times};
+use crate::sinks::cdn::cloudfront::MonthCharges;
 use crate::status::{
-    ErrorStatus, Look, ReplayStatus, Role, SinkStatus, Status, line, now_seconds, text,
+    ChargesStatus, ErrorStatus, Look, ReplayStatus, Role, SinkStatus, Status, line, now_seconds,
+    text,
 };
 
 /// How often it is looked again.
@@ -136,6 +138,7 @@ async fn from_postgres(loaded: &Loaded, connect: &ConnectConfig) -> Result<Statu
     let sinks = loaded.rules.sinks().iter().map(|sink| SinkStatus {
         name: sink.name.clone(),
         kind: sink.kind.key().to_owned(),
+        charges: charges(loaded, &sink.name, state_dir.as_deref()),
         ..SinkStatus::default()
     });
     let mut status = Status {
@@ -195,6 +198,13 @@ async fn from_postgres(loaded: &Loaded, connect: &ConnectConfig) -> Result<Statu
         });
     }
     Ok(status)
+}
+
+/// What the files say that a CloudFront has charged.
+fn charges(loaded: &Loaded, sink: &str, state_dir: Option<&Path>) -> Option<ChargesStatus> {
+    let sink = loaded.config.cdn.iter().find(|known| known.name == sink)?;
+    let CdnApi::CloudFront(cloudfront) = &sink.api else { return None };
+    Some(MonthCharges::read(state_dir?, &sink.name, cloudfront.paths_per_month).into())
 }
 
 fn count_parked(status: &mut Status, state_dir: Option<&Path>) {

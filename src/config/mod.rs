@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 pub use admin::AdminConfig;
 pub use cdn::{
     CdnApi, CdnParts, CdnSinkConfig, CloudFrontConfig, FastlyConfig, HeaderSource, HttpConfig,
-    RequestConfig, SignatureConfig,
+    Kept, RequestConfig, SignatureConfig,
 };
 pub use error::ConfigError;
 pub use postgres::{

@@ -55,6 +55,8 @@ pub struct SinkCounts {
     pub keys_requested: Counter,
     /// How many of them existed and were removed.
     pub keys_removed: Counter,
+    /// How many paths, tags and wildcards it was charged for, where it is a CloudFront.
+    pub items_charged: Counter,
 }
 
 /// Who has to show a transaction before its actions run.
@@ -268,6 +270,7 @@ impl SinkCounts {
             retries: Counter::default(),
             keys_requested: Counter::default(),
             keys_removed: Counter::default(),
+            items_charged: Counter::default(),
         }
     }
 
@@ -280,6 +283,7 @@ impl SinkCounts {
         self.retries.add(before.retries.get());
         self.keys_requested.add(before.keys_requested.get());
         self.keys_removed.add(before.keys_removed.get());
+        self.items_charged.add(before.items_charged.get());
     }
 
     /// Actions ended so. Their verbs are added up first, since a batch has few of them.

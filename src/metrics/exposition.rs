@@ -127,6 +127,10 @@ fn of_sinks(families: &mut Families<'_>, status: &Status, counts: &Counts) -> Re
     families.counter("redis_keys_requested", "Keys that Redis was asked to remove", keys)?;
     let keys = redis().map(|sink| (label(sink), sink.keys_removed.get()));
     families.counter("redis_keys_removed", "Keys that existed and were removed", keys)?;
+    let charged = sinks().filter(|sink| sink.kind == SinkKind::CloudFront);
+    let charged = charged.map(|sink| (label(sink), sink.items_charged.get()));
+    let help = "Paths, tags and wildcards that the provider charges for";
+    families.counter("cdn_items_charged", help, charged)?;
     let gauge = |value: fn(&crate::status::SinkStatus) -> f64| {
         status.sinks.iter().map(move |sink| ([("sink", sink.name.as_str())], value(sink)))
     };

@@ -22,7 +22,7 @@ use crate::metrics::{Arrivals, Counts, Tally, Why};
 use crate::parked::{Parked, Record};
 use crate::rules::lookup::Found;
 use crate::rules::{Bulk, Cover, Facts, Rule, RuleId, RuleSet, SinkId};
-use crate::sinks::Lane;
+use crate::sinks::{Charges, Lane};
 use crate::status::{ErrorStatus, SinkState};
 use crate::tail::Tap;
 
@@ -100,6 +100,8 @@ struct LaneHandle {
     rest: Option<(Batch, usize)>,
     /// It does again what others have done.
     repeats: bool,
+    /// What its sink is charged, where it is.
+    charges: Option<Arc<Charges>>,
 }
 
 /// How a lane's last attempt went.
@@ -135,7 +137,7 @@ impl Dispatcher {
             let (batches, receiver) = mpsc::channel(1);
             let (id, outcomes) = (LaneId(at), sender.clone());
             let is_off = matches!(lane, Lane::Left);
-            let name = sink.clone();
+            let (name, charges) = (sink.clone(), lane.charges());
             drivers.spawn(Driver { id, sink: name, lane, batches: receiver, outcomes }.run());
             let of_name = rules.sinks().iter().position(|known| known.name == sink);
             let sink_id = of_name.filter(|_| stage != Stage::Lookup).map(|at| SinkId(at as u32));
@@ -151,6 +153,7 @@ impl Dispatcher {
                 done: 0,
                 rest: None,
                 repeats: false,
+                charges,
             });
             let purge_all = sink_id.filter(|_| purges_all);
             planned.push(PlannedLane { stage, pace, after, purge_all, again });

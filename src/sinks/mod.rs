@@ -14,6 +14,7 @@ pub mod cdn;
 mod dry_run;
 pub mod redis;
 
+pub use cdn::cloudfront::Charges;
 pub use dry_run::DryRunLane;
 
 /// A configured sink, its secrets fetched.
@@ -66,6 +67,14 @@ pub enum Lane {
 }
 
 impl Lane {
+    /// What its sink is charged for each item, where it is.
+    pub fn charges(&self) -> Option<Arc<Charges>> {
+        match self {
+            Lane::CloudFront(lane) => Some(lane.charges()),
+            _ => None,
+        }
+    }
+
     /// Does what `batch` holds from `from` on, or says why it did not. It tries once.
     ///
     /// # Errors

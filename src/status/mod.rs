@@ -13,6 +13,7 @@ pub use board::{Board, Published};
 pub use text::{Look, line, text};
 
 use crate::lsn::Lsn;
+use crate::sinks::cdn::cloudfront::MonthCharges;
 
 /// A stream that is further behind than this is not ready, in seconds.
 pub const LAG_SECONDS_MAX: f64 = 60.0;
@@ -127,8 +128,22 @@ pub struct SinkStatus {
     pub retries: u64,
     /// How many records there are of actions that it refused for good.
     pub parked: u64,
+    /// What its provider has charged this month; `None`: it charges for no single purge.
+    pub charges: Option<ChargesStatus>,
     /// What went wrong last, until it is over.
     pub error: Option<ErrorStatus>,
+}
+
+/// What a CDN has charged in a month: the daemon's purges, replays' and those tried again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChargesStatus {
+    /// The month, in UTC: `2026-11`.
+    pub month: String,
+    /// How many paths, tags and wildcards.
+    pub charged: u64,
+    /// How many may be before everything is purged by one; `None`: any number.
+    pub most: Option<u64>,
 }
 
 /// How a sink is.
@@ -165,6 +180,12 @@ impl ErrorStatus {
     /// It begins now.
     pub fn now(message: String, hint: Option<String>) -> Self {
         ErrorStatus { message, hint, since_seconds: now_seconds() }
+    }
+}
+
+impl From<MonthCharges> for ChargesStatus {
+    fn from(MonthCharges { month, charged, most }: MonthCharges) -> Self {
+        ChargesStatus { month, charged, most }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{PostgresStatus, ReplayStatus, Role, SinkState, SinkStatus, Status};
+use super::{ChargesStatus, PostgresStatus, ReplayStatus, Role, SinkState, SinkStatus, Status};
 use crate::check::bytes;
 use crate::config::Style;
 use crate::replay::shown;
@@ -148,6 +148,11 @@ impl Page {
             }
             if sink.parked > 0 {
                 self.out.push_str(&format!(", {} parked", grouped(sink.parked)));
+            }
+            if let Some(ChargesStatus { month, charged, most }) = &sink.charges {
+                let most = most.map_or(String::new(), |most| format!(" of {}", grouped(most)));
+                let charged = grouped(*charged);
+                self.out.push_str(&format!(", {charged}{most} charged in {}", printable(month)));
             }
             if let Some(position) = sink.position_lsn {
                 self.out.push_str(&format!(", at {position}"));

@@ -12,7 +12,7 @@ mod varnish;
 use std::sync::Arc;
 
 use walpurge::action::{Action, Batch, Verb};
-use walpurge::config::{CdnParts, parse};
+use walpurge::config::{CdnParts, Kept, parse};
 use walpurge::sinks::cdn::{CdnLane, CdnSink};
 use walpurge::sinks::{Failure, Report};
 
@@ -29,7 +29,9 @@ fn lane(section: &str) -> CdnLane {
         }
     );
     let loaded = parse("t", &text).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    let CdnParts::Http(options) = loaded.config.cdn[0].parts(None).unwrap() else { panic!() };
+    let CdnParts::Http(options) = loaded.config.cdn[0].parts(Kept::Nothing).unwrap() else {
+        panic!()
+    };
     CdnLane::new(Arc::new(CdnSink::new(options).unwrap()))
 }
 

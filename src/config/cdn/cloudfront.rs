@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{check_base, check_id, required};
+use super::{Kept, check_base, check_id, required};
 use crate::config::table::Table;
 use crate::rules::{PathPurges, Purges};
 use crate::sinks::cdn::cloudfront::CloudFrontOptions;
@@ -33,7 +33,7 @@ impl CloudFrontConfig {
         &self,
         name: &str,
         max_requests_per_second: Option<u32>,
-        state_dir: Option<&Path>,
+        kept: Kept<'_>,
     ) -> CloudFrontOptions {
         CloudFrontOptions {
             name: name.to_owned(),
@@ -41,7 +41,8 @@ impl CloudFrontConfig {
             endpoint: self.endpoint.clone(),
             max_requests_per_second,
             paths_per_month: self.paths_per_month,
-            state_dir: state_dir.map(Path::to_owned),
+            count_dir: kept.count_dir().map(Path::to_owned),
+            state_dir: kept.state_dir().map(Path::to_owned),
             repeats: false,
             credentials: None,
         }

@@ -55,6 +55,43 @@ pub enum CdnApi {
     Http(Box<HttpConfig>),
 }
 
+/// What a process keeps of a CDN sink in `state_dir`.
+#[derive(Clone, Copy, Debug)]
+pub enum Kept<'d> {
+    /// Nothing.
+    Nothing,
+    /// What was charged, beside a daemon that keeps the rest.
+    Charges(&'d Path),
+    /// Everything.
+    All(&'d Path),
+}
+
+impl<'d> Kept<'d> {
+    /// Everything, where there is a `state_dir`.
+    pub fn all(state_dir: Option<&'d Path>) -> Self {
+        state_dir.map_or(Kept::Nothing, Kept::All)
+    }
+
+    /// What was charged, where there is a `state_dir`.
+    pub fn charges(state_dir: Option<&'d Path>) -> Self {
+        state_dir.map_or(Kept::Nothing, Kept::Charges)
+    }
+
+    fn count_dir(self) -> Option<&'d Path> {
+        match self {
+            Kept::Nothing => None,
+            Kept::Charges(directory) | Kept::All(directory) => Some(directory),
+        }
+    }
+
+    fn state_dir(self) -> Option<&'d Path> {
+        match self {
+            Kept::Nothing | Kept::Charges(_) => None,
+            Kept::All(directory) => Some(directory),
+        }
+    }
+}
+
 /// What a sink is made of.
 #[derive(Clone, Debug)]
 pub enum CdnParts {
@@ -87,17 +124,17 @@ impl CdnSinkConfig {
         }
     }
 
-    /// What the sink is made of, its secrets fetched. It may keep state in `state_dir`.
+    /// What the sink is made of, its secrets fetched.
     ///
     /// # Errors
     /// When a secret is kept elsewhere and cannot be fetched.
-    pub fn parts(&self, state_dir: Option<&Path>) -> Result<CdnParts, SecretError> {
+    pub fn parts(&self, kept: Kept<'_>) -> Result<CdnParts, SecretError> {
         let (name, max_requests_per_second) = (self.name.clone(), self.max_requests_per_second);
         let api = match &self.api {
             CdnApi::Fastly(fastly) => ApiOptions::Fastly(fastly.options()?),
             CdnApi::Http(http) => ApiOptions::Http(Box::new(http.options()?)),
             CdnApi::CloudFront(cloudfront) => {
-                let mut options = cloudfront.options(&name, max_requests_per_second, state_dir);
+                let mut options = cloudfront.options(&name, max_requests_per_second, kept);
                 options.repeats = !self.repurge_after.is_empty();
                 return Ok(CdnParts::CloudFront(options));
             }

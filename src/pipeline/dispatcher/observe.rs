@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Dispatcher, Health};
+use super::{Dispatcher, Health, LaneHandle};
 use crate::action::Batch;
-use crate::metrics::{Counts, Ended};
+use crate::metrics::{Counts, Ended, SinkCounts};
 use crate::pipeline::LaneId;
 use crate::sinks::{Failure, Report};
 use crate::status::{ErrorStatus, SinkState, SinkStatus};
@@ -22,6 +22,7 @@ impl Dispatcher {
             Failure::Held => SinkState::Held,
         };
         if let Some(counts) = handle.sink_id.and_then(|sink| self.counts.sink(sink)) {
+            count_charges(handle, counts);
             counts.retries.add(u64::from(state != SinkState::Held));
         }
         let (message, hint) = failure.into_parts();
@@ -46,6 +47,7 @@ impl Dispatcher {
             sink.ended(parked.into_iter().map(|(_, action)| action), Ended::Parked);
             sink.ended(done.into_iter().map(|(_, action)| action), Ended::Done);
         }
+        count_charges(&self.lanes[lane.0], sink);
         sink.batch_actions.observe(batch.len() as f64);
         sink.keys_requested.add(report.requested);
         sink.keys_removed.add(report.removed);
@@ -101,6 +103,9 @@ impl Dispatcher {
             let Some(status) = lane.sink_id.and_then(|sink| sinks.get_mut(sink.0 as usize)) else {
                 continue;
             };
+            if let Some(charges) = &lane.charges {
+                status.charges = Some(charges.month().into());
+            }
             status.waiting += self.plan.unfinished(LaneId(at)) as u64;
             if lane.is_off {
                 status.state = SinkState::Off;
@@ -109,5 +114,12 @@ impl Dispatcher {
             }
         }
         sinks
+    }
+}
+
+/// Counts what a lane's sink was charged since it was last asked.
+fn count_charges(lane: &LaneHandle, counts: &SinkCounts) {
+    if let Some(charges) = &lane.charges {
+        counts.items_charged.add(charges.take());
     }
 }

@@ -17,7 +17,9 @@ fn lane_with(cloudfront: &CloudFront, more: &str, state_dir: Option<&Path>) -> C
         cloudfront.settings()
     );
     let loaded = parse("t", &text).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    let CdnParts::CloudFront(mut options) = loaded.config.cdn[0].parts(state_dir).unwrap() else {
+    let CdnParts::CloudFront(mut options) =
+        loaded.config.cdn[0].parts(Kept::all(state_dir)).unwrap()
+    else {
         panic!("another kind")
     };
     options.credentials = Some(("AKIDEXAMPLE".to_owned(), "not-a-secret".to_owned().into()));

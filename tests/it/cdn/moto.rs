@@ -32,7 +32,8 @@ fn sink(endpoint: &str, distribution: &str) -> Arc<CloudFrontSink> {
          max_requests_per_second = 200\n[[rule]]\ntable = 's.t'\npurge_keys = ['x']"
     );
     let loaded = parse("t", &text).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    let CdnParts::CloudFront(mut options) = loaded.config.cdn[0].parts(None).unwrap() else {
+    let CdnParts::CloudFront(mut options) = loaded.config.cdn[0].parts(Kept::Nothing).unwrap()
+    else {
         panic!("another kind")
     };
     options.credentials = Some(("AKIDEXAMPLE".to_owned(), "not-a-secret".to_owned().into()));

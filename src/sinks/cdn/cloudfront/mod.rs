@@ -13,7 +13,7 @@ mod ledger;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::BehaviorVersion;
@@ -27,6 +27,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tracing::info;
 
+pub use budget::{Charges, MonthCharges};
 pub use error::statement;
 
 use super::pacer::Pacer;
@@ -34,7 +35,6 @@ use super::work::fingerprint;
 use super::{REQUEST_TIMEOUT, rejected};
 use crate::action::Batch;
 use crate::sinks::{CONNECT_TIMEOUT, Failure, Rejected, Report};
-use budget::Budget;
 use error::{Trouble, judge};
 use items::{EVERYTHING, Item, portions};
 use ledger::{Ledger, Pending};
@@ -72,7 +72,9 @@ pub struct CloudFrontOptions {
     pub max_requests_per_second: Option<u32>,
     /// How many paths and tags a month may be charged.
     pub paths_per_month: Option<u64>,
-    /// Where invalidations under way and the month's count are kept.
+    /// Where the month's count is kept.
+    pub count_dir: Option<PathBuf>,
+    /// Where invalidations under way are kept: by one process.
     pub state_dir: Option<PathBuf>,
     /// Whether purges are done again later, in a lane of their own.
     pub repeats: bool,
@@ -87,7 +89,7 @@ pub struct CloudFrontSink {
     /// Made when it is first needed: the credential chain asks around.
     client: OnceCell<Client>,
     pacer: Pacer,
-    budget: Mutex<Budget>,
+    charges: Arc<Charges>,
 }
 
 /// Which lane of a sink: each keeps a file of its own, and its share of the wildcards in progress.
@@ -128,12 +130,12 @@ impl CloudFrontSink {
     /// A sink that has sent nothing yet.
     pub fn new(options: CloudFrontOptions) -> Self {
         let per_second = options.max_requests_per_second.unwrap_or(REQUESTS_PER_SECOND);
-        let budget =
-            Budget::new(options.state_dir.as_deref(), &options.name, options.paths_per_month);
+        let CloudFrontOptions { name, count_dir, paths_per_month, .. } = &options;
+        let charges = Arc::new(Charges::new(count_dir.as_deref(), name, *paths_per_month));
         CloudFrontSink {
             client: OnceCell::new(),
             pacer: Pacer::new(Some(per_second)),
-            budget: Mutex::new(budget),
+            charges,
             options,
         }
     }
@@ -153,8 +155,9 @@ impl CloudFrontSink {
         format!("cloudfront distribution {}", self.options.distribution_id)
     }
 
-    fn budget(&self) -> MutexGuard<'_, Budget> {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What it is charged.
+    pub fn charges(&self) -> &Arc<Charges> {
+        &self.charges
     }
 
     async fn client(&self) -> &Client {
@@ -286,6 +289,11 @@ impl CloudFrontLane {
         CloudFrontLane { sink, part, ledger, left, course: None }
     }
 
+    /// What its sink is charged.
+    pub fn charges(&self) -> Arc<Charges> {
+        Arc::clone(&self.sink.charges)
+    }
+
     /// Does all of `batch`, after what an earlier run has left.
     ///
     /// Dropping the future leaves an invalidation in progress, which goes on by itself.
@@ -363,7 +371,7 @@ impl CloudFrontLane {
             match self.sink.create(pending).await {
                 Ok((id, is_completed)) => {
                     let items = pending.items.len() as u64;
-                    self.sink.budget().charge(items);
+                    self.sink.charges.add(items);
                     info!(sink = self.sink.name(), items, invalidation = id, "invalidating");
                     pending.id = Some(id);
                     self.ledger.write(pending);
@@ -405,7 +413,7 @@ impl Course {
     /// What to ask for next: everything that is left in one, where the budget ends.
     fn next(&mut self, sink: &CloudFrontSink) -> Option<Vec<Item>> {
         let portion = self.portions.pop_front()?;
-        if sink.budget().allows(sink.name(), portion.len() as u64) || portion.len() == 1 {
+        if sink.charges.allow(sink.name(), portion.len() as u64) || portion.len() == 1 {
             return Some(portion);
         }
         let rest = std::mem::take(&mut self.portions).into_iter().flatten();
