@@ -102,7 +102,11 @@ pub(super) fn lanes(
             let again = repeats.clone().filter(|repeats| repeats.to != LaneId(lanes.len()));
             let (after, purges_all) = (after.clone(), purges_all);
             let spec = LaneSpec::new(sink.name(), lane, stage);
-            lanes.push(LaneSpec { pace, after, purges_all, again, ..spec });
+            let request_actions = match sink {
+                Endpoint::Cdn(sink) => sink.request_items(),
+                Endpoint::Redis(_) | Endpoint::CloudFront(_) => None,
+            };
+            lanes.push(LaneSpec { pace, after, purges_all, again, request_actions, ..spec });
         };
         match sink {
             Endpoint::Redis(config) => classes.iter().for_each(|&(class, stage, urgency)| {

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
+use std::ops::Range;
 
 use hashbrown::HashTable;
 
@@ -14,7 +15,7 @@ use crate::action::{Action, Batch, Verb};
 
 /// How many actions go to a sink together at most: some tens of kilobytes, which Redis removes in
 /// well under a millisecond.
-const PAGE_ACTIONS_MAX: usize = 1024;
+pub(super) const PAGE_ACTIONS_MAX: usize = 1024;
 
 /// How many bytes of values one page holds before the next one is begun.
 const PAGE_BYTES_MAX: usize = 1 << 20;
@@ -62,6 +63,19 @@ pub(super) struct Page {
 }
 
 impl Page {
+    fn push(&mut self, action: Action<'_>, owner: TxnId, hash: u64) {
+        self.batch.push(action);
+        self.owners.push(owner);
+        self.hashes.push(hash);
+    }
+
+    /// Adds the actions of another page that stand there.
+    fn extend(&mut self, other: &Page, range: Range<usize>) {
+        for at in range {
+            self.push(other.batch.get(at), other.owners[at], other.hashes[at]);
+        }
+    }
+
     /// Whether one of its actions has that hash.
     pub(super) fn holds(&self, hash: u64) -> bool {
         self.hashes.contains(&hash)
@@ -145,9 +159,7 @@ impl ActionSet {
         let number = self.first_page.wrapping_add(self.pages.len() as u32 - 1);
         let Some(page) = self.pages.back_mut() else { return };
         let place = Place { page: number, slot: page.batch.len() as u32 };
-        page.batch.push(action);
-        page.owners.push(owner);
-        page.hashes.push(hash);
+        page.push(action, owner, hash);
         self.bytes += action.value.len() + ACTION_BYTES;
         let (pages, first) = (&self.pages, self.first_page);
         self.places.insert_unique(hash, place, |place| {
@@ -176,6 +188,45 @@ impl ActionSet {
             }
         }
         Some(page)
+    }
+
+    /// Takes the actions that have waited longest, so many of them as long as there are enough and
+    /// their values are not long.
+    pub(super) fn take_exactly(&mut self, most: usize) -> Option<Page> {
+        let mut page = self.take()?;
+        if page.batch.len() > most {
+            let mut first = Page::default();
+            first.extend(&page, 0..most);
+            self.put_back(&page, most);
+            return Some(first);
+        }
+        while page.batch.len() < most && page.batch.value_bytes() < PAGE_BYTES_MAX {
+            let Some(next) = self.take() else { break };
+            let more = (most - page.batch.len()).min(next.batch.len());
+            page.extend(&next, 0..more);
+            self.put_back(&next, more);
+        }
+        Some(page)
+    }
+
+    /// Puts what a page holds from `from` on in front of what waits.
+    fn put_back(&mut self, page: &Page, from: usize) {
+        let mut rest = self.spare.pop().unwrap_or_default();
+        rest.extend(page, from..page.batch.len());
+        if rest.owners.is_empty() {
+            return self.spare.push(rest);
+        }
+        self.first_page = self.first_page.wrapping_sub(1);
+        self.bytes += PAGE_BYTES + rest.batch.value_bytes() + ACTION_BYTES * rest.batch.len();
+        self.pages.push_front(rest);
+        let Some(rest) = self.pages.front() else { return };
+        let (pages, first) = (&self.pages, self.first_page);
+        for (slot, &hash) in rest.hashes.iter().enumerate() {
+            let place = Place { page: first, slot: slot as u32 };
+            self.places.insert_unique(hash, place, |place| {
+                pages[place.page.wrapping_sub(first) as usize].hashes[place.slot as usize]
+            });
+        }
     }
 
     /// The actions that wait, in their order.
@@ -220,6 +271,8 @@ impl ActionSet {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
     use super::*;
     use crate::action::Verb;
     use crate::pipeline::Progress;
@@ -234,6 +287,33 @@ mod tests {
             set.recycle(page);
             assert_eq!(set.spare.len(), kept, "{bytes}");
         }
+    }
+
+    #[test]
+    fn as_many_as_a_request_holds_are_taken_whatever_the_pages() {
+        let mut set = ActionSet { first_page: 1, ..ActionSet::default() };
+        let owner = Progress::default().begin();
+        let put = |set: &mut ActionSet, number: usize| {
+            let value = number.to_string();
+            let put = set.put(Action { verb: Verb::PurgeKey, value: value.as_bytes() }, owner);
+            matches!(put, Put::Added)
+        };
+        let count = 3 * PAGE_ACTIONS_MAX + 10;
+        assert!((0..count).all(|number| put(&mut set, number)));
+        let mut taken = Vec::new();
+        while let Some(page) = set.take_exactly(1000) {
+            let rest = count - taken.len();
+            assert_eq!(page.batch.len(), rest.min(1000));
+            assert_eq!((page.owners.len(), page.hashes.len()), (rest.min(1000), rest.min(1000)));
+            let value = |action: Action<'_>| String::from_utf8(action.value.to_vec()).unwrap();
+            taken.extend(page.batch.iter().map(value));
+            assert_eq!(set.len(), count - taken.len());
+            // What waits still is known, wherever it stands now.
+            assert!((taken.len()..count).all(|number| !put(&mut set, number)));
+        }
+        assert_eq!(taken, (0..count).map(|number| number.to_string()).collect::<Vec<_>>());
+        assert!(set.is_empty() && set.bytes() == 0);
+        assert!(put(&mut set, 0));
     }
 
     #[test]

@@ -71,13 +71,16 @@ pub struct LaneSpec {
     pub purges_all: bool,
     /// Whether what it does is done again, later.
     pub again: Option<Repeats>,
+    /// For [`Stage::Purge`]: how many purges one request of its sink holds, if they are bounded.
+    pub request_actions: Option<usize>,
 }
 
 impl LaneSpec {
     /// A lane without a pace, and which comes after no single one.
     pub fn new(sink: impl Into<String>, lane: Lane, stage: Stage) -> Self {
         let (pace, after, purges_all, again) = (None, Vec::new(), false, None);
-        LaneSpec { sink: sink.into(), lane, stage, pace, after, purges_all, again }
+        let (sink, request_actions) = (sink.into(), None);
+        LaneSpec { sink, lane, stage, pace, after, purges_all, again, request_actions }
     }
 }
 
@@ -132,7 +135,8 @@ impl Dispatcher {
         let mut drivers = JoinSet::new();
         let (mut handles, mut planned, mut repeating) = (Vec::new(), Vec::new(), Vec::new());
         for (at, spec) in lanes.into_iter().enumerate() {
-            let LaneSpec { sink, lane, stage, pace, after, purges_all, again } = spec;
+            let LaneSpec { sink, lane, stage, pace, after, purges_all, again, request_actions } =
+                spec;
             repeating.extend(again.as_ref().map(|again| again.to));
             let (batches, receiver) = mpsc::channel(1);
             let (id, outcomes) = (LaneId(at), sender.clone());
@@ -156,7 +160,7 @@ impl Dispatcher {
                 charges,
             });
             let purge_all = sink_id.filter(|_| purges_all);
-            planned.push(PlannedLane { stage, pace, after, purge_all, again });
+            planned.push(PlannedLane { stage, pace, after, purge_all, again, request_actions });
         }
         for lane in repeating {
             handles[lane.0].repeats = true;

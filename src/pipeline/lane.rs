@@ -190,9 +190,17 @@ pub(super) struct PromptLane {
     taken: u64,
     /// How many of them are finished.
     done: u64,
+    /// How many actions a batch has, if there are so many; `None`: as they come. Positions count
+    /// pages, so that nobody may wait for such a lane.
+    batch: Option<usize>,
 }
 
 impl PromptLane {
+    /// A lane whose batches have so many actions, if there are as many.
+    pub(super) fn new(batch: Option<usize>) -> Self {
+        PromptLane { batch, ..PromptLane::default() }
+    }
+
     fn put(&mut self, progress: &mut Progress, action: Action<'_>, txn: TxnId) -> Position {
         let is_in_flight = |page: &Page| page.holds(self.waiting.hash(action));
         let merges = progress.is_broken_as(Failpoint::MergeInFlight);
@@ -216,7 +224,10 @@ impl PromptLane {
         if self.in_flight.is_some() {
             return None;
         }
-        let mut page = self.waiting.take()?;
+        let mut page = match self.batch {
+            Some(most) => self.waiting.take_exactly(most),
+            None => self.waiting.take(),
+        }?;
         let batch = std::mem::take(&mut page.batch);
         self.in_flight = Some(page);
         self.taken += 1;

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use super::action_set::ActionSet;
+use super::action_set::{ActionSet, PAGE_ACTIONS_MAX};
 use super::afterwards::{Afterwards, Bundle, Group, Load, Mark, Marks};
 use super::lane::{LanePlan, PromptLane, Stage, put};
 use super::paced::{Pace, PacedLane};
@@ -88,12 +88,22 @@ pub struct PlannedLane {
     pub purge_all: Option<SinkId>,
     /// Whether what it does is done again, later.
     pub again: Option<Repeats>,
+    /// For [`Stage::Purge`]: how many purges one request of its sink holds. Batches are cut so that
+    /// requests are full.
+    pub request_actions: Option<usize>,
 }
 
 impl PlannedLane {
     /// A lane without a pace, and which comes after no single one.
     pub fn new(stage: Stage) -> Self {
-        PlannedLane { stage, pace: None, after: Vec::new(), purge_all: None, again: None }
+        let (pace, after, purge_all) = (None, Vec::new(), None);
+        PlannedLane { stage, pace, after, purge_all, again: None, request_actions: None }
+    }
+
+    /// How many actions a batch has at most, so that requests are full.
+    fn batch(&self) -> Option<usize> {
+        let request = self.request_actions.filter(|_| self.stage == Stage::Purge)?;
+        (2..=PAGE_ACTIONS_MAX).contains(&request).then(|| PAGE_ACTIONS_MAX / request * request)
     }
 
     /// For each of `stages`' lanes, whether it comes before this one.
@@ -157,7 +167,7 @@ impl Plan {
         let repeated = Repeated::new(&lanes);
         let lane = |lane: PlannedLane| match lane.pace {
             Some(pace) => LanePlan::Paced(PacedLane::new(pace)),
-            None => LanePlan::Prompt(PromptLane::default()),
+            None => LanePlan::Prompt(PromptLane::new(lane.batch())),
         };
         Plan {
             routes,

@@ -20,7 +20,7 @@ use crate::sinks::{Failure, Rejected};
 pub const ENDPOINT: &str = "https://api.fastly.com";
 
 /// The most surrogate keys in one request; more are answered with 400.
-const KEYS_MAX: usize = 256;
+pub(super) const KEYS_MAX: usize = 256;
 
 /// The longest surrogate key, in bytes.
 const KEY_BYTES_MAX: usize = 1024;

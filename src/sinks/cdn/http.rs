@@ -29,8 +29,13 @@ pub const BATCH_MAX: usize = 1024;
 /// The longest surrogate key, in bytes.
 const KEY_BYTES_MAX: usize = 1024;
 
-/// How many bytes of keys one request holds: Varnish takes 8 KiB for a header.
-const REQUEST_KEYS_BYTES_MAX: usize = 7 * 1024;
+/// How many bytes of keys or paths the URL and the headers of one request hold: Varnish takes 8 KiB
+/// for a header.
+const HEAD_BYTES_MAX: usize = 7 * 1024;
+
+/// How many its body holds: proxies take 1 MiB where they are not told otherwise (nginx'
+/// `client_max_body_size`), and encoding takes its share.
+const BODY_BYTES_MAX: usize = 256 * 1024;
 
 /// An endpoint, as it was configured.
 #[derive(Clone, Debug)]
@@ -107,6 +112,8 @@ pub(super) struct HttpEndpoint {
     place: Option<Place>,
     lists_keys: bool,
     batch: usize,
+    /// How many bytes of keys or paths one request holds.
+    bytes_max: usize,
     accept: Vec<u16>,
     wildcards: Wildcards,
     signature: Option<(HeaderName, String, Hmac<Sha256>)>,
@@ -134,6 +141,11 @@ impl HttpEndpoint {
     pub(super) fn new(sink: &str, options: HttpOptions) -> Result<Self, CdnError> {
         let place = options.request.places().next();
         let lists_keys = options.request.forms().any(Form::lists_keys);
+        let in_body = options.request.body.iter().flat_map(Form::places).count();
+        let bytes_max = match options.request.places().count() == in_body {
+            true => BODY_BYTES_MAX,
+            false => HEAD_BYTES_MAX,
+        };
         let signature = match options.signature {
             None => None,
             Some(Signature { header, prefix, secret }) => {
@@ -149,6 +161,7 @@ impl HttpEndpoint {
             place,
             lists_keys,
             batch: options.batch.clamp(1, BATCH_MAX),
+            bytes_max,
             accept: options.accept,
             wildcards: if options.wildcards { Wildcards::Any } else { Wildcards::Literal },
             signature,
@@ -168,6 +181,11 @@ impl HttpEndpoint {
             Ok(url) => url.origin().ascii_serialization(),
             Err(_) => String::new(),
         }
+    }
+
+    /// How many keys or paths go into one request, where it holds several.
+    pub(super) fn request_items(&self) -> Option<usize> {
+        self.place.filter(|place| place.is_list()).map(|_| self.batch)
     }
 
     /// A batch as requests, and what can never be one.
@@ -193,7 +211,7 @@ impl HttpEndpoint {
             };
             bytes += length;
             match jobs.last_mut() {
-                Some(job) if job.items.len() < most && bytes <= REQUEST_KEYS_BYTES_MAX => {
+                Some(job) if job.items.len() < most && bytes <= self.bytes_max => {
                     job.items.push(index);
                 }
                 _ => {

@@ -132,6 +132,14 @@ impl CdnSink {
         }
     }
 
+    /// How many keys or paths go into one request, where it holds several.
+    pub fn request_items(&self) -> Option<usize> {
+        match &self.api {
+            Api::Fastly(_) => Some(fastly::KEYS_MAX),
+            Api::Http(endpoint) => endpoint.request_items(),
+        }
+    }
+
     /// The requests that `batch` would be, as `METHOD URL (n items)`, and the reasons why parts of
     /// it would be none.
     pub fn preview(&self, batch: &Batch) -> Vec<String> {
