@@ -7,6 +7,7 @@ mod fastly;
 mod http;
 mod moto;
 mod order;
+mod repurge;
 mod varnish;
 
 use std::sync::Arc;

@@ -61,8 +61,9 @@ fn a_sink_without_a_purge_of_everything_gets_every_path() {
     insert_many(&world);
     wait_confirmed(&world);
     let mut purged = HashSet::new();
-    // All but the last are full.
-    assert_eq!(edge.count(), (PATHS as usize).div_ceil(BATCH));
+    // They are full, but for the last of each part that goes out before the transaction's end.
+    let fewest = (PATHS as usize).div_ceil(BATCH);
+    assert!(edge.count() <= fewest + fewest / 20, "{} requests", edge.count());
     for request in edge.requests() {
         let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
         let paths = body["paths"].as_array().unwrap();

@@ -1,6 +1,7 @@
 //! `[cloudfront.NAME]`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use testkit::TestDir;
 use testkit::cdn::{CloudFront, Fault};
@@ -11,15 +12,18 @@ use super::*;
 /// A lane with keys of its own; `more` are more settings.
 #[track_caller]
 fn lane_with(cloudfront: &CloudFront, more: &str, state_dir: Option<&Path>) -> CloudFrontLane {
+    lane_that_keeps(cloudfront, more, Kept::all(state_dir))
+}
+
+#[track_caller]
+fn lane_that_keeps(cloudfront: &CloudFront, more: &str, kept: Kept<'_>) -> CloudFrontLane {
     let text = format!(
         "[postgres]\nurl = 'postgres://h/d'\n[cloudfront.site]\n{}{more}\n\
          [[rule]]\ntable = 's.t'\npurge_keys = ['x']",
         cloudfront.settings()
     );
     let loaded = parse("t", &text).unwrap_or_else(|problems| panic!("{problems:#?}"));
-    let CdnParts::CloudFront(mut options) =
-        loaded.config.cdn[0].parts(Kept::all(state_dir)).unwrap()
-    else {
+    let CdnParts::CloudFront(mut options) = loaded.config.cdn[0].parts(kept).unwrap() else {
         panic!("another kind")
     };
     options.credentials = Some(("AKIDEXAMPLE".to_owned(), "not-a-secret".to_owned().into()));
@@ -93,15 +97,10 @@ async fn an_outage_while_it_is_watched_makes_no_second_one() {
     let all = paths(["/a"]);
     lane.send(&paths(["/first"])).await.unwrap();
     cloudfront.server().forget();
-    let failing = async {
-        // The first request makes it, the second looks.
-        while cloudfront.server().requests().is_empty() {
-            tokio::task::yield_now().await;
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-        cloudfront.server().fail([Fault::Status(500)]);
-    };
-    let (outcome, ()) = tokio::join!(lane.send(&all), failing);
+    // The first request makes it, the second looks.
+    cloudfront.server().fail([Fault::Slow(Duration::ZERO), Fault::Status(500)]);
+    let outcome = lane.send(&all).await;
+    assert_eq!(cloudfront.server().count(), 2);
     outage(outcome);
     lane.send(&all).await.unwrap();
     assert_eq!(cloudfront.invalidations(), [["/first"], ["/a"]]);
@@ -187,4 +186,25 @@ async fn past_the_months_budget_one_wildcard_covers_the_rest() {
     let report = lane().send(&paths(["/4", "/5", "/6"])).await.unwrap();
     assert_eq!(report.rejected, []);
     assert_eq!(cloudfront.invalidations(), [vec!["/1", "/2", "/3"], vec!["/*"]]);
+}
+
+#[tokio::test]
+async fn what_a_replay_is_charged_counts_for_the_daemon_that_runs_beside_it() {
+    let cloudfront = CloudFront::start();
+    let dir = TestDir::new("cloudfront");
+    let kept = dir.join(".");
+    let settings = "paths_per_month = 5";
+    let mut daemon = lane_with(&cloudfront, settings, Some(&kept));
+    daemon.send(&paths(["/1", "/2"])).await.unwrap();
+    let mut replay = lane_that_keeps(&cloudfront, settings, Kept::charges(Some(&kept)));
+    replay.send(&paths(["/3", "/4"])).await.unwrap();
+    daemon.send(&paths(["/5", "/6"])).await.unwrap();
+    let made = cloudfront.invalidations();
+    assert_eq!(made, [vec!["/1", "/2"], vec!["/3", "/4"], vec!["/*"]]);
+    for (lane, by_itself) in [(daemon, 3), (replay, 2)] {
+        assert_eq!((lane.charges().take(), lane.charges().take()), (by_itself, 0));
+    }
+    let fresh = lane_that_keeps(&cloudfront, settings, Kept::charges(Some(&kept)));
+    let month = fresh.charges().month();
+    assert_eq!((month.charged, month.most), (5, Some(5)));
 }

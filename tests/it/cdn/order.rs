@@ -6,6 +6,7 @@ use std::time::Duration;
 use testkit::cdn::{Fastly, Fault, HttpServer, Response};
 use testkit::wait_until;
 
+use super::repurge::status;
 use crate::invalidation::PRODUCTS;
 use crate::world::{PATIENCE, World};
 
@@ -97,6 +98,7 @@ fn a_cdn_that_is_down_delays_no_redis_stops_no_reader_and_is_emptied_once() {
     );
     let mut world = World::new(PRODUCTS, &rules);
     fastly.server().fail_always(Some(Fault::Status(503)));
+    world.runtime = Some(world.dir.join("."));
     world.spawn(&["run"]);
     world.wait_for_log("following the write-ahead log");
     let many =
@@ -107,6 +109,14 @@ fn a_cdn_that_is_down_delays_no_redis_stops_no_reader_and_is_emptied_once() {
     // Behind all of the others, and a debug build takes its time for those.
     wait_until("the key goes", 3 * PATIENCE, || !world.redis.exists("product:1"));
     assert!(!world.pg.has_confirmed("walpurge", &world.pg.current_lsn()), "WAL is held");
+    // It says so, with its size, and what waits is bounded.
+    wait_until("it says how much", PATIENCE, || {
+        let status = status(&world);
+        let edge = &status["sinks"][1];
+        assert!(edge["waiting"].as_u64().is_some_and(|waiting| waiting <= 100_100), "{status}");
+        let is_down = edge["state"] == "down" && status["role"] == "streaming";
+        is_down && status["postgres"]["wal_held_bytes"].as_u64() > Some(1 << 20)
+    });
     let before = fastly.all();
     fastly.server().fail_always(None);
     wait_until("it is emptied", PATIENCE, || fastly.all() > before);
