@@ -104,7 +104,8 @@ pub(super) fn lanes(
             let spec = LaneSpec::new(sink.name(), lane, stage);
             let request_actions = match sink {
                 Endpoint::Cdn(sink) => sink.request_items(),
-                Endpoint::Redis(_) | Endpoint::CloudFront(_) => None,
+                Endpoint::CloudFront(sink) => sink.request_items(),
+                Endpoint::Redis(_) => None,
             };
             lanes.push(LaneSpec { pace, after, purges_all, again, request_actions, ..spec });
         };

@@ -56,6 +56,12 @@ const WATCH_MAX: Duration = Duration::from_secs(600);
 /// How often a new reference is tried where one was used before.
 const REFERENCES_MAX: usize = 3;
 
+/// The most paths and tags in one invalidation, of which two lanes have one in progress each.
+const ITEMS_MAX: usize = 1400;
+
+/// The same for three lanes.
+const ITEMS_WITH_REPEATS_MAX: usize = 990;
+
 /// The region of a service that has none.
 const REGION: &str = "us-east-1";
 
@@ -117,11 +123,11 @@ impl Part {
     /// and 3,000, which its lanes share.
     fn most(self, with_repeats: bool) -> (usize, usize) {
         match (self, with_repeats) {
-            (Part::Prompt, false) => (10, 1400),
-            (Part::Paced, false) => (5, 1400),
-            (Part::Prompt, true) => (7, 1000),
-            (Part::Paced, true) => (3, 950),
-            (Part::Repeats, _) => (5, 1000),
+            (Part::Prompt, false) => (10, ITEMS_MAX),
+            (Part::Paced, false) => (5, ITEMS_MAX),
+            (Part::Prompt, true) => (7, ITEMS_WITH_REPEATS_MAX),
+            (Part::Paced, true) => (3, ITEMS_WITH_REPEATS_MAX),
+            (Part::Repeats, _) => (5, ITEMS_WITH_REPEATS_MAX),
         }
     }
 }
@@ -143,6 +149,11 @@ impl CloudFrontSink {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.options.name
+    }
+
+    /// How many items go into one request, where that is fewer than the pipeline sends at once.
+    pub fn request_items(&self) -> Option<usize> {
+        self.options.repeats.then_some(ITEMS_WITH_REPEATS_MAX)
     }
 
     /// The distribution's ID.
