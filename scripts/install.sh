@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests, the benchmarks and the demo need and this machine lacks, on
-# Debian and Ubuntu: a Postgres server with wal2json, Redis, Varnish with xkey, Python with
-# virtual environments, openssl and a C compiler.
+# Debian and Ubuntu: a Postgres server with wal2json, Redis, Varnish with xkey, Chromium with its
+# driver, promtool, Python with virtual environments, openssl and a C compiler.
 # Starts no service, makes no database cluster, and touches nothing that is there already.
 set -eu
 
@@ -41,6 +41,9 @@ missing() {
     command -v redis-server >/dev/null || echo redis-server
     PATH="$PATH:/usr/sbin" command -v varnishd >/dev/null || echo varnish
     has_xkey || echo varnish-modules
+    command -v chromium >/dev/null || echo chromium
+    command -v chromedriver >/dev/null || echo chromium-driver
+    command -v promtool >/dev/null || echo promtool
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     command -v openssl >/dev/null || echo openssl
     command -v cc >/dev/null || echo "gcc libc6-dev"
@@ -64,10 +67,11 @@ fi
 policy=/usr/sbin/policy-rc.d
 cluster=/etc/postgresql-common/createcluster.d/walpurge-install.conf
 written=
+unpacked=
 log=$(mktemp)
 restore() {
     # shellcheck disable=SC2086 # one argument a file; neither name holds a blank
-    rm -f "$log" $written
+    rm -rf "$log" $unpacked $written
 }
 trap restore EXIT
 trap 'exit 130' INT TERM HUP
@@ -100,6 +104,15 @@ case $packages in
     ;;
 esac
 echo "installing $packages"
+# promtool comes with a server that would be enabled as a service: only the program is taken.
+case " $packages " in
+*" promtool "*)
+    packages=$(echo " $packages " | sed 's/ promtool / /')
+    unpacked=$(mktemp -d)
+    quietly sh -c 'cd "$1" && apt-get download -q prometheus && dpkg -x ./*.deb .' sh "$unpacked"
+    quietly install -D "$unpacked/usr/bin/promtool" /usr/local/bin/promtool
+    ;;
+esac
 # shellcheck disable=SC2086 # one argument a package
 quietly apt-get install -q -y --no-install-recommends $packages
 
