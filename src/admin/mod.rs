@@ -7,10 +7,13 @@
 mod answer;
 mod body;
 pub mod client;
+mod history;
 mod kept;
 mod listen;
+mod page;
 mod serve;
 mod socket;
+mod tail;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -123,6 +126,7 @@ fn run(settings: AdminSettings, board: Board, stopped: oneshot::Receiver<()>) {
             _ = stopped => {}
             () = tcp => {}
             () = unix => {}
+            () = history::keep(&shared) => {}
         }
     });
     // Whoever is connected is not waited for.

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use super::Token;
 use super::answer::{Asked, answer};
 use super::body::Reply;
+use super::history::History;
 use super::kept::KeptFile;
 use crate::status::Board;
 
@@ -36,6 +37,8 @@ pub(super) struct Shared {
     pub(super) board: Board,
     /// Locked by the admin thread alone, never across a wait.
     pub(super) kept: Arc<Mutex<KeptFile>>,
+    /// Likewise.
+    pub(super) history: Arc<Mutex<History>>,
     pub(super) access: Access,
 }
 
@@ -51,7 +54,8 @@ pub(super) enum Access {
 impl Shared {
     pub(super) fn new(board: Board, parked: Option<PathBuf>) -> Self {
         let kept = Arc::new(Mutex::new(KeptFile::new(parked)));
-        Shared { board, kept, access: Access::Everybody }
+        let history = Arc::default();
+        Shared { board, kept, history, access: Access::Everybody }
     }
 
     /// The same with other rights.

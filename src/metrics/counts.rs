@@ -34,6 +34,8 @@ pub struct RuleCounts {
     /// Its name.
     pub name: String,
     changes: [Counter; Op::ALL.len()],
+    /// Before equal ones are merged.
+    actions: Counter,
     fallbacks: [Counter; WHY.len()],
 }
 
@@ -202,6 +204,7 @@ impl Counts {
         for rule in &self.rules {
             if let Some(known) = before.rules.iter().find(|known| known.name == rule.name) {
                 add_all(&rule.changes, &known.changes);
+                rule.actions.add(known.actions.get());
                 add_all(&rule.fallbacks, &known.fallbacks);
             }
         }
@@ -216,6 +219,13 @@ impl Counts {
     pub fn change(&self, rule: RuleId, op: Op) {
         if let Some(rule) = self.rules.get(rule.0 as usize) {
             rule.changes[op_index(op)].add(1);
+        }
+    }
+
+    /// A rule asks for an action.
+    pub fn action(&self, rule: RuleId) {
+        if let Some(rule) = self.rules.get(rule.0 as usize) {
+            rule.actions.add(1);
         }
     }
 
@@ -251,6 +261,11 @@ impl RuleCounts {
     /// The changes that concerned it, by operation.
     pub fn changes(&self) -> impl Iterator<Item = (Op, u64)> {
         Op::ALL.into_iter().zip(self.changes.iter().map(Counter::get))
+    }
+
+    /// The actions that it asked for, before equal ones are merged.
+    pub fn actions(&self) -> u64 {
+        self.actions.get()
     }
 
     /// How often its fallback ran, by reason.
@@ -352,6 +367,7 @@ mod tests {
     fn counting_goes_on_by_name_when_the_configuration_changes() {
         let before = counts(&format!("{}{}", rule("a"), rule("b")));
         before.change(RuleId(1), Op::Update);
+        before.action(RuleId(1));
         before.fallback(RuleId(1), Why::Outage);
         let action = Action { verb: Verb::Delete, value: b"k" };
         before.sinks[0].ended([action; 3].into_iter(), Ended::Done);
@@ -361,6 +377,7 @@ mod tests {
         let changes = |at: usize| after.rules[at].changes().map(|(_, count)| count).sum::<u64>();
         assert_eq!((changes(0), changes(1), after.gaps.get()), (1, 0, 1));
         assert_eq!(after.rules[0].fallbacks().last(), Some((Why::Outage, 1)));
+        assert_eq!((after.rules[0].actions(), after.rules[1].actions()), (1, 0));
         assert_eq!(after.sinks[0].actions_ended(Ended::Done), 3);
         assert_eq!(after.sinks[0].actions_ended(Ended::Parked), 0);
     }

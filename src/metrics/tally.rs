@@ -1,7 +1,8 @@
-//! Counts changes and fallbacks by what comes of them: a rule that asks for several actions comes
+//! Counts changes, actions and fallbacks by what comes of them: a rule that asks for several actions comes
 //! up several times in a row.
 
 use super::counts::{Counts, Why};
+use crate::action::Verb;
 use crate::change::Op;
 use crate::rules::{Cause, Emission, RuleId};
 
@@ -22,8 +23,14 @@ impl Tally {
         }
     }
 
-    /// Any action: a fallback is counted once, however many actions it has.
+    /// Any action: a fallback is counted once, however many actions it has. A lookup is none, since
+    /// it asks for some itself.
     pub fn action(&mut self, counts: &Counts, emission: &Emission<'_>) {
+        if let Some(rule) = emission.rule
+            && emission.action.verb != Verb::Lookup
+        {
+            counts.action(rule);
+        }
         if let (Some(rule), Some(cause)) = (emission.rule, emission.fallback)
             && self.fell_back.replace((rule, cause)) != Some((rule, cause))
         {

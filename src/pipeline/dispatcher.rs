@@ -23,7 +23,7 @@ use crate::parked::{Parked, Record};
 use crate::rules::lookup::Found;
 use crate::rules::{Bulk, Cover, Facts, Rule, RuleId, RuleSet, SinkId};
 use crate::sinks::{Charges, Lane};
-use crate::status::{ErrorStatus, SinkState};
+use crate::status::{ErrorStatus, PastError, SinkState};
 use crate::tail::Tap;
 
 /// How many waiting actions are looked at to find out which coarse one reaches most of them.
@@ -90,6 +90,8 @@ struct LaneHandle {
     health: Health,
     /// What went wrong, until it works again.
     trouble: Option<Box<(SinkState, ErrorStatus)>>,
+    /// What went wrong before, and is over.
+    past: Option<Box<PastError>>,
     /// Its actions are dropped.
     is_off: bool,
     stage: Stage,
@@ -150,6 +152,7 @@ impl Dispatcher {
                 batches,
                 health: Health::Working,
                 trouble: None,
+                past: None,
                 is_off,
                 stage,
                 sink_id,
@@ -265,8 +268,7 @@ impl Dispatcher {
     fn apply(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Done(lane, batch, report) => {
-                self.lanes[lane.0].health = Health::Working;
-                self.lanes[lane.0].trouble = None;
+                self.works(lane);
                 self.lanes[lane.0].is_stopping = false;
                 self.done.requested += report.requested;
                 self.done.removed += report.removed;

@@ -5,11 +5,13 @@
 //! copy. No value of a row and no secret is in it.
 
 mod board;
+mod rules;
 mod text;
 
 use serde::{Deserialize, Serialize};
 
 pub use board::{Board, Published};
+pub use rules::{RuleStatus, rules};
 pub use text::{Look, line, text};
 
 use crate::lsn::Lsn;
@@ -51,6 +53,8 @@ pub struct Status {
     pub replay: Option<ReplayStatus>,
     /// Each sink, in the order of the configuration.
     pub sinks: Vec<SinkStatus>,
+    /// Each enabled rule, in the order of the configuration; without a daemon none.
+    pub rules: Vec<RuleStatus>,
     /// How many records there are of what was given up on; `None`: none are kept.
     pub parked: Option<u64>,
     /// How many gaps were found since the daemon started.
@@ -132,6 +136,8 @@ pub struct SinkStatus {
     pub charges: Option<ChargesStatus>,
     /// What went wrong last, until it is over.
     pub error: Option<ErrorStatus>,
+    /// What went wrong last of what is over, since the configuration was loaded.
+    pub last_error: Option<PastError>,
 }
 
 /// What a CDN has charged in a month: the daemon's purges, replays' and those tried again.
@@ -176,10 +182,27 @@ pub struct ErrorStatus {
     pub since_seconds: f64,
 }
 
+/// An error that is over.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PastError {
+    /// What it was, as the log says it.
+    pub message: String,
+    /// When it began, in seconds since 1970.
+    pub since_seconds: f64,
+    /// When it was over, in seconds since 1970.
+    pub until_seconds: f64,
+}
+
 impl ErrorStatus {
     /// It begins now.
     pub fn now(message: String, hint: Option<String>) -> Self {
         ErrorStatus { message, hint, since_seconds: now_seconds() }
+    }
+
+    /// It is over now.
+    pub fn over_now(self) -> PastError {
+        let ErrorStatus { message, since_seconds, .. } = self;
+        PastError { message, since_seconds, until_seconds: now_seconds() }
     }
 }
 

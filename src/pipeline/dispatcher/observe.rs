@@ -8,7 +8,7 @@ use crate::action::Batch;
 use crate::metrics::{Counts, Ended, SinkCounts};
 use crate::pipeline::LaneId;
 use crate::sinks::{Failure, Report};
-use crate::status::{ErrorStatus, SinkState, SinkStatus};
+use crate::status::{ErrorStatus, PastError, SinkState, SinkStatus};
 use crate::tail::Tap;
 
 impl Dispatcher {
@@ -31,6 +31,17 @@ impl Dispatcher {
             error.since_seconds = known.1.since_seconds;
         }
         handle.trouble = Some(Box::new((state, error)));
+    }
+
+    /// A lane's batch is done: what went wrong there is over.
+    pub(super) fn works(&mut self, lane: LaneId) {
+        let handle = &mut self.lanes[lane.0];
+        handle.health = Health::Working;
+        if let Some(trouble) = handle.trouble.take()
+            && trouble.0 != SinkState::Held
+        {
+            handle.past = Some(Box::new(trouble.1.over_now()));
+        }
     }
 
     /// Counts a batch that is finished.
@@ -107,6 +118,10 @@ impl Dispatcher {
                 status.charges = Some(charges.month().into());
             }
             status.waiting += self.plan.unfinished(LaneId(at)) as u64;
+            let known = status.last_error.as_ref().map_or(0.0, |known| known.until_seconds);
+            if let Some(past) = lane.past.as_ref().filter(|past| past.until_seconds > known) {
+                status.last_error = Some(PastError::clone(past));
+            }
             if lane.is_off {
                 status.state = SinkState::Off;
             } else if let Some(trouble) = &lane.trouble {
