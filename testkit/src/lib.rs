@@ -1,4 +1,4 @@
-//! Private servers for tests, benchmarks and the demo.
+//! Private servers, and a browser, for tests, benchmarks and the demo.
 //!
 //! Everything here starts on a free port, in a directory of its own, and goes away with
 //! the value that holds it, even when the process that started it is killed.
@@ -12,6 +12,7 @@
     reason = "in a test a broken environment should stop it at once and loudly"
 )]
 
+pub mod browser;
 pub mod cdn;
 pub mod dir;
 pub mod install;

@@ -2,6 +2,8 @@
 
 mod clients;
 mod http;
+mod page;
+mod screenshots;
 mod status;
 mod tail;
 
