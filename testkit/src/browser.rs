@@ -82,6 +82,9 @@ impl Browser {
         let made = made.with_context(|| browser.driver.report())?;
         let session = made["sessionId"].as_str().context("no session")?;
         browser.session = format!("/session/{session}");
+        // The page that it begins with asks for things of its own.
+        browser.ask("POST", "/url", &json!({"url": "about:blank"}))?;
+        browser.ask("POST", "/se/log", &json!({"type": "performance"}))?;
         Ok(browser)
     }
 

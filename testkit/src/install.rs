@@ -44,6 +44,16 @@ pub fn python() -> Result<PathBuf> {
     Ok(directory)
 }
 
+/// Prometheus' tool that checks rules and metrics.
+///
+/// # Errors
+///
+/// When it cannot be had.
+pub fn promtool() -> Result<PathBuf> {
+    install_unless(|| program("promtool").is_some())?;
+    program("promtool").context("no promtool: run scripts/install.sh")
+}
+
 /// Runs a script of the repository to its end.
 fn run(script: &str, args: &[&Path]) -> Result<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts").join(script);

@@ -2,6 +2,7 @@
 
 mod clients;
 mod http;
+mod monitoring;
 mod page;
 mod screenshots;
 mod status;

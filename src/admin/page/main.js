@@ -41,7 +41,7 @@ function isGone(error) {
     goneSince = lastAnswer ?? Date.now();
     lastAnswer = null;
     const why = error instanceof TypeError || error.name === "TimeoutError" ? "" : ` (${error.message})`;
-    setText(get("gone"), `The daemon does not answer since ${clock(goneSince)}${why}. This page asks again every second.`);
+    setText(get("gone"), `The daemon has not answered since ${clock(goneSince)}${why}. This page asks again every second.`);
     get("gone").hidden = get("gone-for").hidden = false;
     get("trouble").hidden = true;
     get("shown").classList.add("stale");
@@ -60,6 +60,8 @@ async function unlock(why) {
   get("gone").hidden = get("gone-for").hidden = get("trouble").hidden = get("shown").hidden = true;
   get("forget").hidden = true;
   get("unlock").hidden = false;
+  setText(get("version"), "");
+  setText(get("where"), "");
   setText(get("unlock-why"), why);
   showState("locked", "warn");
   get("token").focus();

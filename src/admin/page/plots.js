@@ -118,12 +118,9 @@ function drawPlots() {
     const most = Math.max(0, ...values.flat());
     const top = plot.steps.find((step) => step >= most) ?? most;
     setText(plot.top, plot.write(top));
-    const said = plot.series.map(([key, name], at) => {
-      const latest = samples.at(-1)?.[key] ?? null;
-      const highest = values[at].length > 0 ? Math.max(...values[at]) : null;
-      return `${plot.write(latest)} now${highest === null ? "" : `, at most ${plot.write(highest)}`}${name === "" ? "" : ` (${name})`}`;
-    });
-    setText(plot.caption, said.join("; "));
+    const ofEach = (of) => plot.series.map(([key], at) => plot.write(of(key, at))).join(" and ");
+    const highest = ofEach((_, at) => (values[at].length > 0 ? Math.max(...values[at]) : null));
+    setText(plot.caption, `${ofEach((key) => samples.at(-1)?.[key] ?? null)} now, at most ${highest}`);
     plot.series.forEach(([key], at) => {
       const parts = runs(key, top, now);
       plot.paths[at].setAttribute("d", parts.map((points) => `M${points.join("L")}`).join(""));

@@ -7,8 +7,7 @@ function stateOf(status) {
   const words = [role];
   if (broken > 0) words.push(broken === 1 ? "1 sink is not working" : `${broken} sinks are not working`);
   if (status.role === "streaming" && status.not_ready !== null) words.push("behind");
-  if (kind === "good" && words.length > 1) return [words.join(", "), "warn"];
-  return [words.join(", "), kind];
+  return [words.join(", "), words.length > 1 ? "bad" : kind];
 }
 
 /** What went wrong, since when, and what mends it. */
@@ -68,7 +67,7 @@ function sinkRow(sink) {
     error = `${message}\nover since ${clock(ourTime(until_seconds))}, after ${duration(until_seconds - since_seconds)}`;
   }
   return [
-    `${sink.name}\n${sink.kind}`, [state, kind], [count(sink.waiting), "number"], [count(sink.done), "number"],
+    `${sink.name}\n${sink.kind}`, [state, `number ${kind}`], [count(sink.waiting), "number"], [count(sink.done), "number"],
     [count(sink.retries), "number"], [count(sink.parked), sink.parked > 0 ? "number bad" : "number"],
     [sink.position_lsn ?? UNKNOWN, "mono"], [error, sink.error ? "wide bad" : "wide muted"],
   ];

@@ -1,8 +1,8 @@
 // Follows single invalidations, as /tail tells them.
 
-const LATEST_MAX = 50;
+const LATEST_MAX = 25;
 /** The daemon tells no more a second: nobody reads more. */
-const LINES_A_SECOND = 50;
+const LINES_A_SECOND = 25;
 const SHOW_EVERY_MS = 500;
 
 /** Rows of the table, the newest first. */
@@ -27,7 +27,7 @@ function takeLine(text) {
   }
   const action = line.fallback === undefined ? line.action : `${line.action}\nfallback: ${line.fallback}`;
   latest.unshift([
-    [clock(Date.now()), "number"], line.rule ?? "(no rule)", line.table ?? "", line.op ?? "", action,
+    [clock(Date.now()), "number plain"], line.rule ?? "(no rule)", line.table ?? "", line.op ?? "", action,
     [line.value, "mono"], line.sinks.join(", "), [line.commit_lsn ?? "", "mono"],
   ]);
   latest.length = Math.min(latest.length, LATEST_MAX);

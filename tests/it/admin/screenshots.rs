@@ -21,6 +21,7 @@ bump = ["orders:{id}:version"]
 [http.varnish]
 url = "http://127.0.0.1:9/"
 headers = { "xkey-purge" = "{keys}" }
+purge_all = { headers = { "xkey-purge" = "all" } }
 
 [[rule]]
 name = "pages"
