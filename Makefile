@@ -47,8 +47,10 @@ bench: install ## Measures on this machine; ONLY=drain (huge, latency, idle, rul
 	@$(CARGO) build --quiet --release --package walpurge
 	@$(BENCH) $(ONLY) $(ARGS)
 
-install: ## Installs the servers that tests need, where they are missing (apt).
-	@scripts/install.sh
+install: ## Installs the servers, browser and tools that tests need, where they are missing (apt).
+	@scripts/install.sh $(WANTED)
+
+demo bench: WANTED := servers
 
 python: install build ## Makes the Python environment that tests of CloudFront need (PyPI), where it is missing.
 	@scripts/python.sh $${CARGO_TARGET_DIR:-target}/python

@@ -2,6 +2,7 @@
 # Installs what the tests, the benchmarks and the demo need and this machine lacks, on
 # Debian and Ubuntu: a Postgres server with wal2json, Redis, Varnish with xkey, Chromium with its
 # driver, promtool, Python with virtual environments, openssl and a C compiler.
+# `install.sh servers` leaves out the browser and promtool, which only tests need.
 # Starts no service, makes no database cluster, and touches nothing that is there already.
 set -eu
 
@@ -9,6 +10,8 @@ fail() {
     echo "install.sh: $1" >&2
     exit 1
 }
+
+wanted=${1:-everything}
 
 # The newest major version that has a server, else nothing.
 server_version() {
@@ -41,9 +44,11 @@ missing() {
     command -v redis-server >/dev/null || echo redis-server
     PATH="$PATH:/usr/sbin" command -v varnishd >/dev/null || echo varnish
     has_xkey || echo varnish-modules
-    command -v chromium >/dev/null || echo chromium
-    command -v chromedriver >/dev/null || echo chromium-driver
-    command -v promtool >/dev/null || echo promtool
+    if [ "$wanted" != servers ]; then
+        command -v chromium >/dev/null || echo chromium
+        command -v chromedriver >/dev/null || echo chromium-driver
+        command -v promtool >/dev/null || echo promtool
+    fi
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     command -v openssl >/dev/null || echo openssl
     command -v cc >/dev/null || echo "gcc libc6-dev"

@@ -117,7 +117,7 @@ fn alerts_and_dashboard_ask_for_metrics_that_a_daemon_has() {
     world.sql("SELECT pg_reload_conf()");
     start(&mut world);
     let queries = queries().join("\n");
-    let texts = [queries.as_str(), &read("prometheus/alerts.yml"), &read("docs/operations.md")];
+    let texts = [queries.as_str(), &read("prometheus/alerts.yml")];
     let asked: BTreeSet<&str> = texts.iter().flat_map(|text| named(text)).collect();
     assert!(asked.len() > 15, "{asked:?}");
     let missing = || -> Vec<&str> {

@@ -115,3 +115,23 @@ fn who_reads_too_slowly_loses_lines_and_holds_nobody_up() {
     assert!(missed > 0, "{lines} lines and none was lost");
     world.stop();
 }
+
+#[test]
+fn who_wants_no_more_than_so_many_lines_a_second_hears_how_many_there_were() {
+    let mut world = world();
+    start(&mut world);
+    let mut tail = tail(&world, "?limit=2");
+    world.sql("UPDATE t SET n = 1 WHERE id <= 50");
+    let (mut lines, mut missed) = (0, 0);
+    while lines + missed < 50 {
+        let line = next(&mut tail);
+        match line["missed"].as_u64() {
+            Some(lost) => missed += lost,
+            None => lines += 1,
+        }
+    }
+    assert!(lines >= 2 && missed > 0, "{lines} lines, and {missed} more");
+    let refused = http::ask(&world, "/tail?limit=many").unwrap();
+    assert_eq!(refused.code, 400);
+    world.stop();
+}

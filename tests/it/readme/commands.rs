@@ -9,7 +9,7 @@ use walpurge::cli::Cli;
 use super::{Block, blocks_and_prose, code_spans, pages, read, root};
 
 /// Programs of others that documents show, and why no test runs these lines.
-const OTHERS: [(&str, &str); 27] = [
+const OTHERS: [(&str, &str); 28] = [
     ("apt", "changes the machine; scripts/install.sh installs the same packages before the tests"),
     ("apt-get", "as apt"),
     ("cargo", "builds; a test would wait for its own build"),
@@ -26,9 +26,10 @@ const OTHERS: [(&str, &str); 27] = [
     ("kubectl", "needs a cluster"),
     ("openssl", "makes a secret of the reader's"),
     ("pg_upgrade", "needs two versions of Postgres"),
-    ("promtool", "is not in Debian's main packages of every release"),
+    ("promtool", "is run by tests/it/admin/monitoring.rs, on files beside which it stands"),
     ("psql", "reaches the reader's server; blocks of SQL are run by sql_is_run_by_a_real_server"),
     ("redis-cli", "reaches the reader's Redis; tests/it/redis_sink runs the same ACL lines"),
+    ("ssh", "needs another machine"),
     ("systemctl", "needs a running systemd"),
     ("systemd-analyze", "needs systemd"),
     ("systemd-creds", "needs systemd and the machine's key"),
