@@ -124,7 +124,10 @@ impl Dispatcher {
             }
             if lane.is_off {
                 status.state = SinkState::Off;
-            } else if let Some(trouble) = &lane.trouble {
+            } else if let Some(trouble) = &lane.trouble
+                // Of several, what lasts longest.
+                && status.error.as_ref().is_none_or(|known| known.since_seconds > trouble.1.since_seconds)
+            {
                 (status.state, status.error) = (trouble.0, Some(trouble.1.clone()));
             }
         }
