@@ -1,13 +1,15 @@
 //! What each path answers with.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::header::{
-    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE,
-    X_CONTENT_TYPE_OPTIONS,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
+use hyper::http::uri::Authority;
 use hyper::{Method, Response, StatusCode, Uri};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -49,6 +51,10 @@ pub(super) fn answer(asked: &Asked<'_>, shared: &Shared, stalled: &Stalled) -> R
         refused.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return refused;
     }
+    if matches!(shared.access, Access::ByAddress) && names_another_host(asked.headers) {
+        let hint = "ask for this by its address or as localhost, or set [admin] token\n";
+        return text(StatusCode::MISDIRECTED_REQUEST, TEXT, hint);
+    }
     if !is_known {
         let paths = PATHS.join(", ");
         return text(StatusCode::NOT_FOUND, TEXT, format!("there is only {paths}\n"));
@@ -78,6 +84,18 @@ fn shows(token: &Token, headers: &HeaderMap) -> bool {
     shown.is_some_and(|(scheme, text)| {
         scheme.eq_ignore_ascii_case("bearer") && Token::new(text.trim()) == *token
     })
+}
+
+/// Whether a request was meant for a name. Whoever owns a name can let it lead to this address, and
+/// so make a browser read what only this machine may see (DNS rebinding).
+fn names_another_host(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(HOST) else { return false };
+    let Some(authority) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else {
+        return true;
+    };
+    let host = authority.host();
+    let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    !is_address && !host.eq_ignore_ascii_case("localhost")
 }
 
 /// What was published last, with what is kept in files.
@@ -143,4 +161,30 @@ pub(super) fn respond(status: StatusCode, kind: &'static str, body: Reply) -> Re
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_knows_the_address_is_served_without_a_token() {
+        for (host, is_another) in [
+            ("127.0.0.1:8317", false),
+            ("[::1]:8317", false),
+            ("::1", true),
+            ("localhost:8317", false),
+            ("LOCALHOST", false),
+            ("walpurge.evil.example:8317", true),
+            ("localhost.evil.example", true),
+            ("127.0.0.1.evil.example", true),
+            ("", true),
+            ("a b", true),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static(host));
+            assert_eq!(names_another_host(&headers), is_another, "{host:?}");
+        }
+        assert!(!names_another_host(&HeaderMap::new()));
+    }
 }

@@ -109,7 +109,7 @@ fn run(settings: AdminSettings, board: Board, stopped: oneshot::Receiver<()>) {
     let AdminSettings { listen, token, socket, parked } = settings;
     runtime.block_on(async {
         let shared = Shared::new(board, parked);
-        let access = token.map_or(Access::Everybody, Access::Token);
+        let access = token.map_or(Access::ByAddress, Access::Token);
         let tcp = async {
             match listen {
                 Some(address) => listen::tcp(address, shared.with(access)).await,

@@ -47,6 +47,9 @@ pub(super) struct Shared {
 pub(super) enum Access {
     /// Whoever can connect.
     Everybody,
+    /// Whoever can connect and knows the address. Another page that a browser shows knows a name,
+    /// and may let that lead here.
+    ByAddress,
     /// Whoever shows this.
     Token(Token),
 }

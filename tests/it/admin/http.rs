@@ -55,7 +55,7 @@ pub fn ask_tcp(address: &str, path: &str, token: Option<&str>) -> Option<Got> {
 pub fn request(stream: &mut impl Write, path: &str, token: Option<&str>) -> std::io::Result<()> {
     let token = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
     let token = token.unwrap_or_default();
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n{token}\r\n").as_bytes())
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{token}\r\n").as_bytes())
 }
 
 fn exchange(mut stream: impl Read + Write, path: &str, token: Option<&str>) -> Option<Got> {
