@@ -1,20 +1,64 @@
 //! The lanes of the configured sinks and of lookups, and which of them does what.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Misconfigured;
 use super::endpoints::lookup_config;
-use crate::action::{Action, Verb};
+use crate::action::{Action, Batch, Verb};
 use crate::config::{Config, PostgresConfig};
 use crate::lookups::{LookupLane, Pool};
 use crate::pipeline::{LaneId, LaneSpec, Pace, Repeats, Routes, Stage, Urgency};
 use crate::rules::{FALLBACK_EVERY, RuleId, RuleSet, SinkId};
 use crate::sinks::cdn::CdnLane;
 use crate::sinks::cdn::cloudfront::{CloudFrontLane, Part};
-use crate::sinks::redis::{LaneClass, RedisLane};
+use crate::sinks::redis::{LaneClass, RedisLane, ServerRecord};
 use crate::sinks::{DryRunLane, Endpoint, Lane};
+use crate::state::{Fingerprint, Servers};
+
+/// Gives every lane of each Redis what it needs to do again what another server may not know of.
+/// What was done on which server is kept in `state_dir`.
+pub(super) fn remember(
+    lanes: &mut [LaneSpec],
+    sinks: &[Endpoint],
+    rules: &RuleSet,
+    state_dir: Option<&Path>,
+) {
+    let mut servers = Servers::open(state_dir);
+    servers.retain(|name| sinks.iter().any(|sink| sink.name() == name));
+    let servers = Arc::new(Mutex::new(servers));
+    for (at, sink) in sinks.iter().enumerate() {
+        let Endpoint::Redis(config) = sink else { continue };
+        if config.failover_window().is_zero() {
+            continue;
+        }
+        let (name, target) = (config.name().to_owned(), Fingerprint::of(&config.key_space()));
+        let coarse = Arc::new(coarse(rules, SinkId(at as u32)));
+        let noted = servers.lock().unwrap_or_else(PoisonError::into_inner).noted(&name, &target);
+        let servers = Arc::clone(&servers);
+        let record = Arc::new(ServerRecord::new(noted, move |server| {
+            let mut servers = servers.lock().unwrap_or_else(PoisonError::into_inner);
+            servers.note(&name, &target, server);
+        }));
+        for spec in lanes.iter_mut().filter(|spec| spec.sink == sink.name()) {
+            if let Lane::Redis(lane) = &mut spec.lane {
+                lane.share(Arc::clone(&record), Arc::clone(&coarse));
+            }
+        }
+    }
+}
+
+/// Every fallback that reaches a sink.
+fn coarse(rules: &RuleSet, sink: SinkId) -> Batch {
+    let mut batch = Batch::default();
+    let all = rules.rules().iter().flat_map(|rule| &rule.fallback);
+    for coarse in all.filter(|coarse| coarse.sinks.contains(&sink)) {
+        batch.push(coarse.action());
+    }
+    batch
+}
 
 /// What becomes of a sink's actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

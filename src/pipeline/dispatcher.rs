@@ -300,6 +300,10 @@ impl Dispatcher {
                 }
             }
             Outcome::Failing(lane, failure) => self.failing(lane, failure),
+            Outcome::Working(lane) => {
+                self.lanes[lane.0].health = Health::Working;
+                self.lanes[lane.0].trouble = None;
+            }
         }
     }
 

@@ -33,6 +33,8 @@ pub(super) enum Outcome {
     Done(LaneId, Batch, Report),
     /// The batch failed for this reason, and is tried again.
     Failing(LaneId, Failure),
+    /// A lane that was failing without a batch works again.
+    Working(LaneId),
 }
 
 /// A lane's driver, to be spawned.
@@ -49,7 +51,7 @@ pub(super) struct Driver {
 impl Driver {
     /// Works until the other end of `batches` is dropped.
     pub(super) async fn run(mut self) {
-        while let Some((batch, from)) = self.batches.recv().await {
+        while let Some((batch, from)) = self.next().await {
             let report = self.send(&batch, from).await;
             Place::Answered.pass();
             for rejected in &report.rejected {
@@ -63,18 +65,46 @@ impl Driver {
         }
     }
 
+    /// The next batch; until it comes, the lane looks after what it has done.
+    async fn next(&mut self) -> Option<(Batch, usize)> {
+        let mut outage: Option<Outage> = None;
+        let mut wait = Duration::ZERO;
+        while let Some(look_at) = self.lane.look_at() {
+            let looking = tokio::time::sleep(wait.max(look_at.saturating_duration_since(Instant::now())));
+            tokio::select! {
+                biased;
+                next = self.batches.recv() => return next,
+                () = looking => {}
+            }
+            // Not cut short by a batch that comes: what it has begun to repeat is finished first.
+            wait = match self.lane.look().await {
+                Ok(()) => {
+                    if let Some(outage) = outage.take() {
+                        outage.log_end(&self.sink);
+                        // The receiver is gone only when everything ends.
+                        let _ = self.outcomes.send(Outcome::Working(self.id));
+                    }
+                    Duration::ZERO
+                }
+                Err(failure) => {
+                    let outage = outage.get_or_insert_with(Outage::begin);
+                    outage.log(&self.sink, &failure, 0);
+                    let wait = outage.next_wait(&failure);
+                    let _ = self.outcomes.send(Outcome::Failing(self.id, failure));
+                    wait
+                }
+            };
+        }
+        self.batches.recv().await
+    }
+
     async fn send(&mut self, batch: &Batch, from: usize) -> Report {
         let mut outage: Option<Outage> = None;
         loop {
             match self.lane.send(batch, from).await {
                 Ok(report) => {
                     if let Some(outage) = outage {
-                        let (sink, attempts) = (&self.sink, outage.attempts);
-                        let seconds = outage.since.elapsed().as_secs_f32();
-                        info!(
-                            sink,
-                            "the sink works again, after {attempts} attempts, {seconds:.1} s"
-                        );
+                        outage.log_end(&self.sink);
                     }
                     return report;
                 }
@@ -127,6 +157,11 @@ impl Outage {
                 );
             }
         }
+    }
+
+    fn log_end(&self, sink: &str) {
+        let (attempts, seconds) = (self.attempts, self.since.elapsed().as_secs_f32());
+        info!(sink, "the sink works again, after {attempts} attempts, {seconds:.1} s");
     }
 
     /// Twice as long every time up to a bound, and anywhere in the upper half of that, so that

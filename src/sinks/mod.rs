@@ -4,7 +4,7 @@
 //! once and says what came of it; waiting and trying again is the pipeline's affair.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::action::Batch;
 use crate::lookups::LookupLane;
@@ -89,6 +89,27 @@ impl Lane {
             Lane::Left => Ok(Report::default()),
             Lane::Hold => Err(Failure::Held),
             Lane::Lookup(lane) => lane.send(batch, from).await,
+        }
+    }
+}
+
+impl Lane {
+    /// When the lane has to [`look`](Self::look) if there is nothing to send by then.
+    pub fn look_at(&self) -> Option<Instant> {
+        match self {
+            Lane::Redis(lane) => lane.look_at(),
+            _ => None,
+        }
+    }
+
+    /// Looks whether what was done lately is still there.
+    ///
+    /// # Errors
+    /// A [`Failure`]: to be looked at again, after a wait of the caller's.
+    pub async fn look(&mut self) -> Result<(), Failure> {
+        match self {
+            Lane::Redis(lane) => lane.look().await,
+            _ => Ok(()),
         }
     }
 }

@@ -9,6 +9,7 @@ mod gap;
 mod owed;
 mod position_file;
 mod position_keeper;
+mod servers;
 mod sinks;
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
@@ -19,6 +20,7 @@ use std::path::Path;
 pub use gap::{Continuity, GapCause, Server, judge};
 pub use owed::{Due, Owed};
 pub use position_keeper::PositionKeeper;
+pub use servers::Servers;
 pub use sinks::{
     Changed, Duty, Fingerprint, KnownSink, SinkPosition, SinkPositions, advance, retain_valid,
 };

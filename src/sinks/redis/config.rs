@@ -6,12 +6,14 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{ConnectionAddr, IntoConnectionInfo};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::LaneClass;
+use super::sentinel::{Sentinel, SentinelOptions};
 use crate::action::Verb;
 use crate::glob;
 use crate::sinks::CONNECT_TIMEOUT;
@@ -71,6 +73,12 @@ pub struct RedisOptions {
     pub name: String,
     /// `redis://`, `rediss://` or `unix://`, with user, password and database.
     pub url: SecretString,
+    /// Who knows where the server is, instead of `url`.
+    pub sentinel: Option<SentinelOptions>,
+    /// How many replicas must have a batch before it counts as done.
+    pub wait_replicas: u32,
+    /// How much of what was done is repeated when another server has taken over; zero: nothing.
+    pub failover_window: Duration,
     /// Put before every key, pattern and tag key.
     pub prefix: String,
     /// A tag's key, with `{tag}` for the tag.
@@ -89,6 +97,9 @@ impl RedisOptions {
         RedisOptions {
             name: name.into(),
             url: SecretString::from(url.into()),
+            sentinel: None,
+            wait_replicas: 0,
+            failover_window: Duration::ZERO,
             prefix: String::new(),
             tag_key: TAG_KEY.to_owned(),
             tag_mode: TagMode::default(),
@@ -111,12 +122,24 @@ pub struct RedisConfigError {
 }
 
 /// Where the server listens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Address {
     /// Host and port; whether TLS is spoken there.
     Tcp { host: String, port: u16, tls: bool },
     /// A Unix socket.
     Unix(PathBuf),
+    /// Wherever the Sentinels say.
+    Sentinel(Arc<Sentinel>),
+}
+
+impl Address {
+    /// What is done there, for a message about a server that is not in the configuration.
+    pub(super) fn doing(&self, what: &str) -> String {
+        match self {
+            Address::Tcp { host, port, .. } => format!("{what} at {host}:{port}"),
+            Address::Unix(_) | Address::Sentinel(_) => what.to_owned(),
+        }
+    }
 }
 
 /// A Redis sink whose settings make sense.
@@ -133,6 +156,8 @@ pub struct RedisConfig {
     pub(super) tag_mode: TagMode,
     pub(super) tls: RedisTls,
     pub(super) timeouts: Timeouts,
+    pub(super) wait_replicas: u32,
+    pub(super) failover_window: Duration,
     target: String,
 }
 
@@ -142,20 +167,14 @@ impl RedisConfig {
     /// # Errors
     /// The first key that makes no sense. No error holds any part of the URL.
     pub fn new(options: RedisOptions) -> Result<Self, RedisConfigError> {
-        let RedisOptions { name, url, prefix, tag_key, tag_mode, tls, timeouts } = options;
+        let RedisOptions { name, prefix, tag_key, tag_mode, tls, timeouts, .. } = options;
+        let RedisOptions { url, sentinel, wait_replicas, failover_window, .. } = options;
         let fail = |key, problem: String| RedisConfigError { sink: name.clone(), key, problem };
 
-        let info = check_scheme(url.expose_secret())
-            .and_then(|url| {
-                // Its errors never quote the URL.
-                let info = url.into_connection_info();
-                info.map_err(|error| format!("not a Redis URL: {}", error.without_kind()))
-            })
-            .map_err(|problem| fail("url", problem))?;
-        let address = address(info.addr()).map_err(|problem| fail("url", problem))?;
-        let settings = info.redis_settings();
-        let db = u32::try_from(settings.db())
-            .map_err(|_| fail("url", "the database's number must not be negative".into()))?;
+        let Place { address, user, password, db } = match sentinel {
+            Some(sentinel) => sentinel.place(&name, &tls, timeouts)?,
+            None => place(url.expose_secret()).map_err(|problem| fail("url", problem))?,
+        };
 
         let parts: Vec<&str> = tag_key.split(TAG_PLACEHOLDER).collect();
         let [before, behind] = parts[..] else {
@@ -174,11 +193,12 @@ impl RedisConfig {
                 format!("{scheme}://{host}:{port}/{db}")
             }
             Address::Unix(path) => format!("unix://{}?db={db}", path.display()),
+            Address::Sentinel(sentinel) => format!("{}/{db}", sentinel.target()),
         };
         let tag_parts = ([prefix.as_bytes(), before.as_bytes()].concat(), behind.into());
         Ok(RedisConfig {
-            user: settings.username().map(str::to_owned),
-            password: settings.password().map(SecretString::from),
+            user,
+            password,
             name,
             address,
             db,
@@ -187,6 +207,8 @@ impl RedisConfig {
             tag_mode,
             tls,
             timeouts,
+            wait_replicas,
+            failover_window,
             target,
         })
     }
@@ -206,6 +228,16 @@ impl RedisConfig {
     pub fn key_space(&self) -> String {
         let RedisConfig { target, prefix, tag_parts, tag_mode, .. } = self;
         format!("{target:?} {prefix:?} {tag_parts:?} {tag_mode:?}")
+    }
+
+    /// Whether a connection has to know which server it leads to, and that it is a master.
+    pub(super) fn needs_identity(&self) -> bool {
+        matches!(self.address, Address::Sentinel(_)) || !self.failover_window.is_zero()
+    }
+
+    /// How much of what was done is repeated when another server has taken over.
+    pub fn failover_window(&self) -> Duration {
+        self.failover_window
     }
 
     /// Which lane does `verb`, if Redis can do it. In the mode `version` a tag is a bump, and as
@@ -251,6 +283,29 @@ impl fmt::Debug for RedisConfig {
             .field("tag_mode", &self.tag_mode)
             .finish_non_exhaustive()
     }
+}
+
+/// What a URL says.
+pub(super) struct Place {
+    pub(super) address: Address,
+    pub(super) user: Option<String>,
+    pub(super) password: Option<SecretString>,
+    pub(super) db: u32,
+}
+
+/// Reads a URL. No error holds any part of it.
+fn place(url: &str) -> Result<Place, String> {
+    // Its errors never quote the URL.
+    let info = check_scheme(url)?.into_connection_info();
+    let info = info.map_err(|error| format!("not a Redis URL: {}", error.without_kind()))?;
+    let settings = info.redis_settings();
+    Ok(Place {
+        address: address(info.addr())?,
+        user: settings.username().map(str::to_owned),
+        password: settings.password().map(SecretString::from),
+        db: u32::try_from(settings.db())
+            .map_err(|_| "the database's number must not be negative".to_owned())?,
+    })
 }
 
 /// The URL, if its scheme is one that the documentation promises.

@@ -20,7 +20,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::config::{Address, RedisConfig};
+use super::check::{Duties, missing_rights};
 use super::error::{Verdict, classify, outage};
+use super::identity::Identity;
 use super::tls;
 use super::wire::{Reply, Request, parse};
 use crate::sinks::Failure;
@@ -39,19 +41,30 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub(super) struct Connection {
     stream: Box<dyn Stream>,
     config: Arc<RedisConfig>,
+    /// Where it leads to.
+    address: Address,
+    /// The history of the server's writes, where that is asked for.
+    server: Option<String>,
     /// Arrived and not yet parsed.
     input: BytesMut,
 }
 
 impl Connection {
-    /// Connects, authenticates and selects the database.
+    /// Finds the server, connects, authenticates and selects the database.
     pub(super) async fn open(config: Arc<RedisConfig>) -> Result<Self, Failure> {
         let patience = config.timeouts.connect;
         let opening = async {
-            let stream = dial(&config).await?;
-            let mut connection =
-                Connection { stream, config: Arc::clone(&config), input: BytesMut::new() };
+            let address = match &config.address {
+                Address::Sentinel(sentinel) => sentinel.find(&config).await?,
+                address => address.clone(),
+            };
+            let stream = dial(&config, &address).await?;
+            let (config, server, input) = (Arc::clone(&config), None, BytesMut::new());
+            let mut connection = Connection { stream, config, address, server, input };
             connection.introduce().await?;
+            if connection.config.needs_identity() {
+                connection.identify().await?;
+            }
             Ok(connection)
         };
         match timeout(patience, opening).await {
@@ -100,6 +113,49 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Finds out which server this is, and that it is a master.
+    pub(super) async fn identify(&mut self) -> Result<(), Failure> {
+        let config = Arc::clone(&self.config);
+        let mut request = Request::default();
+        request.simple(&[b"INFO", b"replication"]);
+        self.send(&request).await?;
+        let identity = match self.reply("INFO").await? {
+            Reply::Bulk(info) => Identity::parse(&String::from_utf8_lossy(&info)),
+            Reply::Error(text) => {
+                let acl = || missing_rights(&Duties::default(), &config);
+                return Err(match classify(&text, "INFO", &config, acl) {
+                    Verdict::Batch(failure) | Verdict::Unknown(failure) => failure,
+                    Verdict::Key(reason) => outage(&config, "INFO", reason),
+                });
+            }
+            _ => return Err(outage(&config, "INFO", "an answer that Redis does not give")),
+        };
+        if !identity.is_master {
+            return Err(outage(&config, &self.address.doing("INFO"), "this is a replica"));
+        }
+        if config.failover_window.is_zero() {
+            return Ok(());
+        }
+        if identity.history.is_none() {
+            return Err(Failure::Refused {
+                message: format!("redis {} at {}: INFO says no master_replid", config.name(), config.target()),
+                hint: format!("set redis.{}.failover_window = \"0s\"", config.name()),
+            });
+        }
+        self.server = identity.history;
+        Ok(())
+    }
+
+    /// Where it leads to.
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The id of the history of the server's writes, if it was asked for.
+    pub(super) fn server(&self) -> Option<&str> {
+        self.server.as_deref()
     }
 
     /// Writes the request. Its replies must be taken, each with [`reply`](Self::reply).
@@ -161,9 +217,14 @@ impl Connection {
 }
 
 /// Reaches the server.
-async fn dial(config: &RedisConfig) -> Result<Box<dyn Stream>, Failure> {
-    let failed = |error: io::Error| outage(config, "connect", error);
-    match &config.address {
+async fn dial(config: &RedisConfig, address: &Address) -> Result<Box<dyn Stream>, Failure> {
+    let doing = match config.address {
+        Address::Sentinel(_) => address.doing("connect"),
+        _ => "connect".to_owned(),
+    };
+    let failed = |error: io::Error| outage(config, &doing, error);
+    match address {
+        Address::Sentinel(_) => Err(failed(io::Error::other("a Sentinel names no Sentinel"))),
         Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?)),
         Address::Tcp { host, port, tls } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;

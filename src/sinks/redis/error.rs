@@ -6,6 +6,9 @@
 use super::config::RedisConfig;
 use crate::sinks::Failure;
 
+/// How a Sentinel's error starts that does not know a master.
+pub(super) const NO_SUCH_MASTER: &str = "No such master";
+
 /// What became of one command.
 pub(super) enum Verdict {
     /// It can never succeed at this key: the action is rejected, the others go on.
@@ -61,6 +64,12 @@ pub(super) fn classify(
                 || words.starts_with("increment or decrement would overflow") =>
         {
             Verdict::Key(format!("{command}: {said}"))
+        }
+        "ERR" if words.starts_with(NO_SUCH_MASTER) => {
+            refused("correct sentinel.master".into())
+        }
+        "ERR" if words.starts_with("WAIT cannot be used with replica") => {
+            outage(" (is this a replica? url must lead to the primary)")
         }
         "ERR" if words.starts_with("max number of clients") => outage(" (see maxclients)"),
         "ERR"

@@ -18,14 +18,19 @@ mod connection;
 mod count;
 mod delete;
 mod error;
+mod failover;
+mod identity;
 mod publish;
+mod replicas;
 mod scan;
+mod sentinel;
 mod session;
 mod tags;
 mod tls;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use check::{CheckLine, Duties, check, least_acl};
 pub use config::{
@@ -34,10 +39,14 @@ pub use config::{
 };
 
 pub use count::{KeyCounts, KeyPattern, count};
+pub use failover::ServerRecord;
+pub use sentinel::SentinelOptions;
 
 use crate::action::{Batch, Verb};
 use crate::sinks::{Failure, Report};
+use config::Address;
 use connection::Connection;
+use failover::Failover;
 use session::Session;
 use wire::Request;
 
@@ -69,13 +78,40 @@ pub struct RedisLane {
     seed: u64,
     /// How many sends in a row ended in an unknown error.
     unknown_sends: u32,
+    /// What it has done lately, for another server to which that may be news.
+    failover: Option<Failover>,
 }
 
 impl RedisLane {
     /// A lane that connects when it first sends.
     pub fn new(config: Arc<RedisConfig>, class: LaneClass) -> Self {
         let request = Request::default();
-        RedisLane { config, class, connection: None, request, seed: 0, unknown_sends: 0 }
+        let remembers = !config.failover_window.is_zero();
+        let failover = remembers.then(|| Failover::new(&config));
+        RedisLane { config, class, connection: None, request, seed: 0, unknown_sends: 0, failover }
+    }
+
+    /// Shares with the sink's other lanes on which server things were done. `coarse` are the
+    /// fallbacks of every rule that reaches the sink.
+    pub fn share(&mut self, record: Arc<ServerRecord>, coarse: Arc<Batch>) {
+        if let Some(failover) = &mut self.failover {
+            failover.share(record, coarse);
+        }
+    }
+
+    /// When to [`look`](Self::look) if there is nothing to send by then; `None`: never.
+    pub fn look_at(&self) -> Option<Instant> {
+        self.failover.as_ref()?.look_at()
+    }
+
+    /// Looks whether the server is still the one that has what was done lately, and does that again
+    /// if it is not.
+    ///
+    /// # Errors
+    /// When that cannot be found out or done: to be looked at again, after a wait of the caller's.
+    pub async fn look(&mut self) -> Result<(), Failure> {
+        self.connection = Some(self.connect().await?);
+        Ok(())
     }
 
     /// Does all of `batch`. The lane's class is only its purpose: it does any verb.
@@ -89,40 +125,109 @@ impl RedisLane {
         if batch.is_empty() {
             return Ok(Report::default());
         }
+        let connection = self.connect().await?;
+        let RedisLane { config, class, request, seed, unknown_sends, .. } = self;
+        let mut sending = Sending { config, class: *class, request, seed, unknown_sends };
+        let (connection, outcome) = sending.once(connection, batch).await;
+        if let (Some(failover), Some(connection), Ok(_)) =
+            (&mut self.failover, &connection, &outcome)
+            && let Some(server) = connection.server()
+        {
+            failover.remember(batch, server);
+        }
+        self.connection = connection;
+        outcome
+    }
+
+    /// A connection to the server that is the right one now, and that has all that was done before.
+    async fn connect(&mut self) -> Result<Connection, Failure> {
         // Taken out, so that neither an error nor a dropped future leaves a connection behind on
         // which replies of this batch are still under way.
-        let kept = match self.connection.take() {
-            Some(mut kept) => (!kept.is_stale().await).then_some(kept),
-            None => None,
-        };
+        let mut kept = self.connection.take().filter(|kept| self.leads_right(kept));
+        if let Some(connection) = &mut kept
+            && connection.is_stale().await
+        {
+            kept = None;
+        }
+        let asked = Instant::now();
+        let is_due = self.failover.as_ref().is_some_and(Failover::is_look_due);
+        if is_due && let Some(connection) = &mut kept && connection.identify().await.is_err() {
+            kept = None;
+        }
         let connection = match kept {
             Some(kept) => kept,
             None => Connection::open(Arc::clone(&self.config)).await?,
         };
+        let connection = failover::catch_up(self, connection).await?;
+        if is_due
+            && let (Some(failover), Some(server)) = (&mut self.failover, connection.server())
+        {
+            failover.seen(server, failover::known_at(&self.config, &connection, asked));
+        }
+        Ok(connection)
+    }
+
+    /// Whether the Sentinels, if there are any, still name the server that this leads to.
+    fn leads_right(&self, connection: &Connection) -> bool {
+        let Address::Sentinel(sentinel) = &self.config.address else { return true };
+        sentinel.known().is_none_or(|(address, _)| address == *connection.address())
+    }
+}
+
+/// What sending takes of a lane beside its connection.
+struct Sending<'a> {
+    config: &'a RedisConfig,
+    class: LaneClass,
+    request: &'a mut Request,
+    seed: &'a mut u64,
+    unknown_sends: &'a mut u32,
+}
+
+impl Sending<'_> {
+    /// Does all of `batch`. The connection comes back if it is in order.
+    async fn once(
+        &mut self,
+        connection: Connection,
+        batch: &Batch,
+    ) -> (Option<Connection>, Result<Report, Failure>) {
         self.request.clear();
-        let give_up_on_unknown = self.unknown_sends + 1 >= UNKNOWN_SENDS_MAX;
-        let mut session = Session::new(
-            connection,
-            &self.config,
-            self.class,
-            &mut self.request,
-            &mut self.seed,
-            give_up_on_unknown,
-        );
-        let outcome = run(&mut session, batch).await;
+        let gives_up = *self.unknown_sends + 1 >= UNKNOWN_SENDS_MAX;
+        let (config, class) = (self.config, self.class);
+        let mut session =
+            Session::new(connection, config, class, self.request, self.seed, gives_up);
+        let mut outcome = run(&mut session, batch).await;
+        let mut in_order = outcome.is_ok();
+        if in_order {
+            (outcome, in_order) = replicas::wait(&mut session).await;
+        }
         let (connection, report, unknown) = session.finish();
-        outcome?;
-        self.connection = Some(connection);
+        let connection = in_order.then_some(connection);
+        if let Err(failure) = outcome {
+            return (connection, Err(failure));
+        }
         match unknown {
             // The others of the batch are done, and the connection is in order.
             Some(failure) => {
-                self.unknown_sends += 1;
-                Err(failure)
+                *self.unknown_sends += 1;
+                (connection, Err(failure))
             }
             None => {
-                self.unknown_sends = 0;
-                Ok(report)
+                *self.unknown_sends = 0;
+                (connection, Ok(report))
             }
+        }
+    }
+
+    /// Does all of `batch`, for which the connection is needed afterwards.
+    async fn all(
+        &mut self,
+        connection: Connection,
+        batch: &Batch,
+    ) -> Result<(Connection, Report), Failure> {
+        match self.once(connection, batch).await {
+            (Some(connection), Ok(report)) => Ok((connection, report)),
+            (None, Ok(_)) => Err(error::outage(self.config, "failover", "the connection is gone")),
+            (_, Err(failure)) => Err(failure),
         }
     }
 }
