@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info};
 
 use super::endpoints::{connect_config, replica_configs, sinks};
-use super::lanes::{Work, lanes, lookup_pool};
+use super::lanes::{Work, lanes, lookup_pool, remember};
 use super::{Misconfigured, Outcome, load, logs};
 use crate::admin::{Admin, AdminSettings, Token};
 use crate::cli::{Global, RunArgs};
@@ -170,8 +170,9 @@ impl Parts {
                 (Mode::Live, SinkMode::On) => Work::Done,
             }
         };
-        let (lanes, routes) =
+        let (mut lanes, routes) =
             lanes(&self.config, self.sinks.clone(), &self.rules, self.lookups.as_ref(), work);
+        remember(&mut lanes, &self.sinks, &self.rules, self.settings.state_dir.as_deref());
         let parked = Parked::open(self.settings.state_dir.as_deref());
         let mut settings = self.settings.clone();
         settings.keeper = (settings.mode == Mode::Live)

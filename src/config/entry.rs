@@ -94,6 +94,17 @@ impl<'a> Entry<'a> {
         value
     }
 
+    /// A whole number from `least` to `most`; `example` is what to write.
+    pub(super) fn number(&self, least: u32, most: u32, example: &str) -> Option<u32> {
+        let number = self.value.get_ref().as_integer().and_then(|text| text.as_str().parse().ok());
+        let number = number.filter(|number| (least..=most).contains(number));
+        if number.is_none() {
+            let wanted = format!("a whole number from {least} to {most}");
+            self.wrong_type(&wanted, &format!("write {example}"));
+        }
+        number
+    }
+
     /// A length of time: "30s", "1h 30m".
     pub(super) fn duration(&self) -> Option<Duration> {
         const HELP: &str = "write a number and a unit: \"500ms\", \"30s\", \"5m\", \"1h\"";

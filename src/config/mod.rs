@@ -24,6 +24,7 @@ mod rule;
 mod rule_test;
 mod schema;
 mod secret;
+mod sentinel;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -41,6 +42,7 @@ pub use redis::{RedisSinkConfig, SinkMode};
 pub use render::{Source, Style, render};
 pub use schema::schema;
 pub use secret::{Secret, SecretError};
+pub use sentinel::SentinelConfig;
 
 use crate::problem::{Problem, Span};
 use crate::rules::{RuleSet, RuleSpec, SinkSpec, compile, rule_names};

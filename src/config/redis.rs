@@ -1,10 +1,12 @@
 //! `[redis.NAME]`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::entry::Entry;
 use super::later;
 use super::secret::{Secret, SecretError};
+use super::sentinel::{self, SentinelConfig};
 use super::table::Table;
 use crate::problem::Problem;
 use crate::sinks::redis::{RedisConfig, RedisOptions, RedisTls, TAG_KEY, TagMode};
@@ -16,6 +18,12 @@ pub struct RedisSinkConfig {
     pub name: String,
     /// `url`: `redis://`, `rediss://` or `unix://`.
     pub url: Secret,
+    /// `sentinel`, instead of `url`.
+    pub sentinel: Option<SentinelConfig>,
+    /// `wait_replicas`: how many must have a batch before it counts as done.
+    pub wait_replicas: u32,
+    /// `failover_window`: how much is done again when another server has taken over; zero: nothing.
+    pub failover_window: Duration,
     /// `prefix`: what is put before every key, pattern and tag key.
     pub prefix: String,
     /// `tag_key`: the key of a tag's set or counter; holds `{tag}` exactly once.
@@ -58,7 +66,12 @@ impl RedisSinkConfig {
     /// When the URL is kept elsewhere and cannot be fetched.
     pub fn options(&self) -> Result<RedisOptions, SecretError> {
         let mut options = RedisOptions::new(&self.name, "");
-        options.url = self.url.resolve()?;
+        match &self.sentinel {
+            Some(sentinel) => options.sentinel = Some(sentinel.options()?),
+            None => options.url = self.url.resolve()?,
+        }
+        options.wait_replicas = self.wait_replicas;
+        options.failover_window = self.failover_window;
         options.prefix.clone_from(&self.prefix);
         options.tag_key.clone_from(&self.tag_key);
         options.tag_mode = self.tag_mode;
@@ -71,6 +84,16 @@ impl RedisSinkConfig {
 const TAG: &str = "{tag}";
 
 const EXAMPLE: &str = "[redis.cache]\nurl = \"redis://localhost:6379/0\"";
+/// The default of `failover_window` where a failover is to be expected. Replicas are behind by
+/// milliseconds; a second goes by until a lane sees that its server was replaced.
+const FAILOVER_WINDOW: Duration = Duration::from_secs(10);
+
+/// The most that makes sense: beyond, memory has its bound long before.
+const FAILOVER_WINDOW_MAX: Duration = Duration::from_secs(3600);
+
+/// More replicas than anybody has.
+const WAIT_REPLICAS_MAX: u32 = 100;
+
 const URL_EXAMPLE: &str = "url = \"redis://localhost:6379/0\"";
 
 /// Reads every `[redis.NAME]` of the document.
@@ -97,9 +120,19 @@ pub(super) fn read(root: &mut Table<'_>) -> Vec<RedisSinkConfig> {
 
 /// Whether this is a key of a sink in a `[redis]` without name.
 fn is_setting(name: &str, entry: &Entry<'_>) -> bool {
-    let is_known =
-        ["url", "mode", "prefix", "tag_key", "tag_mode", "tls_root", "tls_cert", "tls_key"]
-            .contains(&name);
+    let is_known = [
+        "url",
+        "mode",
+        "prefix",
+        "tag_key",
+        "tag_mode",
+        "tls_root",
+        "tls_cert",
+        "tls_key",
+        "wait_replicas",
+        "failover_window",
+    ]
+    .contains(&name);
     is_known && !entry.value.get_ref().is_table()
 }
 
@@ -116,6 +149,9 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
     let mut config = RedisSinkConfig {
         name: name.to_owned(),
         url: Secret::literal(format!("redis.{name}.url"), ""),
+        sentinel: None,
+        wait_replicas: 0,
+        failover_window: Duration::ZERO,
         prefix: String::new(),
         tag_key: TAG_KEY.to_owned(),
         tag_mode: TagMode::default(),
@@ -132,6 +168,7 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
         None if table.has("cluster") || table.has("sentinel") => {}
         None => table.missing(format!("`redis.{name}.url` is missing"), URL_EXAMPLE),
     }
+    read_failover(&mut table, &mut config);
     let words = [("on", SinkMode::On), ("hold", SinkMode::Hold), ("off", SinkMode::Off)];
     if let Some(mode) = table.entry("mode").and_then(|entry| entry.one_of(&words)) {
         config.mode = mode;
@@ -149,6 +186,33 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
     config.tls = read_tls(&mut table);
     table.finish();
     Some(config)
+}
+
+/// Who takes over, and what that must not lose.
+fn read_failover(table: &mut Table<'_>, config: &mut RedisSinkConfig) {
+    if let Some(entry) = table.entry("sentinel") {
+        config.sentinel = sentinel::read(&entry, &config.name);
+        config.failover_window = FAILOVER_WINDOW;
+        if table.has("url") {
+            let message = format!("`{}` stands beside `url`", entry.path);
+            let help = "keep one of them: the Sentinels say where the server is";
+            let problem = Problem::new(entry.key.clone(), message, "one too many");
+            entry.reader.report(problem.help(help));
+        }
+    }
+    let wait = table.entry("wait_replicas");
+    let wait = wait.and_then(|entry| entry.number(0, WAIT_REPLICAS_MAX, "wait_replicas = 1"));
+    config.wait_replicas = wait.unwrap_or_default();
+    if let Some(entry) = table.entry("failover_window")
+        && let Some(window) = entry.duration()
+    {
+        if window > FAILOVER_WINDOW_MAX {
+            let message = format!("`{}` is longer than an hour", entry.path);
+            let help = "what was done within it is kept in memory: write, for example, \"30s\"";
+            entry.problem_with_help(message, "too long", help);
+        }
+        config.failover_window = window;
+    }
 }
 
 fn read_tls(table: &mut Table<'_>) -> RedisTls {

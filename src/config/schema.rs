@@ -167,12 +167,25 @@ fn replay() -> Value {
 }
 
 fn redis() -> Value {
-    let sink = section(
-        &["url"],
+    let mut sink = section(
+        &[],
         vec![
             (
                 "url",
                 "redis://HOST:PORT/DATABASE, rediss://… for TLS, or unix:///PATH.",
+                reference("text"),
+            ),
+            ("sentinel", "Who knows where the server is, instead of url.", sentinel()),
+            (
+                "wait_replicas",
+                "How many replicas must have what was done before it counts as done. Costs a \
+                 round trip to them for each batch, and holds WAL while there are too few.",
+                default(json!({ "type": "integer", "minimum": 0, "maximum": 100 }), 0),
+            ),
+            (
+                "failover_window",
+                "When another server has taken over, what was done within this time before is \
+                 done again. \"0s\": nothing. Default: \"10s\" with sentinel, else \"0s\".",
                 reference("text"),
             ),
             (
@@ -206,7 +219,36 @@ fn redis() -> Value {
             ("tls_key", "For rediss://: a PEM file with its key.", reference("text")),
         ],
     );
+    let has = |key: &str| json!({ "required": [key] });
+    sink["anyOf"] = json!([has("url"), has("sentinel")]);
     json!({ "type": "object", "minProperties": 1, "additionalProperties": sink })
+}
+
+fn sentinel() -> Value {
+    section(
+        &["master", "nodes"],
+        vec![
+            ("master", "The name by which the Sentinels know the server.", reference("text")),
+            (
+                "nodes",
+                "redis://HOST:PORT of each Sentinel, with its own user and password if it has \
+                 any; rediss://… for TLS.",
+                json!({ "type": "array", "items": reference("text"), "minItems": 1 }),
+            ),
+            ("user", "The server's user. Default: none.", reference("text")),
+            ("password", "The server's password. Default: none.", reference("text")),
+            (
+                "db",
+                "The server's database. Default: 0.",
+                json!({ "type": "integer", "minimum": 0, "maximum": 2_147_483_647 }),
+            ),
+            (
+                "tls",
+                "Whether the server speaks TLS. Default: if a Sentinel does.",
+                json!({ "type": "boolean" }),
+            ),
+        ],
+    )
 }
 
 fn admin() -> Value {

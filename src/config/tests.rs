@@ -56,9 +56,20 @@ fn postgres_and_redis(config: &Config) -> String {
         replicas: _,
         replay: _,
     } = &config.postgres;
-    let RedisSinkConfig { prefix, tag_key, tag_mode, mode, name: _, url: _, tls: _ } = redis;
+    let RedisSinkConfig {
+        prefix,
+        tag_key,
+        tag_mode,
+        mode,
+        wait_replicas,
+        failover_window,
+        name: _,
+        url: _,
+        sentinel: _,
+        tls: _,
+    } = redis;
     let postgres = (slot, plugin, create_slot, visibility, heartbeat, on_gap, messages);
-    format!("{postgres:?} {:?}", (prefix, tag_key, tag_mode, mode))
+    format!("{postgres:?} {:?}", (prefix, tag_key, tag_mode, mode, wait_replicas, failover_window))
 }
 
 #[test]

@@ -70,7 +70,8 @@ impl Driver {
         let mut outage: Option<Outage> = None;
         let mut wait = Duration::ZERO;
         while let Some(look_at) = self.lane.look_at() {
-            let looking = tokio::time::sleep(wait.max(look_at.saturating_duration_since(Instant::now())));
+            let looking =
+                tokio::time::sleep(wait.max(look_at.saturating_duration_since(Instant::now())));
             tokio::select! {
                 biased;
                 next = self.batches.recv() => return next,

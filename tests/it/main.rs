@@ -15,6 +15,7 @@ mod check;
 mod config;
 mod crashes;
 mod explain;
+mod failover;
 mod fallbacks;
 mod faults;
 mod fuzz;

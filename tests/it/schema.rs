@@ -41,6 +41,10 @@ fn sections(schema: &Value) -> BTreeMap<&'static str, &Value> {
         ("in `postgres.replay`", &schema["properties"]["postgres"]["properties"]["replay"]),
         ("in `postgres.url`", &schema["$defs"]["elsewhere"]),
         ("in `redis.cache`", &schema["properties"]["redis"]["additionalProperties"]),
+        (
+            "in `redis.cache.sentinel`",
+            &schema["properties"]["redis"]["additionalProperties"]["properties"]["sentinel"],
+        ),
         ("in `fastly.edge`", &schema["properties"]["fastly"]["additionalProperties"]),
         ("in `cloudfront.site`", &schema["properties"]["cloudfront"]["additionalProperties"]),
         ("in `http.varnish`", http),
@@ -60,7 +64,7 @@ fn known_to_the_walker() -> BTreeMap<String, BTreeSet<String>> {
         "{UNKNOWN} = 1\n[postgres]\n{UNKNOWN} = 1\nurl = {{ {UNKNOWN} = 1 }}\n\
          [postgres.replay]\n{UNKNOWN} = 1\n\
          [admin]\n{UNKNOWN} = 1\n\
-         [redis.cache]\n{UNKNOWN} = 1\n\
+         [redis.cache]\n{UNKNOWN} = 1\nsentinel = {{ {UNKNOWN} = 1 }}\n\
          [fastly.edge]\n{UNKNOWN} = 1\n\
          [cloudfront.site]\n{UNKNOWN} = 1\n\
          [http.varnish]\n{UNKNOWN} = 1\npurge_all = {{ {UNKNOWN} = 1 }}\n\

@@ -2,11 +2,13 @@
 //! our own; and the least rights for it, as the line that grants them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::LaneClass;
-use super::config::{RedisConfig, TagMode};
+use super::config::{Address, RedisConfig, TagMode};
 use super::connection::Connection;
 use super::error::{Verdict, classify};
+use super::replicas;
 use super::wire::{Reply, Request};
 use crate::action::Verb;
 use crate::glob;
@@ -105,6 +107,9 @@ fn acl_line(login: &str, duties: &Duties, config: &RedisConfig) -> String {
     if config.db != 0 {
         all.push("select");
     }
+    if config.wait_replicas > 0 {
+        all.extend(["publish", "wait"]);
+    }
     all.extend(duties.verbs.iter().flat_map(|verb| commands(*verb, config.tag_mode)));
     all.sort_unstable();
     all.dedup();
@@ -112,6 +117,9 @@ fn acl_line(login: &str, duties: &Duties, config: &RedisConfig) -> String {
     glob::escape(&config.prefix, &mut pattern);
     pattern.push(b'*');
     let mut patterns = vec![quoted(&pattern)];
+    if config.wait_replicas > 0 {
+        patterns.push(format!("&{}", String::from_utf8_lossy(replicas::CHANNEL)));
+    }
     if duties.verbs.contains(&Verb::Publish) {
         let granted = |channel: &Vec<u8>| {
             let mut pattern = b"&".to_vec();
@@ -133,14 +141,27 @@ fn acl_line(login: &str, duties: &Duties, config: &RedisConfig) -> String {
 /// The key that it uses has a random name under the sink's prefix, is gone ten seconds later
 /// even where it cannot be deleted, and is the only one that it touches. Nothing is published.
 pub async fn check(config: &RedisConfig, duties: &Duties) -> Vec<CheckLine> {
+    let mut lines = sentinels(config).await;
     let mut connection = match Connection::open(Arc::new(config.clone())).await {
         Ok(connection) => connection,
-        Err(failure) => return vec![failed("connect", failure)],
+        Err(failure) => {
+            lines.push(failed("connect", failure));
+            return lines;
+        }
     };
-    let mut lines = vec![match ping(&mut connection, config).await {
-        Ok(line) => line,
-        Err(failure) => return vec![failed("PING", failure)],
-    }];
+    match ping(&mut connection, config).await {
+        Ok(line) => lines.push(line),
+        Err(failure) => {
+            lines.push(failed("PING", failure));
+            return lines;
+        }
+    }
+    if config.wait_replicas > 0 {
+        match try_wait(config, duties).await {
+            Ok(line) => lines.push(line),
+            Err(failure) => lines.push(failed("wait_replicas", failure)),
+        }
+    }
     for verb in VERBS {
         if !duties.verbs.contains(&verb) {
             continue;
@@ -162,6 +183,61 @@ pub async fn check(config: &RedisConfig, duties: &Duties) -> Vec<CheckLine> {
         }
     }
     lines
+}
+
+/// What each Sentinel says, one line each.
+async fn sentinels(config: &RedisConfig) -> Vec<CheckLine> {
+    let Address::Sentinel(sentinel) = &config.address else { return Vec::new() };
+    let mut lines = Vec::new();
+    for node in sentinel.nodes() {
+        lines.push(match sentinel.ask(node, &mut None).await {
+            Ok(answer) => {
+                let down_after = Duration::from_millis(answer.down_after_ms);
+                let window = config.failover_window;
+                let is_short = !window.is_zero() && window <= down_after;
+                let what = format!(
+                    "sentinel {}: the master is {}:{}, of {} replicas, down after {down_after:?}",
+                    node.target(),
+                    answer.host,
+                    answer.port,
+                    answer.replicas
+                );
+                let hint = format!(
+                    "a master that is cut off from its replicas goes on for {down_after:?} and \
+                     loses it all: set failover_window above that, or wait_replicas = 1"
+                );
+                let is_covered = !is_short || config.wait_replicas > 0;
+                CheckLine { ok: is_covered, what, hint: (!is_covered).then_some(hint) }
+            }
+            Err(failure) => failed(&format!("sentinel {}", node.target()), failure),
+        });
+    }
+    lines
+}
+
+/// An empty message to a channel of our own, and WAIT.
+async fn try_wait(config: &RedisConfig, duties: &Duties) -> Result<CheckLine, Failure> {
+    let mut connection = Connection::open(Arc::new(config.clone())).await?;
+    let wanted = config.wait_replicas;
+    let (count, millis) = (wanted.to_string(), replicas::WAIT_TIMEOUT.as_millis().to_string());
+    let mut request = Request::default();
+    request.simple(&[b"PUBLISH", replicas::CHANNEL, b""]);
+    request.simple(&[b"WAIT", count.as_bytes(), millis.as_bytes()]);
+    connection.send(&request).await?;
+    let mut have = 0;
+    for command in ["PUBLISH", "WAIT"] {
+        match connection.reply(command).await? {
+            Reply::Error(text) => {
+                let acl = || missing_rights(duties, config);
+                return Err(failure(&text, command, config, acl));
+            }
+            reply => have = reply.int().unwrap_or_default(),
+        }
+    }
+    let ok = have >= i64::from(wanted);
+    let what = format!("wait_replicas: {have} of {wanted} replicas acknowledge");
+    let hint = "nothing is done until there are as many: mend the replicas, or lower wait_replicas";
+    Ok(CheckLine { ok, what, hint: (!ok).then(|| hint.to_owned()) })
 }
 
 /// PING, and the version if INFO may be read.

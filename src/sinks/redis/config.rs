@@ -235,6 +235,14 @@ impl RedisConfig {
         matches!(self.address, Address::Sentinel(_)) || !self.failover_window.is_zero()
     }
 
+    /// The key of the configuration that says where the server is.
+    pub fn place_key(&self) -> &'static str {
+        match self.address {
+            Address::Sentinel(_) => "sentinel",
+            Address::Tcp { .. } | Address::Unix(_) => "url",
+        }
+    }
+
     /// How much of what was done is repeated when another server has taken over.
     pub fn failover_window(&self) -> Duration {
         self.failover_window

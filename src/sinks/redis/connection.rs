@@ -19,8 +19,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::config::{Address, RedisConfig};
 use super::check::{Duties, missing_rights};
+use super::config::{Address, RedisConfig};
 use super::error::{Verdict, classify, outage};
 use super::identity::Identity;
 use super::tls;
@@ -140,7 +140,11 @@ impl Connection {
         }
         if identity.history.is_none() {
             return Err(Failure::Refused {
-                message: format!("redis {} at {}: INFO says no master_replid", config.name(), config.target()),
+                message: format!(
+                    "redis {} at {}: INFO says no master_replid",
+                    config.name(),
+                    config.target()
+                ),
                 hint: format!("set redis.{}.failover_window = \"0s\"", config.name()),
             });
         }

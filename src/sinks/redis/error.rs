@@ -35,13 +35,23 @@ pub(super) fn classify(
     let refused =
         |hint: String| Verdict::Batch(Failure::Refused { message: message.clone(), hint });
     let (code, words) = said.split_once(' ').unwrap_or((&said, ""));
+    let key = config.place_key();
+    let replica = match key {
+        "url" => " (is this a replica? url must lead to the primary)",
+        _ => " (a failover is under way: the Sentinels are asked again)",
+    };
     match code {
-        "NOAUTH" => refused("put user and password into url: redis://USER:PASSWORD@HOST".into()),
-        "WRONGPASS" => refused(
-            "check user and password in url (percent-encoded), or set them: \
-             ACL SETUSER walpurge on >PASSWORD"
-                .into(),
-        ),
+        "NOAUTH" if key == "url" => {
+            refused("put user and password into url: redis://USER:PASSWORD@HOST".into())
+        }
+        "NOAUTH" => refused(format!("put the server's user and password into {key}")),
+        "WRONGPASS" => {
+            let encoded = if key == "url" { " (percent-encoded)" } else { "" };
+            refused(format!(
+                "check user and password in {key}{encoded}, or set them: \
+                 ACL SETUSER walpurge on >PASSWORD"
+            ))
+        }
         "NOPERM" => refused(acl()),
         "DENIED" => refused(
             "the server is in protected mode: give it a password (requirepass) or bind it to \
@@ -51,7 +61,7 @@ pub(super) fn classify(
         "MOVED" | "ASK" | "CROSSSLOT" => {
             refused("this is a node of a cluster, which is not supported yet: let url lead to a single server".into())
         }
-        "READONLY" => outage(" (is this a replica? url must lead to the primary)"),
+        "READONLY" => outage(replica),
         "MISCONF" => outage(
             " (the server cannot save to disk and so refuses writes: see its log, or set \
              stop-writes-on-bgsave-error no)",
@@ -69,7 +79,7 @@ pub(super) fn classify(
             refused("correct sentinel.master".into())
         }
         "ERR" if words.starts_with("WAIT cannot be used with replica") => {
-            outage(" (is this a replica? url must lead to the primary)")
+            outage(replica)
         }
         "ERR" if words.starts_with("max number of clients") => outage(" (see maxclients)"),
         "ERR"
@@ -80,17 +90,17 @@ pub(super) fn classify(
             ))
         }
         "ERR" if words.starts_with("AUTH <password> called without any password") => {
-            refused("the server has no password: remove it from url".into())
+            refused(format!("the server has no password: remove it from {key}"))
         }
         "ERR" if words.starts_with("invalid password") => {
-            refused("check the password in url".into())
+            refused(format!("check the password in {key}"))
         }
         "ERR"
             if words.starts_with("DB index is out of range")
                 || words.starts_with("invalid DB index")
                 || words.starts_with("SELECT is not allowed in cluster mode") =>
         {
-            refused(format!("the server has no database {}: check the end of url", config.db))
+            refused(format!("the server has no database {}: check {key}", config.db))
         }
         _ => Verdict::Unknown(Failure::Outage { message }),
     }

@@ -151,7 +151,10 @@ impl RedisLane {
         }
         let asked = Instant::now();
         let is_due = self.failover.as_ref().is_some_and(Failover::is_look_due);
-        if is_due && let Some(connection) = &mut kept && connection.identify().await.is_err() {
+        if is_due
+            && let Some(connection) = &mut kept
+            && connection.identify().await.is_err()
+        {
             kept = None;
         }
         let connection = match kept {
@@ -159,8 +162,7 @@ impl RedisLane {
             None => Connection::open(Arc::clone(&self.config)).await?,
         };
         let connection = failover::catch_up(self, connection).await?;
-        if is_due
-            && let (Some(failover), Some(server)) = (&mut self.failover, connection.server())
+        if is_due && let (Some(failover), Some(server)) = (&mut self.failover, connection.server())
         {
             failover.seen(server, failover::known_at(&self.config, &connection, asked));
         }

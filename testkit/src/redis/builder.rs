@@ -14,6 +14,7 @@ pub struct Builder {
     config: Vec<String>,
     password: Option<String>,
     tls: Option<Tls>,
+    is_sentinel: bool,
 }
 
 #[derive(Debug)]
@@ -87,6 +88,17 @@ impl Builder {
         let mut redis = Redis { server: None, client, options: self, port: free_port(), dir };
         redis.launch()?;
         Ok(redis)
+    }
+
+    /// A Sentinel instead of a server.
+    #[must_use]
+    pub(super) fn sentinel(mut self) -> Self {
+        self.is_sentinel = true;
+        self
+    }
+
+    pub(super) fn is_sentinel(&self) -> bool {
+        self.is_sentinel
     }
 
     pub(super) fn has_tls(&self) -> bool {

@@ -2,6 +2,7 @@
 
 mod builder;
 mod resp;
+mod sentinel;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,6 +16,7 @@ use crate::process::{Process, Signal};
 
 pub use self::builder::Builder;
 pub use self::resp::{Client, Reply};
+pub use self::sentinel::Sentinels;
 
 /// How long a start may take, loading the append-only file included.
 const START_WITHIN: Duration = Duration::from_secs(30);
@@ -221,6 +223,9 @@ impl Redis {
         std::fs::write(&path, self.options.text(self.port, &self.socket()))?;
         let mut command = Command::new("redis-server");
         command.arg(&path).current_dir(self.dir.path());
+        if self.options.is_sentinel() {
+            command.arg("--sentinel");
+        }
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let mut server = Process::spawn("redis", command, &self.dir.join("log"), Signal::KILL)?;
         let ready = crate::holds_within(START_WITHIN, || {

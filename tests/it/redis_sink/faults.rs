@@ -143,6 +143,39 @@ async fn a_server_out_of_memory_still_deletes_and_holds_bumps() {
     assert_eq!(send(&mut lane, Verb::Delete, ["a"]).await.removed, 1);
 }
 
+#[tokio::test]
+async fn a_server_that_is_busy_or_cannot_save_is_an_outage_that_says_so() {
+    let redis = Redis::builder().config("lua-time-limit", "1").start();
+    let mut lane = lane(&redis);
+    set_all(&redis, ["a"]);
+    // The name of its file is taken by a directory.
+    std::fs::create_dir(redis.socket().with_file_name("taken.rdb")).unwrap();
+    redis.cli(&["CONFIG", "SET", "dbfilename", "taken.rdb"]);
+    redis.cli(&["CONFIG", "SET", "save", "3600 1"]);
+    redis.cli(&["BGSAVE"]);
+    testkit::wait_until("it could not save", Duration::from_secs(20), || {
+        redis.cli(&["INFO", "persistence"]).contains("rdb_last_bgsave_status:err")
+    });
+    let message = outage(lane.send(&batch(Verb::Delete, ["a"])).await);
+    assert!(message.contains("MISCONF") && message.contains("stop-writes"), "{message}");
+    redis.cli(&["CONFIG", "SET", "save", ""]);
+    assert_eq!(send(&mut lane, Verb::Delete, ["a"]).await.removed, 1);
+
+    let mut looping = redis.client().unwrap();
+    let thread = std::thread::spawn(move || looping.cmd(&["EVAL", "while true do end", "0"]));
+    let mut message = String::new();
+    testkit::wait_until("it is busy", Duration::from_secs(20), || {
+        redis.try_cmd(&["PING"]).is_ok_and(|reply| reply.to_string().starts_with("BUSY"))
+    });
+    if let Err(failure) = lane.send(&batch(Verb::Delete, ["b"])).await {
+        message = failure.to_string();
+    }
+    assert!(message.contains("BUSY"), "{message}");
+    redis.cli(&["SCRIPT", "KILL"]);
+    assert!(thread.join().unwrap().unwrap().is_error());
+    send(&mut lane, Verb::Delete, ["b"]).await;
+}
+
 /// A server that answers the introduction, and then each request with `answer`.
 async fn fake(answer: &'static [u8]) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -177,6 +177,24 @@ async fn tls_trusts_the_configured_root_and_no_other() {
     });
     send(&mut lane, Verb::Delete, ["a"]).await;
 
+    // A server that wants a certificate from everybody gets ours, and refuses whoever has none.
+    let mutual = Redis::builder()
+        .tls(file("root.pem"), file("redis.pem"), file("redis.key"))
+        .config("tls-auth-clients", "yes")
+        .acl("app on >geheim ~* +@all")
+        .start();
+    let url = mutual.url().replace("rediss://", "rediss://app:geheim@").replace("/0", "/3");
+    let with_certificate = |options: &mut RedisOptions| {
+        options.tls.root = Some(file("root.pem"));
+        options.tls.cert = Some(file("redis.pem"));
+        options.tls.key = Some(file("redis.key"));
+    };
+    run(&mutual, &[vec!["SELECT", "3"], vec!["SET", "a", "cached"]]);
+    let mut lane = lane_with(&url, with_certificate);
+    assert_eq!(send(&mut lane, Verb::Delete, ["a"]).await.removed, 1);
+    let mut lane = lane_with(&url, |options| options.tls.root = Some(file("root.pem")));
+    outage(lane.send(&batch(Verb::Delete, ["a"])).await);
+
     let mut lane = lane_with(&redis.url(), |_| {});
     let (message, hint) = refused(lane.send(&batch(Verb::Delete, ["a"])).await);
     assert!(hint.contains("tls_root"), "{message} {hint}");

@@ -109,7 +109,11 @@ impl Failover {
 
 /// Since when what `connection` leads to is known to be the master, given that it answered a
 /// question that was put at `asked`. `None`: nobody knows, so that nothing may be forgotten.
-pub(super) fn known_at(config: &RedisConfig, connection: &Connection, asked: Instant) -> Option<Instant> {
+pub(super) fn known_at(
+    config: &RedisConfig,
+    connection: &Connection,
+    asked: Instant,
+) -> Option<Instant> {
     let Address::Sentinel(sentinel) = &config.address else { return Some(asked) };
     let (address, at) = sentinel.known()?;
     let is_young = asked.saturating_duration_since(at) < ANSWER_AGE_MAX;
@@ -189,9 +193,7 @@ fn tell(config: &RedisConfig, failover: &Failover, is_new: bool, runs_coarse: bo
         ),
         (false, _) => warn!(
             sink,
-            target,
-            actions,
-            "another server has taken over: what was done lately is done again"
+            target, actions, "another server has taken over: what was done lately is done again"
         ),
     }
 }

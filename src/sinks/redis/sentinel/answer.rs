@@ -4,17 +4,17 @@ use crate::sinks::redis::wire::Reply;
 
 /// What one Sentinel says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub(in crate::sinks::redis) struct Answer {
     /// The server's address or name.
-    pub host: String,
+    pub(in crate::sinks::redis) host: String,
     /// Its port.
-    pub port: u16,
+    pub(in crate::sinks::redis) port: u16,
     /// How many failovers its Sentinels have counted when they last made one.
-    pub epoch: u64,
+    pub(in crate::sinks::redis) epoch: u64,
     /// How many replicas it knows.
-    pub replicas: u64,
+    pub(in crate::sinks::redis) replicas: u64,
     /// How long the server must be silent before it counts as down, in milliseconds.
-    pub down_after_ms: u64,
+    pub(in crate::sinks::redis) down_after_ms: u64,
 }
 
 impl Answer {

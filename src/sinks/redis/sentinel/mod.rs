@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-pub use answer::Answer;
+use answer::Answer;
 pub use options::SentinelOptions;
 
 use super::config::{Address, RedisConfig};
@@ -99,7 +99,8 @@ impl Sentinel {
                 {
                     return Ok(self.address(answer));
                 }
-                if heard.iter().all(|heard| heard.error.as_ref().is_some_and(|(at, ..)| is_new(at))) {
+                if heard.iter().all(|heard| heard.error.as_ref().is_some_and(|(at, ..)| is_new(at)))
+                {
                     return Err(nobody(&heard, config));
                 }
             }
@@ -151,7 +152,8 @@ impl Sentinel {
     }
 
     fn judge(&self, text: &str, node: &RedisConfig) -> Failure {
-        let acl = || "on the Sentinels: ACL SETUSER walpurge +client|setname +sentinel|master".into();
+        let acl =
+            || "on the Sentinels: ACL SETUSER walpurge +client|setname +sentinel|master".into();
         match classify(text, "SENTINEL", node, acl) {
             Verdict::Batch(Failure::Refused { message, .. }) if text.contains(NO_SUCH_MASTER) => {
                 let hint = format!(

@@ -52,7 +52,8 @@ impl SentinelOptions {
         }
         let nodes = nodes.iter().map(|url| node(name, url, tls, timeouts));
         let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
-        let is_tls = |node: &Arc<RedisConfig>| matches!(node.address, Address::Tcp { tls: true, .. });
+        let is_tls =
+            |node: &Arc<RedisConfig>| matches!(node.address, Address::Tcp { tls: true, .. });
         let tls = server_tls.unwrap_or_else(|| nodes.iter().any(is_tls));
         let address = Address::Sentinel(Arc::new(Sentinel::new(master, nodes, tls)));
         Ok(Place { address, user, password, db })
@@ -117,7 +118,8 @@ mod tests {
 
     #[test]
     fn nodes_listen_on_the_sentinels_port_unless_they_say_otherwise() {
-        let nodes = ["redis://a", "redis://u:p@b/", "redis://[::1]", "redis://[::1]:1", "redis://c:2"];
+        let nodes =
+            ["redis://a", "redis://u:p@b/", "redis://[::1]", "redis://[::1]:1", "redis://c:2"];
         let config = RedisConfig::new(options(&nodes)).unwrap();
         assert_eq!(
             config.target(),
