@@ -234,6 +234,7 @@ fn the_example_shows_the_defaults_of_the_code() {
         "tag_key",
         "tag_mode",
         "visibility",
+        "wait_replicas",
         "window",
     ];
     assert_eq!(keys, expected, "every key with a default is shown with it");

@@ -145,12 +145,14 @@ async fn a_server_out_of_memory_still_deletes_and_holds_bumps() {
 
 #[tokio::test]
 async fn a_server_that_is_busy_or_cannot_save_is_an_outage_that_says_so() {
-    let redis = Redis::builder().config("lua-time-limit", "1").start();
+    let redis = Redis::builder()
+        .config("lua-time-limit", "1")
+        .config("dbfilename", "taken.rdb")
+        .start();
     let mut lane = lane(&redis);
     set_all(&redis, ["a"]);
     // The name of its file is taken by a directory.
     std::fs::create_dir(redis.socket().with_file_name("taken.rdb")).unwrap();
-    redis.cli(&["CONFIG", "SET", "dbfilename", "taken.rdb"]);
     redis.cli(&["CONFIG", "SET", "save", "3600 1"]);
     redis.cli(&["BGSAVE"]);
     testkit::wait_until("it could not save", Duration::from_secs(20), || {
