@@ -8,14 +8,14 @@ use testkit::redis::{Redis, Sentinels};
 use crate::oracle::{RULE, TABLE, Verdict, Writer, fill_redis, judge_redis};
 use crate::world::{PATIENCE, World};
 
-/// The shortest time that makes sense; a Sentinel asks once a second.
-const DOWN_AFTER: Duration = Duration::from_secs(2);
+/// No failover happens by itself on a machine that is too busy to answer.
+const NEVER: Duration = Duration::from_secs(600);
 
 /// The master goes on for a while, cut off from its replica, and dies: everything that it
 /// acknowledged meanwhile is lost with it.
 #[test]
 fn a_master_that_dies_under_load_leaves_no_stale_key() {
-    let mut sentinels = Sentinels::start(DOWN_AFTER);
+    let mut sentinels = Sentinels::start(NEVER);
     let mut world = World::new(TABLE, RULE);
     let url = format!("url = \"{}\"", world.redis.url());
     let sentinel = format!("sentinel = {}\nfailover_window = \"60s\"", sentinels.toml());
@@ -34,6 +34,7 @@ fn a_master_that_dies_under_load_leaves_no_stale_key() {
         left + 1000 < lost.parse::<u64>().unwrap()
     });
     sentinels.servers[0].kill_9();
+    sentinels.set_down_after(Duration::from_secs(1));
     writer.finish();
     sentinels.wait_for_failover();
     let new = &sentinels.servers[1];

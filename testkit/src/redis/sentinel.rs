@@ -115,6 +115,19 @@ impl Sentinels {
         wait_until("the replica is cut off", FAILOVER_WITHIN, || !is_followed(&self.servers[0]));
     }
 
+    /// From now on a server counts as down when it is silent for so long.
+    ///
+    /// # Panics
+    ///
+    /// When a Sentinel does not take it.
+    #[track_caller]
+    pub fn set_down_after(&self, down_after: Duration) {
+        let millis = down_after.as_millis().to_string();
+        for node in &self.nodes {
+            node.cli(&["SENTINEL", "SET", NAME, "down-after-milliseconds", &millis]);
+        }
+    }
+
     /// Makes the second server the master, whatever the first one does.
     ///
     /// # Panics

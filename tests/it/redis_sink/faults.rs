@@ -145,10 +145,8 @@ async fn a_server_out_of_memory_still_deletes_and_holds_bumps() {
 
 #[tokio::test]
 async fn a_server_that_is_busy_or_cannot_save_is_an_outage_that_says_so() {
-    let redis = Redis::builder()
-        .config("lua-time-limit", "1")
-        .config("dbfilename", "taken.rdb")
-        .start();
+    let redis =
+        Redis::builder().config("lua-time-limit", "1").config("dbfilename", "taken.rdb").start();
     let mut lane = lane(&redis);
     set_all(&redis, ["a"]);
     // The name of its file is taken by a directory.

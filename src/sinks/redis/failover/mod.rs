@@ -154,10 +154,16 @@ pub(super) async fn catch_up(
         let coarse = Arc::clone(&failover.coarse);
         (connection, _) = sending.all(connection, &coarse).await?;
     }
-    let mut at = 0;
+    let (mut at, mut given_up) = (0, 0);
     while let Some(batch) = failover.memory.get(at) {
-        (connection, _) = sending.all(connection, batch).await?;
+        let report;
+        (connection, report) = sending.all(connection, batch).await?;
+        given_up += report.rejected.len();
         at += 1;
+    }
+    if given_up > 0 {
+        let sink = config.name();
+        warn!(sink, given_up, "part of it can never succeed on the new server");
     }
     failover.memory.renew(Instant::now());
     failover.is_on(&server);
@@ -176,8 +182,8 @@ fn tell(config: &RedisConfig, failover: &Failover, is_new: bool, runs_coarse: bo
             target,
             actions,
             hint = "give its rules a fallback",
-            "another server has taken over, and more was done lately than is remembered: what no \
-             rule has a fallback for may be stale"
+            "another server has taken over, and not all that was done on the one before is \
+             remembered: what no rule has a fallback for may be stale"
         ),
         (true, _) => warn!(
             sink,

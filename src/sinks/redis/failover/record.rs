@@ -181,7 +181,7 @@ mod tests {
     #[tokio::test]
     async fn messages_wait_for_what_they_tell_of() {
         let (record, _) = record(None);
-        (record.join(), record.join());
+        let _ = (record.join(), record.join());
         record.remembers(0, Some("a"));
         let short = Duration::from_millis(20);
         assert!(!record.others_done(1, "b", short).await);

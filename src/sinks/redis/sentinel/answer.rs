@@ -18,25 +18,34 @@ pub(in crate::sinks::redis) struct Answer {
 }
 
 impl Answer {
-    /// Reads names and values in turn; names that it does not know are left out.
-    pub(super) fn parse(reply: Reply) -> Option<Answer> {
-        let Reply::Array(fields) = reply else { return None };
-        let (mut answer, mut has_host) = (Answer::default(), false);
+    /// Reads what SENTINEL MASTER and SENTINEL GET-MASTER-ADDR-BY-NAME say.
+    ///
+    /// While a failover is under way the first has the new epoch and the old address already.
+    pub(super) fn parse(master: Reply, address: Reply) -> Option<Answer> {
+        let (Reply::Array(fields), Reply::Array(address)) = (master, address) else { return None };
+        let mut answer = Answer::default();
+        let mut texts = address.into_iter().map(text);
+        answer.host = texts.next()??;
+        answer.port = texts.next()??.parse().ok()?;
+        // Names and values in turn; those that it does not know are left out.
         let mut fields = fields.into_iter();
-        while let (Some(Reply::Bulk(name)), Some(Reply::Bulk(value))) =
-            (fields.next(), fields.next())
-        {
-            let value = String::from_utf8(value).ok()?;
+        while let (Some(Reply::Bulk(name)), Some(value)) = (fields.next(), fields.next()) {
+            let value = text(value)?;
             match &name[..] {
-                b"ip" => (answer.host, has_host) = (value, true),
-                b"port" => answer.port = value.parse().ok()?,
                 b"config-epoch" => answer.epoch = value.parse().ok()?,
                 b"num-slaves" => answer.replicas = value.parse().ok()?,
                 b"down-after-milliseconds" => answer.down_after_ms = value.parse().ok()?,
                 _ => {}
             }
         }
-        (has_host && !answer.host.is_empty() && answer.port != 0).then_some(answer)
+        (!answer.host.is_empty() && answer.port != 0).then_some(answer)
+    }
+}
+
+fn text(reply: Reply) -> Option<String> {
+    match reply {
+        Reply::Bulk(bytes) => String::from_utf8(bytes).ok(),
+        _ => None,
     }
 }
 
@@ -49,18 +58,19 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_read_by_their_names() {
-        let fields = ["name", "main", "ip", "::1", "port", "7", "config-epoch", "3", "odd"];
-        let expected = Answer { host: "::1".into(), port: 7, epoch: 3, ..Answer::default() };
-        assert_eq!(Answer::parse(reply(&fields)), Some(expected));
+    fn the_epoch_is_read_by_its_name_and_the_address_from_the_other_reply() {
+        let fields = ["name", "main", "ip", "old", "port", "7", "config-epoch", "3", "odd"];
+        let expected = Answer { host: "::1".into(), port: 8, epoch: 3, ..Answer::default() };
+        assert_eq!(Answer::parse(reply(&fields), reply(&["::1", "8"])), Some(expected));
     }
 
     #[test]
     fn nonsense_is_no_answer() {
-        for fields in [&[][..], &["ip", "h"], &["port", "7"], &["ip", "", "port", "7"]] {
-            assert_eq!(Answer::parse(reply(fields)), None, "{fields:?}");
+        for address in [&[][..], &["h"], &["", "7"], &["h", "0"], &["h", "70000"], &["h", "x"]] {
+            assert_eq!(Answer::parse(reply(&[]), reply(address)), None, "{address:?}");
         }
-        assert_eq!(Answer::parse(reply(&["ip", "h", "port", "70000"])), None);
-        assert_eq!(Answer::parse(Reply::Int(1)), None);
+        assert_eq!(Answer::parse(Reply::Int(1), reply(&["h", "7"])), None);
+        assert_eq!(Answer::parse(reply(&["name", "main"]), Reply::Nil), None);
+        assert_eq!(Answer::parse(reply(&["config-epoch", "x"]), reply(&["h", "7"])), None);
     }
 }

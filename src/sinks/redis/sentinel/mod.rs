@@ -32,6 +32,10 @@ use crate::sinks::redis::error::NO_SUCH_MASTER;
 /// the master any more, and costs an exchange of about 1 kB each.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
+/// What the Sentinels' user needs.
+const RIGHTS: &str = "on the Sentinels: ACL SETUSER walpurge +client|setname +sentinel|master \
+                      +sentinel|get-master-addr-by-name";
+
 /// How long a Sentinel's answer counts when it gives no other one. Sentinels that were all made
 /// anew count their epochs from zero, so an old answer must not count for ever.
 const ANSWER_VALID: Duration = Duration::from_secs(30);
@@ -140,20 +144,23 @@ impl Sentinel {
             None => Connection::open(Arc::clone(node)).await?,
         };
         let mut request = Request::default();
-        request.simple(&[b"SENTINEL", b"MASTER", self.master.as_bytes()]);
+        let name = self.master.as_bytes();
+        // The epoch is in the one, and in mid-failover the new address only in the other.
+        request.simple(&[b"SENTINEL", b"MASTER", name]);
+        request.simple(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name]);
         connection.send(&request).await?;
-        let answer = match connection.reply("SENTINEL").await? {
-            Reply::Error(text) => Err(self.judge(&text, node)),
-            reply => Answer::parse(reply)
-                .ok_or_else(|| outage(node, "SENTINEL", "an answer that no Sentinel gives")),
-        };
+        let master = connection.reply("SENTINEL").await?;
+        let address = connection.reply("SENTINEL").await?;
         *kept = Some(connection);
-        answer
+        match (master, address) {
+            (Reply::Error(text), _) | (_, Reply::Error(text)) => Err(self.judge(&text, node)),
+            (master, address) => Answer::parse(master, address)
+                .ok_or_else(|| outage(node, "SENTINEL", "an answer that no Sentinel gives")),
+        }
     }
 
     fn judge(&self, text: &str, node: &RedisConfig) -> Failure {
-        let acl =
-            || "on the Sentinels: ACL SETUSER walpurge +client|setname +sentinel|master".into();
+        let acl = || RIGHTS.to_owned();
         match classify(text, "SENTINEL", node, acl) {
             Verdict::Batch(Failure::Refused { message, .. }) if text.contains(NO_SUCH_MASTER) => {
                 let hint = format!(
