@@ -61,8 +61,13 @@ fn a_server_that_was_set_back_while_walpurge_was_down_gets_the_fallbacks() {
     world.redis.kill_9();
     world.redis.start_again();
     world.assert_cached(&["item:1", "item:2", "kept"]);
+    let file = world.state.as_ref().unwrap().join("servers.json");
+    let noted = std::fs::read_to_string(&file).unwrap();
     world.start();
     world.wait_gone(&["item:1", "item:2"]);
+    testkit::wait_until("the new server is noted", PATIENCE, || {
+        std::fs::read_to_string(&file).unwrap() != noted
+    });
     world.assert_cached(&["kept"]);
     // It is known from now on.
     world.fill(&["item:2"]);
