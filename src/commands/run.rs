@@ -49,7 +49,7 @@ async fn follow(
     let mut parts = Parts::new(loaded, mode)?;
     info!(version = env!("CARGO_PKG_VERSION"), "starting");
     let board = parts.settings.board.clone();
-    tokio::spawn(board.clone().beat());
+    tokio::spawn(board.pulse().clone().beat());
     let mut admin: Option<Admin> = None;
     let mut owed = Owed::open(parts.settings.state_dir.as_deref());
     let mut history = History::open(&parts.settings, assume_gap);

@@ -5,12 +5,14 @@
 //! copy. No value of a row and no secret is in it.
 
 mod board;
+mod pulse;
 mod text;
 
 use serde::{Deserialize, Serialize};
 
 pub use board::{Board, Published};
-pub use text::{Look, line, text};
+pub use pulse::{Pulse, Stage};
+pub use text::{Look, brief, line, text};
 
 use crate::lsn::Lsn;
 

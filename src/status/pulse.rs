@@ -1,0 +1,119 @@
+//! Do the daemon's own stages still turn?
+//!
+//! `/livez` and systemd's watchdog ask this. Nothing here depends on a server or a sink: whoever
+//! waits for one turns all the same, and says so.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+/// How often a stage that waits shows that it turns.
+const BEAT_EVERY: Duration = Duration::from_millis(500);
+
+/// What has to turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The daemon's one thread, which runs whatever is ready.
+    Thread,
+    /// The loop that reads the stream, dispatches batches, and hears what became of them; without a
+    /// stream, what tries to get one.
+    Loop,
+}
+
+impl Stage {
+    /// What to say where it does not.
+    pub fn stands(self) -> &'static str {
+        match self {
+            Stage::Thread => "the daemon's thread has not moved",
+            Stage::Loop => "the daemon's loop has not turned",
+        }
+    }
+}
+
+/// When each stage has turned last. Clones are of the same.
+#[derive(Clone, Debug)]
+pub struct Pulse(Arc<Marks>);
+
+#[derive(Debug)]
+struct Marks {
+    start: Instant,
+    /// In microseconds since the start, by [`Stage`].
+    turned: [AtomicU64; 2],
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Pulse(Arc::new(Marks { start: Instant::now(), turned: Default::default() }))
+    }
+}
+
+impl Pulse {
+    /// A stage has turned.
+    pub fn turned(&self, stage: Stage) {
+        let micros = self.0.start.elapsed().as_micros() as u64;
+        self.0.turned[stage as usize].store(micros, Ordering::Relaxed);
+    }
+
+    /// The stage that has not turned for longest, and when it did.
+    pub fn slowest(&self) -> (Stage, Instant) {
+        let turned = |stage: Stage| {
+            let micros = self.0.turned[stage as usize].load(Ordering::Relaxed);
+            (stage, self.0.start + Duration::from_micros(micros))
+        };
+        let (thread, daemon) = (turned(Stage::Thread), turned(Stage::Loop));
+        // A thread that stands still takes its loop with it.
+        if thread.1 <= daemon.1 { thread } else { daemon }
+    }
+
+    /// Shows for ever that the thread that polls this turns.
+    pub async fn beat(self) {
+        let thread = self.clone();
+        thread.show(Stage::Thread, std::future::pending()).await
+    }
+
+    /// Waits for something that is not ours, or has a bound of its own, and shows meanwhile that
+    /// the loop turns. `work` is always polled to its end.
+    pub async fn waiting<T>(&self, work: impl Future<Output = T>) -> T {
+        self.show(Stage::Loop, work).await
+    }
+
+    async fn show<T>(&self, stage: Stage, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        let mut clock = interval(BEAT_EVERY);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                _ = clock.tick() => self.turned(stage),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slowest_stage_counts() {
+        let pulse = Pulse::default();
+        pulse.turned(Stage::Thread);
+        let (stage, at) = pulse.slowest();
+        assert_eq!(stage, Stage::Loop);
+        pulse.turned(Stage::Loop);
+        assert!(pulse.slowest().1 > at);
+        assert_eq!(pulse.slowest().0, Stage::Thread);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_turns() {
+        let pulse = Pulse::default();
+        let before = pulse.slowest().1;
+        pulse.turned(Stage::Thread);
+        pulse.waiting(tokio::task::yield_now()).await;
+        assert!(pulse.slowest().1 > before);
+    }
+}
