@@ -39,7 +39,7 @@ pub struct Pulse(Arc<Marks>);
 #[derive(Debug)]
 struct Marks {
     start: Instant,
-    /// In microseconds since the start, by [`Stage`].
+    /// In nanoseconds since the start, by [`Stage`].
     turned: [AtomicU64; 2],
 }
 
@@ -52,15 +52,15 @@ impl Default for Pulse {
 impl Pulse {
     /// A stage has turned.
     pub fn turned(&self, stage: Stage) {
-        let micros = self.0.start.elapsed().as_micros() as u64;
-        self.0.turned[stage as usize].store(micros, Ordering::Relaxed);
+        let nanos = self.0.start.elapsed().as_nanos() as u64;
+        self.0.turned[stage as usize].store(nanos, Ordering::Relaxed);
     }
 
     /// The stage that has not turned for longest, and when it did.
     pub fn slowest(&self) -> (Stage, Instant) {
         let turned = |stage: Stage| {
-            let micros = self.0.turned[stage as usize].load(Ordering::Relaxed);
-            (stage, self.0.start + Duration::from_micros(micros))
+            let nanos = self.0.turned[stage as usize].load(Ordering::Relaxed);
+            (stage, self.0.start + Duration::from_nanos(nanos))
         };
         let (thread, daemon) = (turned(Stage::Thread), turned(Stage::Loop));
         // A thread that stands still takes its loop with it.
@@ -113,7 +113,11 @@ mod tests {
         let pulse = Pulse::default();
         let before = pulse.slowest().1;
         pulse.turned(Stage::Thread);
-        pulse.waiting(tokio::task::yield_now()).await;
-        assert!(pulse.slowest().1 > before);
+        let turning = async {
+            while pulse.slowest().1 <= before {
+                tokio::task::yield_now().await;
+            }
+        };
+        pulse.waiting(turning).await;
     }
 }
