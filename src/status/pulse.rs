@@ -70,17 +70,17 @@ impl Pulse {
     /// Shows for ever that the thread that polls this turns.
     pub async fn beat(self) {
         let thread = self.clone();
-        thread.show(Stage::Thread, std::future::pending()).await
+        thread.show(Stage::Thread, std::future::pending::<()>()).await
     }
 
     /// Waits for something that is not ours, or has a bound of its own, and shows meanwhile that
     /// the loop turns. `work` is always polled to its end.
-    pub async fn waiting<T>(&self, work: impl Future<Output = T>) -> T {
-        self.show(Stage::Loop, work).await
+    pub fn waiting<T>(&self, work: impl Future<Output = T>) -> impl Future<Output = T> {
+        // A future within futures would be copied from one to the next.
+        self.show(Stage::Loop, Box::pin(work))
     }
 
-    async fn show<T>(&self, stage: Stage, work: impl Future<Output = T>) -> T {
-        let mut work = std::pin::pin!(work);
+    async fn show<T>(&self, stage: Stage, mut work: impl Future<Output = T> + Unpin) -> T {
         let mut clock = interval(BEAT_EVERY);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -15,6 +15,7 @@
 pub mod cdn;
 pub mod dir;
 pub mod install;
+pub mod notify;
 pub mod port;
 pub mod postgres;
 pub mod process;
