@@ -162,6 +162,7 @@ impl<'d> Session<'d> {
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Whether the stream was looked at, or could not take more, since the last tick.
         let mut has_looked = true;
+        let mut ticked = Instant::now();
         loop {
             let is_over = self.reader.replayed().is_some_and(|replayed| replayed.is_over());
             if is_over {
@@ -192,10 +193,14 @@ impl<'d> Session<'d> {
                         self.report.look(wal);
                     }
                     Heard::WaitsForUs => return Err(self.waits_for_us().into()),
-                    Heard::ShuttingDown => return Err(self.let_go().await.into()),
+                    Heard::ShuttingDown => {
+                        let pulse = self.pulse.clone();
+                        return Err(pulse.waiting(self.let_go()).await.into());
+                    }
                 },
                 news = self.replicas.hear() => self.take_news(news),
                 _ = clock.tick() => {                                        // 4. feedback
+                    ticked = Instant::now();
                     if std::mem::take(&mut has_looked) {
                         self.pulse.turned(Stage::Loop);
                     }
@@ -226,10 +231,15 @@ impl<'d> Session<'d> {
             if self.status.urgent {
                 self.send_status().await?;
             }
-            if let Some(pause) = self.flood.pause_after(messages, Instant::now().into_std()) {
+            let now = Instant::now();
+            let pause = self.flood.pause_after(messages, now.into_std());
+            if let Some(pause) = pause {
                 // Blocking, since the runtime would wake up for every single message.
                 std::thread::sleep(pause);
-                // A socket that always has more never waits, and so lets nobody else work.
+            }
+            // A socket that always has more never waits, and so lets nobody else work: the clock
+            // does not even tick.
+            if pause.is_some() || now - ticked >= STATUS_EVERY {
                 tokio::task::yield_now().await;
             }
         }

@@ -15,11 +15,11 @@ const SERVERS: &str = "[postgres]\nurl = \"postgres://walpurge@localhost/shop\"\
                        [redis.cache]\nurl = \"redis://localhost:6379/0\"\n";
 
 /// A fenced block of a page.
-struct Block {
+pub struct Block {
     /// The page and the line of the opening fence.
-    place: String,
+    pub place: String,
     language: String,
-    text: String,
+    pub text: String,
 }
 
 fn root() -> &'static Path {
@@ -30,10 +30,11 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Every Markdown file at the top and below `docs`.
+/// Every Markdown file at the top, beside the units and below `docs`.
 fn pages() -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut directories = vec![(root().to_owned(), 0), (root().join("docs"), 9)];
+    let mut directories =
+        vec![(root().to_owned(), 0), (root().join("systemd"), 0), (root().join("docs"), 9)];
     while let Some((directory, depth)) = directories.pop() {
         for entry in std::fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
@@ -45,7 +46,8 @@ fn pages() -> Vec<PathBuf> {
         }
     }
     found.sort();
-    for name in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/decisions/README.md"] {
+    let some = ["README.md", "ARCHITECTURE.md", "systemd/README.md", "docs/decisions/README.md"];
+    for name in some {
         assert!(found.contains(&root().join(name)), "{name} was not found");
     }
     found
@@ -70,7 +72,7 @@ fn blocks_and_prose(page: &Path) -> (Vec<Block>, Vec<(usize, String)>) {
     (blocks, prose)
 }
 
-fn blocks(page: &Path, language: &str) -> Vec<Block> {
+pub fn blocks(page: &Path, language: &str) -> Vec<Block> {
     let (blocks, _) = blocks_and_prose(page);
     blocks.into_iter().filter(|block| block.language == language).collect()
 }

@@ -24,14 +24,12 @@ table = "public.t"
 delete = ["key:{id}"]
 "#;
 
+/// Said once for each stream.
 const STREAMS: &str = "following the write-ahead log";
 
 /// A world whose daemon is told where a service manager listens.
 fn world() -> (World, NotifySocket) {
-    under_a_manager(World::new(TABLE, RULE))
-}
-
-fn under_a_manager(mut world: World) -> (World, NotifySocket) {
+    let mut world = World::new(TABLE, RULE);
     let path = world.dir.join("notify");
     let socket = NotifySocket::listen(&path);
     world.env.push(("NOTIFY_SOCKET", leaked(path)));

@@ -73,7 +73,7 @@ fn the_start_tells_the_configuration_as_it_takes_effect_and_no_secret() {
     world.edit(&url, &url.replace("redis://", "redis://walpurge:s3cret@"));
     let fastly = "[fastly.edge]\nservice_id = \"SU1Z0isxPaozGVKXdv0eY\"\ntoken = \"t0ken\"\n\
         hosts = [\"www.example.com\"]\nmode = \"hold\"\n[[rule]]\n\
-        name = \"off\"\ntable = \"public.o\"\ndelete = [\"o:{id}\"]\nenabled = false\n[[rule]]";
+        name = \"off\"\ntable = \"public.o\"\ndelete = [\"off:{id}\"]\nenabled = false\n[[rule]]";
     world.edit("[[rule]]", fastly);
     world.spawn(&["run"]);
     world.wait_for_log("following the write-ahead log");
@@ -127,11 +127,12 @@ fn a_summary_says_exactly_what_was_done_and_nothing_where_nothing_was() {
     let end = ["changes=8", "actions=8", "fallbacks=1", "lag=", "lag_seconds="];
     assert!(end.iter().all(|part| summary.contains(part)), "{summary}");
     drop(daemon);
+    std::fs::remove_file(world.dir.join("walpurge.log")).unwrap();
     world.start();
     let mut daemon = world.daemon.take().unwrap();
     daemon.signal(testkit::process::Signal::TERM);
     assert!(daemon.wait(PATIENCE).is_some_and(|status| status.success()));
-    assert_eq!(daemon.log().matches(" summary ").count(), 1, "{}", daemon.log());
+    assert!(!daemon.log().contains(" summary "), "{}", daemon.log());
 }
 
 #[test]

@@ -62,6 +62,25 @@ fn systemd_finds_little_to_fear_in_them() {
     }
 }
 
+#[test]
+fn what_the_page_about_them_overrides_is_understood() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/README.md");
+    let overrides = crate::readme::blocks(&page, "ini");
+    assert!(overrides.len() >= 3, "only {} were found", overrides.len());
+    for block in overrides {
+        let directory = TestDir::new("units");
+        let unit = copy(&directory, UNITS[0], &shipped(UNITS[0]));
+        let beside = directory.join("walpurge.service.d");
+        std::fs::create_dir(&beside).unwrap();
+        for (text, is_right) in [(block.text.clone(), true), (block.text + "Nonsense=1\n", false)] {
+            std::fs::write(beside.join("override.conf"), text).unwrap();
+            let (is_good, said) = analyze(&["verify", "--man=no"], &unit);
+            assert!(is_good, "{}: {said}", block.place);
+            assert_eq!(said.trim().is_empty(), is_right, "{}: {said}", block.place);
+        }
+    }
+}
+
 /// Settings without comments and blank lines.
 fn settings(text: &str) -> Vec<&str> {
     text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect()

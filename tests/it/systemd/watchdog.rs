@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use testkit::notify::NotifySocket;
 use testkit::proxy::Proxy;
-use testkit::redis::Redis;
 
-use super::{RULE, STREAMS, TABLE, under_a_manager, wait_for, world, write};
+use super::{STREAMS, wait_for, world, write};
 use crate::world::{PATIENCE, World};
 
 /// How long systemd would wait for a ping.
@@ -126,18 +125,19 @@ fn a_gap_that_cannot_be_closed_yet_does_not() {
     world.stop();
 }
 
-/// More keys than are removed in the time of a few pings, by a scan that the daemon does not wait
-/// for.
+/// Of which every row is a line in the log besides, so that the socket always has more.
 #[test]
-fn a_long_fallback_and_one_large_transaction_do_not() {
-    let redis = Redis::builder().persistent().start();
-    let world = World::with(testkit::postgres::Postgres::start(), redis, TABLE, RULE);
-    let (mut world, socket) = watched(under_a_manager(world));
+fn a_large_transaction_and_a_fallback_over_many_keys_do_not() {
+    let (mut world, socket) = watched(world());
     world.start();
-    world.sql("INSERT INTO t SELECT generate_series(1000, 150000)");
+    world.sql("INSERT INTO t SELECT generate_series(1000, 60000)");
     assert_fed(&world, &socket);
+    let fill = "for i = 1, 200000 do redis.call('SET', 'key:' .. i, '1') end";
+    world.redis.cmd(&["EVAL", fill, "0"]);
     world.sql("TRUNCATE t");
     assert_fed(&world, &socket);
+    world.wait_gone(&["key:1", "key:200000"]);
     world.wait_confirmed();
+    assert_eq!(world.log().matches(STREAMS).count(), 1, "{}", world.news());
     world.stop();
 }
