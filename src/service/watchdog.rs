@@ -9,6 +9,10 @@ use crate::status::Board;
 /// How many pings there are in the time that systemd waits for one.
 const PINGS: u32 = 4;
 
+/// How long a stage must have stood still for one to tell which it is: one that moves has marked
+/// that a few times meanwhile.
+const NAMED_AFTER: Duration = Duration::from_secs(3);
+
 /// Pings that are due.
 pub(super) struct Watchdog {
     every: Duration,
@@ -46,7 +50,7 @@ impl Watchdog {
             return true;
         }
         let still = now.saturating_duration_since(turned);
-        if still > 2 * self.every && !std::mem::replace(&mut self.is_said, true) {
+        if still > NAMED_AFTER.max(2 * self.every) && !std::mem::replace(&mut self.is_said, true) {
             let seconds = still.as_secs();
             error!(seconds, "{}; systemd's watchdog is not told that all is well", stage.stands());
         }

@@ -56,15 +56,16 @@ impl Pulse {
         self.0.turned[stage as usize].store(nanos, Ordering::Relaxed);
     }
 
-    /// The stage that has not turned for longest, and when it did.
+    /// When a stage turned last that has not done so for longest, and which one it is.
     pub fn slowest(&self) -> (Stage, Instant) {
         let turned = |stage: Stage| {
             let nanos = self.0.turned[stage as usize].load(Ordering::Relaxed);
-            (stage, self.0.start + Duration::from_nanos(nanos))
+            self.0.start + Duration::from_nanos(nanos)
         };
-        let (thread, daemon) = (turned(Stage::Thread), turned(Stage::Loop));
-        // A thread that stands still takes its loop with it.
-        if thread.1 <= daemon.1 { thread } else { daemon }
+        let (thread, turn) = (turned(Stage::Thread), turned(Stage::Loop));
+        // A thread that stands still takes its loop with it, whichever of them was first.
+        let stage = if thread > turn + 2 * BEAT_EVERY { Stage::Loop } else { Stage::Thread };
+        (stage, thread.min(turn))
     }
 
     /// Shows for ever that the thread that polls this turns.
@@ -100,12 +101,18 @@ mod tests {
     #[test]
     fn the_slowest_stage_counts() {
         let pulse = Pulse::default();
-        pulse.turned(Stage::Thread);
-        let (stage, at) = pulse.slowest();
-        assert_eq!(stage, Stage::Loop);
-        pulse.turned(Stage::Loop);
-        assert!(pulse.slowest().1 > at);
+        let mark = |stage: Stage, after: Duration| {
+            pulse.0.turned[stage as usize].store(after.as_nanos() as u64, Ordering::Relaxed);
+        };
+        let at = |seconds| pulse.0.start + Duration::from_secs(seconds);
+        mark(Stage::Thread, Duration::from_secs(9));
+        mark(Stage::Loop, Duration::from_secs(5));
+        assert_eq!(pulse.slowest(), (Stage::Loop, at(5)));
+        // Both stopped at about the same time.
+        mark(Stage::Loop, Duration::from_millis(8900));
         assert_eq!(pulse.slowest().0, Stage::Thread);
+        mark(Stage::Loop, Duration::from_secs(60));
+        assert_eq!(pulse.slowest(), (Stage::Thread, at(9)));
     }
 
     #[tokio::test]

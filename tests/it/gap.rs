@@ -193,10 +193,11 @@ fn without_create_slot_a_gap_is_not_forgotten_when_its_stream_breaks_and_its_wal
     world.redis.pause();
     world.spawn(&["run", "--log", "debug"]);
     world.wait_for_log(GAP);
-    world.wait_for_log("following the write-ahead log host");
     // It does not notice that its client is gone, and keeps the slot.
-    let walsender = world
-        .sql("SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'walpurge' AND active");
+    let active =
+        "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'walpurge' AND active";
+    wait_until("the gap's stream has started", PATIENCE, || !world.sql(active).is_empty());
+    let walsender = world.sql(active);
     let signal = |name: &str| {
         let sent = std::process::Command::new("kill").args([name, &walsender]).status();
         assert!(sent.unwrap().success());
