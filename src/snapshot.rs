@@ -16,6 +16,8 @@ pub struct Snapshot {
     xmax: u64,
     /// Those between that had not ended, in ascending order.
     in_progress: Vec<u64>,
+    /// Whether a transaction was begun and ended for its sake.
+    is_bounded: bool,
 }
 
 impl Snapshot {
@@ -29,9 +31,16 @@ impl Snapshot {
         xid < self.xmin || xid < self.xmax && self.in_progress.binary_search(&xid).is_err()
     }
 
-    /// The transactions that had begun and not ended, by the low 32 bits of their IDs.
-    pub fn in_progress(&self) -> impl Iterator<Item = u32> {
-        self.in_progress.iter().map(|&xid| xid as u32)
+    /// The same, taken after a transaction of our own had begun and ended: whatever had begun before
+    /// that is below `xmax`, and so listed if it had not ended.
+    pub fn bounded(self) -> Self {
+        Snapshot { is_bounded: true, ..self }
+    }
+
+    /// Every transaction that had begun and not ended, by the low 32 bits of their IDs; `None` if
+    /// the snapshot is not bounded and may lack the youngest.
+    pub fn open(&self) -> Option<Vec<u32>> {
+        self.is_bounded.then(|| self.in_progress.iter().map(|&xid| xid as u32).collect())
     }
 }
 
@@ -51,7 +60,7 @@ impl FromStr for Snapshot {
         let listed = part()?.split(',').filter(|xid| !xid.is_empty());
         let mut in_progress = listed.map(number).collect::<Result<Vec<_>, _>>()?;
         in_progress.sort_unstable();
-        Ok(Snapshot { xmin, xmax, in_progress })
+        Ok(Snapshot { xmin, xmax, in_progress, is_bounded: false })
     }
 }
 
@@ -83,6 +92,13 @@ mod tests {
         check("4294967290:4294967302:4294967295", &[u32::MAX - 1, 3, 5], &[u32::MAX, 6, 7]);
         // Nothing precedes the first epoch.
         check("100:100:", &[99], &[3_000_000_000]);
+    }
+
+    #[test]
+    fn names_what_is_open_if_the_youngest_cannot_be_missing() {
+        let snapshot: Snapshot = "730:735:732,730".parse().unwrap();
+        assert_eq!(snapshot.open(), None);
+        assert_eq!(snapshot.bounded().open(), Some(vec![730, 732]));
     }
 
     #[test]

@@ -31,6 +31,7 @@ impl Course {
             confirmed_lsn: known.map_or(slot_lsn, |known| known.confirmed_lsn.max(slot_lsn)),
             seen: continuity.seen(),
             sinks: known.map(|known| known.sinks.clone()).unwrap_or_default(),
+            is_in_gap: false,
         };
         let sinks = known.map(|_| sinks.to_vec()).unwrap_or_default();
         Course { start, continuity, sinks }
@@ -72,7 +73,7 @@ impl Course {
         let sinks = advance(&self.start.sinks, &self.sinks, sinks_done, seen);
         let Position { system_id, timeline, slot, .. } = &self.start;
         let (system_id, timeline, slot) = (system_id.clone(), *timeline, slot.clone());
-        Position { system_id, timeline, slot, confirmed_lsn, seen, sinks }
+        Position { system_id, timeline, slot, confirmed_lsn, seen, sinks, is_in_gap: false }
     }
 }
 
@@ -92,6 +93,7 @@ mod tests {
             confirmed_lsn: Lsn(50),
             seen: None,
             sinks: [("cache".to_owned(), at)].into(),
+            is_in_gap: false,
         };
         let sink = |name: &str| {
             let (target, rules) = (target.clone(), rules.clone());

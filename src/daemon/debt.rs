@@ -1,13 +1,17 @@
-//! The fallbacks that are owed to sinks and rules that were off: run once, as actions before
-//! everything else, and noted as paid when they are done.
+//! The fallbacks that are owed to sinks and rules that were off: run as actions of the stream, and
+//! noted as paid when they have settled and are done.
 
 use std::collections::BTreeSet;
 
 use tracing::info;
 
+use super::settling::Settling;
+use crate::config::Visibility;
 use crate::lsn::Lsn;
 use crate::pipeline::{Plan, Urgency};
+use crate::postgres::Wanted;
 use crate::rules::RuleSet;
+use crate::snapshot::Snapshot;
 use crate::state::{Due, Owed};
 
 /// What is owed, and what of it is under way.
@@ -15,14 +19,26 @@ use crate::state::{Due, Owed};
 pub struct Debt {
     owed: Owed,
     due: Due,
-    /// The place in the stream of the fallbacks that are under way.
-    order: Option<u64>,
+    payment: Option<Payment>,
+}
+
+/// The fallbacks that are under way.
+#[derive(Debug)]
+struct Payment {
+    settling: Settling,
+    /// Where the log ended when they were due.
+    end_lsn: Lsn,
+    /// The place in the stream of those that ran last.
+    order: u64,
+    /// Whether it is time to look at what is visible. Transactions may be open for hours, and who
+    /// waits for a commit is not to wait longer for their sake.
+    is_time: bool,
 }
 
 impl Debt {
     /// What `owed` makes due now.
     pub fn new(owed: Owed, due: Due) -> Self {
-        Debt { owed, due, order: None }
+        Debt { owed, due, payment: None }
     }
 
     /// What is owed, to be settled anew.
@@ -30,28 +46,55 @@ impl Debt {
         self.owed
     }
 
-    /// Asks for the fallbacks that are due, unless they are under way; the log ends at `end_lsn`.
-    /// Between two transactions.
-    pub(super) fn pay(&mut self, rules: &RuleSet, plan: &mut Plan, end_lsn: Lsn) {
-        if self.due.is_empty() || self.order.is_some() {
+    /// A stream starts: the fallbacks that are due are under way. The log ends at `end_lsn`.
+    pub(super) fn pay(
+        &mut self,
+        visibility: Visibility,
+        rules: &RuleSet,
+        plan: &mut Plan,
+        end_lsn: Lsn,
+    ) {
+        if self.due.is_empty() || self.payment.is_some() {
             return;
         }
-        plan.begin(None);
-        for rule in rules.rules() {
-            for coarse in &rule.fallback {
-                let is_due = |sink: &&_| self.due.includes(&rule.name, &rules.sink(**sink).name);
-                let sinks: Vec<_> = coarse.sinks.iter().filter(is_due).copied().collect();
-                plan.push(&sinks, coarse.action(), Urgency::Prompt);
-            }
-        }
-        plan.commit(Lsn::ZERO);
-        self.order = Some(plan.owe_fallbacks(end_lsn));
-        let Due { everybody, sinks, rules } = &self.due;
+        let Due { everybody, sinks, rules: due_rules } = &self.due;
         let list = |names: &BTreeSet<String>| {
             names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
         };
-        let (sinks, rules) = (list(sinks), list(rules));
-        info!(everybody, sinks, rules, "on again: the fallbacks that are owed run once");
+        let (sinks, due_rules) = (list(sinks), list(due_rules));
+        info!(everybody, sinks, rules = due_rules, "on again: the fallbacks that are owed run");
+        let (settling, order) = match visibility {
+            Visibility::Wait => (Settling::Asking, plan.next_order()),
+            Visibility::Skip => (Settling::Settled, run(&self.due, rules, plan, end_lsn)),
+        };
+        self.payment = Some(Payment { settling, end_lsn, order, is_time: true });
+    }
+
+    /// What has to be known of other sessions now.
+    pub(super) fn wanted(&self) -> Option<Wanted> {
+        self.payment.as_ref().filter(|payment| payment.is_time)?.settling.wanted()
+    }
+
+    /// Takes what other sessions can see. Between two transactions.
+    pub(super) fn show(&mut self, snapshot: &Snapshot, rules: &RuleSet, plan: &mut Plan) {
+        let Some(Payment { settling, end_lsn, order, is_time }) = &mut self.payment else { return };
+        // The first question is answered by a snapshot that names what is open.
+        *is_time = matches!(settling, Settling::Asking) && snapshot.open().is_none();
+        settling.show(snapshot, || *order = run(&self.due, rules, plan, *end_lsn));
+    }
+
+    /// Some time has passed.
+    pub(super) fn tick(&mut self) {
+        if let Some(payment) = &mut self.payment {
+            payment.is_time = true;
+        }
+    }
+
+    /// The stream has brought a transaction.
+    pub(super) fn streamed(&mut self, xid: u32) {
+        if let Some(payment) = &mut self.payment {
+            payment.settling.streamed(xid);
+        }
     }
 
     /// A replica is not waited for any more.
@@ -74,18 +117,32 @@ impl Debt {
     pub(super) fn disconnect(&mut self, plan: &mut Plan) {
         self.check(plan);
         plan.disconnect();
-        self.order = None;
+        self.payment = None;
     }
 
     /// Notes it if they are done.
     pub(super) fn check(&mut self, plan: &Plan) {
-        let Some(order) = self.order else { return };
-        if plan.oldest().is_none_or(|oldest| oldest > order) {
+        let Some(Payment { settling, order, .. }) = &self.payment else { return };
+        if settling.is_settled() && plan.oldest().is_none_or(|oldest| oldest > *order) {
             self.owed.paid(&self.due);
             self.due = Due::default();
-            self.order = None;
+            self.payment = None;
         }
     }
+}
+
+/// Runs what is due, and answers with its place in the stream.
+fn run(due: &Due, rules: &RuleSet, plan: &mut Plan, end_lsn: Lsn) -> u64 {
+    plan.begin(None);
+    for rule in rules.rules() {
+        for coarse in &rule.fallback {
+            let is_due = |sink: &&_| due.includes(&rule.name, &rules.sink(**sink).name);
+            let sinks: Vec<_> = coarse.sinks.iter().filter(is_due).copied().collect();
+            plan.push(&sinks, coarse.action(), Urgency::Prompt);
+        }
+    }
+    plan.commit(Lsn::ZERO);
+    plan.owe_fallbacks(end_lsn)
 }
 
 #[cfg(test)]
@@ -117,21 +174,21 @@ mod tests {
         plan.await_replicas(&rules);
         let due = Due { everybody: true, ..Due::default() };
         let mut debt = Debt::new(Owed::open(None), due);
-        debt.pay(&rules, &mut plan, Lsn(100));
+        debt.pay(Visibility::Skip, &rules, &mut plan, Lsn(100));
         assert_eq!(work(&mut plan), 1);
         debt.check(&plan);
         assert!(!debt.due.is_empty(), "replicas may show the old rows");
         debt.disconnect(&mut plan);
         debt.check(&plan);
         assert!(!debt.due.is_empty(), "they still may");
-        debt.pay(&rules, &mut plan, Lsn(100));
+        debt.pay(Visibility::Skip, &rules, &mut plan, Lsn(100));
         plan.replayed(Lsn(100), Instant::now(), WAIT);
         assert_eq!(work(&mut plan), 1);
         debt.check(&plan);
         assert!(debt.due.is_empty());
         // What is done when the stream breaks is not done again.
         debt.disconnect(&mut plan);
-        debt.pay(&rules, &mut plan, Lsn(100));
+        debt.pay(Visibility::Skip, &rules, &mut plan, Lsn(100));
         assert!(plan.is_idle());
     }
 }

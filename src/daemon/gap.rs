@@ -76,10 +76,8 @@ impl Daemon {
         // A server that is silent is waited for.
         let pulse = self.settings.board.pulse().clone();
         if !self.settings.create_slot {
-            // It stays as it is, and is confirmed when the fallbacks are done. Until then it is
-            // what is remembered that tells of the gap; should our own walsender outlive us, its
-            // place on the slot is not to be taken for somebody's work.
-            self.history.pending = Some(cause.clone());
+            // It stays as it is, and is confirmed when the fallbacks are done.
+            self.history.begin_closing(cause, &about.identity).await;
             self.fallbacks(cause);
             let found = pulse.waiting(session.usable_slot(&slot, PLUGIN)).await?;
             let started = pulse.waiting(session.start_wal2json(&slot, &options)).await;

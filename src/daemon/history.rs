@@ -77,11 +77,14 @@ impl History {
                  only if the slot is gone"
             );
         }
+        let positions = PositionKeeper::open(state_dir.as_deref(), &settings.slot);
+        let is_unfinished = positions.known().is_some_and(|known| known.is_in_gap);
+        let unfinished = is_unfinished.then_some(GapCause::Unfinished);
         History {
-            positions: PositionKeeper::open(state_dir.as_deref(), &settings.slot),
+            positions,
             slot: settings.slot.clone(),
             state_dir,
-            pending: assume_gap.then_some(GapCause::Assumed),
+            pending: unfinished.or_else(|| assume_gap.then_some(GapCause::Assumed)),
             is_assumed: assume_gap,
             skip_to: None,
             waited: Waited::No,
@@ -200,6 +203,15 @@ impl History {
         self.positions.remember_now(position).await;
     }
 
+    /// A gap is to be closed on a slot that stays: until then the file alone tells of it. Should
+    /// our own walsender outlive us, its place on the slot is not to be taken for somebody's work.
+    pub(super) async fn begin_closing(&mut self, cause: &GapCause, identity: &SystemIdentity) {
+        self.pending = Some(cause.clone());
+        let known = self.positions.known().cloned();
+        let known = known.unwrap_or_else(|| position(identity, &self.slot, Lsn::ZERO));
+        self.positions.remember_now(Position { is_in_gap: true, ..known }).await;
+    }
+
     /// The gap is closed: everything up to `position` is done or covered by fallbacks.
     pub(super) async fn closed(&mut self, position: Position, is_new_slot: bool) {
         self.is_copy = is_new_slot;
@@ -260,6 +272,7 @@ fn position(identity: &SystemIdentity, slot: &str, confirmed_lsn: Lsn) -> Positi
         confirmed_lsn,
         seen: None,
         sinks: SinkPositions::new(),
+        is_in_gap: false,
     }
 }
 
@@ -279,6 +292,7 @@ mod tests {
             confirmed_lsn: Lsn(5),
             seen: None,
             sinks: [("cache".to_owned(), at)].into(),
+            is_in_gap: false,
         };
         let sinks = [KnownSink { name: "cache".into(), target, rules, duty: Duty::Works }];
         assert_eq!(relied_on(&known, 1, &sinks, Lsn(5)), known.sinks);

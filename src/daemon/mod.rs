@@ -16,6 +16,7 @@ mod replayed;
 mod replicas;
 mod report;
 mod session;
+mod settling;
 mod stall;
 mod warn;
 mod watch;
@@ -246,7 +247,10 @@ impl Daemon {
         if let Some(keeper) = &settings.keeper {
             keeper.follow(connected.host.clone(), connected.server.clone());
         }
-        debt.pay(matcher.rules(), dispatcher.plan_mut(), connected.catalog_lsn);
+        if settings.mode == Mode::Live {
+            let (rules, plan) = (matcher.rules(), dispatcher.plan_mut());
+            debt.pay(settings.visibility, rules, plan, connected.catalog_lsn);
+        }
         matcher.set_partitions(connected.partitions.take(), connected.catalog_lsn);
         let server = connected.server.clone();
         let purpose = match settings.mode {

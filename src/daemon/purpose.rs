@@ -4,6 +4,10 @@ use super::debt::Debt;
 use super::watch::Watch;
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
+use crate::pipeline::Plan;
+use crate::postgres::Wanted;
+use crate::rules::RuleSet;
+use crate::snapshot::Snapshot;
 use crate::state::{Position, PositionKeeper};
 
 /// What a stream is for.
@@ -72,6 +76,33 @@ impl Purpose<'_> {
         match self {
             Purpose::Gap { watch, .. } => Some(watch),
             _ => None,
+        }
+    }
+
+    /// What has to be known of other sessions, beside what the stream's transactions wait for.
+    pub(super) fn wanted(&self) -> Option<Wanted> {
+        match self {
+            Purpose::Work { debt, .. } => debt.wanted(),
+            Purpose::Gap { watch, .. } => watch.wanted(),
+            Purpose::DryRun | Purpose::Replay => None,
+        }
+    }
+
+    /// Takes what other sessions can see. Between two transactions.
+    pub(super) fn show(&mut self, snapshot: &Snapshot, rules: &RuleSet, plan: &mut Plan) {
+        match self {
+            Purpose::Work { debt, .. } => debt.show(snapshot, rules, plan),
+            Purpose::Gap { watch, .. } => watch.show(snapshot, rules, plan),
+            Purpose::DryRun | Purpose::Replay => {}
+        }
+    }
+
+    /// The stream has brought a transaction.
+    pub(super) fn streamed(&mut self, xid: u32) {
+        match self {
+            Purpose::Work { debt, .. } => debt.streamed(xid),
+            Purpose::Gap { watch, .. } => watch.streamed(xid),
+            Purpose::DryRun | Purpose::Replay => {}
         }
     }
 

@@ -24,7 +24,7 @@ use crate::lsn::Lsn;
 use crate::metrics::Target;
 use crate::pipeline::Dispatcher;
 use crate::postgres::{
-    Barrier, Frame, Heard, PgError, PgErrorKind, ReplicationStream, Reply, Upstream,
+    Barrier, Frame, Heard, PgError, PgErrorKind, ReplicationStream, Reply, Upstream, Wanted,
 };
 use crate::rules::Matcher;
 use crate::snapshot::Snapshot;
@@ -205,6 +205,9 @@ impl<'d> Session<'d> {
                         self.pulse.turned(Stage::Loop);
                     }
                     self.look_at_replicas();
+                    if let Some(debt) = self.purpose.debt() {
+                        debt.tick();
+                    }
                     let position = self.position();
                     self.publish(&position);
                     self.purpose.remember(position);
@@ -260,9 +263,7 @@ impl<'d> Session<'d> {
                         if let Some(commit) = self.reader.take_commit() {
                             self.course.commit(commit)?;
                             self.stall.commit();
-                            if let Some(watch) = self.purpose.watch() {
-                                watch.streamed(commit.xid);
-                            }
+                            self.purpose.streamed(commit.xid);
                         }
                     }
                     if self.reader.is_in_transaction() {
@@ -303,11 +304,9 @@ impl<'d> Session<'d> {
     /// Takes what other sessions can see.
     fn show(&mut self, snapshot: Snapshot) {
         let plan = self.dispatcher.plan_mut();
-        // Its fallbacks are a transaction of their own, between two others.
-        if let Some(watch) = self.purpose.watch()
-            && !self.reader.is_in_transaction()
-        {
-            watch.show(&snapshot, self.reader.rules(), plan);
+        // Fallbacks are a transaction of their own, between two others.
+        if !self.reader.is_in_transaction() {
+            self.purpose.show(&snapshot, self.reader.rules(), plan);
         }
         let waited = plan.oldest_unseen();
         plan.show(snapshot);
@@ -341,11 +340,10 @@ impl<'d> Session<'d> {
     }
 
     fn ask_for_visibility(&mut self) {
-        let is_watching = self.purpose.watch().is_some_and(|watch| watch.wants_snapshot());
-        if is_watching || self.dispatcher.plan().wants_snapshot() {
-            self.barrier.ask();
-        } else {
-            self.barrier.rest();
+        let plan_wants = self.dispatcher.plan().wants_snapshot().then_some(Wanted::Visible);
+        match self.purpose.wanted().max(plan_wants) {
+            Some(wanted) => self.barrier.ask(wanted),
+            None => self.barrier.rest(),
         }
         self.replicas.ask(self.dispatcher.plan().wants_replicas());
     }

@@ -1,17 +1,18 @@
 //! The fallbacks at the start of a new slot's stream: when have they removed everything that came
 //! before it?
 //!
-//! A transaction that was committed before the stream's start may not be visible yet, and a reader
-//! could put its old row back. So they run once more when every transaction has ended that was open
-//! after the start, unless the stream itself has brought it.
+//! A transaction that was committed before the stream's start may not be visible yet, so that they
+//! have to settle.
 
 use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use super::settling::Settling;
 use crate::config::Visibility;
 use crate::lsn::Lsn;
 use crate::pipeline::{Plan, Urgency, trace};
+use crate::postgres::Wanted;
 use crate::rules::{Cause, Facts, RuleSet};
 use crate::snapshot::Snapshot;
 
@@ -22,19 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Watch {
     /// Where the stream starts.
     start_lsn: Lsn,
-    state: State,
+    settling: Settling,
+    /// Those that ran last come before this place in the stream.
+    order: u64,
     said_at: Instant,
     /// Nothing is done before.
     rests_until: Option<Instant>,
-}
-
-enum State {
-    /// It is not known which transactions are open.
-    Asking,
-    /// These may have been committed before the start.
-    Open(Vec<u32>),
-    /// They run for the last time, before this place in the stream.
-    Running(u64),
 }
 
 /// Runs every rule's fallback, as a transaction of its own that nothing after it is confirmed
@@ -52,10 +46,11 @@ pub(super) fn run_fallbacks(rules: &RuleSet, plan: &mut Plan) {
 }
 
 /// Runs them at the start of the stream, and again when replicas have replayed the log up to there.
-fn run(start_lsn: Lsn, rules: &RuleSet, plan: &mut Plan) -> State {
+/// Answers with the next place in the stream.
+fn run(start_lsn: Lsn, rules: &RuleSet, plan: &mut Plan) -> u64 {
     run_fallbacks(rules, plan);
     plan.owe_fallbacks(start_lsn);
-    State::Running(plan.next_order())
+    plan.next_order()
 }
 
 impl Watch {
@@ -66,55 +61,39 @@ impl Watch {
         rules: &RuleSet,
         plan: &mut Plan,
     ) -> Self {
-        let state = match visibility {
-            Visibility::Wait => State::Asking,
-            Visibility::Skip => run(start_lsn, rules, plan),
+        let (settling, order) = match visibility {
+            Visibility::Wait => (Settling::Asking, plan.next_order()),
+            Visibility::Skip => (Settling::Settled, run(start_lsn, rules, plan)),
         };
-        Watch { start_lsn, state, said_at: Instant::now(), rests_until: None }
+        Watch { start_lsn, settling, order, said_at: Instant::now(), rests_until: None }
     }
 
-    /// Whether a snapshot is needed.
-    pub(super) fn wants_snapshot(&self) -> bool {
-        !matches!(self.state, State::Running(_))
+    /// What has to be known of other sessions.
+    pub(super) fn wanted(&self) -> Option<Wanted> {
+        self.settling.wanted()
     }
 
     /// Takes what other sessions can see.
     pub(super) fn show(&mut self, snapshot: &Snapshot, rules: &RuleSet, plan: &mut Plan) {
-        self.state = match std::mem::replace(&mut self.state, State::Asking) {
-            State::Asking => {
-                let open: Vec<u32> = snapshot.in_progress().collect();
-                match run(self.start_lsn, rules, plan) {
-                    running if open.is_empty() => running,
-                    _ => State::Open(open),
-                }
-            }
-            State::Open(mut open) => {
-                open.retain(|&xid| !snapshot.shows(xid));
-                if open.is_empty() { run(self.start_lsn, rules, plan) } else { self.wait_for(open) }
-            }
-            running => running,
-        };
-    }
-
-    fn wait_for(&mut self, open: Vec<u32>) -> State {
-        if self.said_at.elapsed() > PATIENCE {
+        let (start_lsn, order) = (self.start_lsn, &mut self.order);
+        self.settling.show(snapshot, || *order = run(start_lsn, rules, plan));
+        if let Settling::Open(open) = &self.settling
+            && self.said_at.elapsed() > PATIENCE
+        {
             self.said_at = Instant::now() + 5 * PATIENCE;
             warn!(
                 open = open.len(),
-                xid = open[0],
+                xid = open.first(),
                 hint = "SELECT pid, backend_xid, xact_start FROM pg_stat_activity WHERE backend_xid \
                         IS NOT NULL; SELECT * FROM pg_prepared_xacts;",
                 "the new slot stays temporary until transactions end that were open at its start"
             );
         }
-        State::Open(open)
     }
 
     /// The stream has brought a transaction: it was not committed before the start.
     pub(super) fn streamed(&mut self, xid: u32) {
-        if let State::Open(open) = &mut self.state {
-            open.retain(|&other| other != xid);
-        }
+        self.settling.streamed(xid);
     }
 
     /// Does not tell the end for so long.
@@ -124,13 +103,10 @@ impl Watch {
 
     /// Whether everything is done.
     pub(super) fn is_done(&self, plan: &Plan) -> bool {
-        if self.rests_until.is_some_and(|until| until > Instant::now()) {
-            return false;
-        }
-        match self.state {
-            State::Running(order) => plan.oldest().is_none_or(|oldest| oldest >= order),
-            _ => false,
-        }
+        let rests = self.rests_until.is_some_and(|until| until > Instant::now());
+        !rests
+            && self.settling.is_settled()
+            && plan.oldest().is_none_or(|oldest| oldest >= self.order)
     }
 }
 
@@ -166,16 +142,17 @@ mod tests {
     }
 
     fn show(watch: &mut Watch, snapshot: &str, plan: &mut Plan) {
-        watch.show(&snapshot.parse().unwrap(), &rules(), plan);
+        let snapshot: Snapshot = snapshot.parse().unwrap();
+        watch.show(&snapshot.bounded(), &rules(), plan);
     }
 
     #[test]
     fn where_nothing_is_open_the_fallbacks_run_once() {
         let (rules, mut plan) = (rules(), plan());
         let mut watch = Watch::new(Visibility::Wait, Lsn(5), &rules, &mut plan);
-        assert!(watch.wants_snapshot() && !watch.is_done(&plan));
+        assert!(watch.wanted().is_some() && !watch.is_done(&plan));
         show(&mut watch, "10:10:", &mut plan);
-        assert!(!watch.wants_snapshot() && !watch.is_done(&plan));
+        assert!(watch.wanted().is_none() && !watch.is_done(&plan));
         assert_eq!(work(&mut plan), 1);
         assert!(watch.is_done(&plan));
         watch.rest(Duration::from_secs(60));
@@ -190,7 +167,7 @@ mod tests {
         assert_eq!(work(&mut plan), 1);
         // The next ones began after the start.
         show(&mut watch, "9:14:9,10,12", &mut plan);
-        assert!(watch.wants_snapshot() && !watch.is_done(&plan));
+        assert!(watch.wanted().is_some() && !watch.is_done(&plan));
         watch.streamed(9);
         show(&mut watch, "9:14:9,10,12", &mut plan);
         assert_eq!(work(&mut plan), 0);
@@ -204,7 +181,7 @@ mod tests {
     fn without_the_barrier_nobody_is_waited_for() {
         let (rules, mut plan) = (rules(), plan());
         let watch = Watch::new(Visibility::Skip, Lsn(5), &rules, &mut plan);
-        assert!(!watch.wants_snapshot() && !watch.is_done(&plan));
+        assert!(watch.wanted().is_none() && !watch.is_done(&plan));
         assert_eq!(work(&mut plan), 1);
         assert!(watch.is_done(&plan));
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tracing::{debug, error, info, warn};
 
@@ -77,6 +78,15 @@ enum Asked {
     Snapshot,
 }
 
+/// What is to be known of other sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wanted {
+    /// Whether certain transactions are visible.
+    Visible,
+    /// Every transaction that is open, too.
+    Open,
+}
+
 /// What the server says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
@@ -115,7 +125,7 @@ impl Barrier {
     }
 
     /// Asks for a snapshot, unless one is under way; the more often in a row, the slower.
-    pub fn ask(&mut self) {
+    pub fn ask(&mut self, wanted: Wanted) {
         if self.asked == Asked::Snapshot {
             return;
         }
@@ -129,7 +139,7 @@ impl Barrier {
             self.since = Some(Instant::now());
         }
         // The channel is empty: its only question was answered. The task lives as long as we do.
-        if self.questions.try_send(Question { wait, doubts }).is_ok() {
+        if self.questions.try_send(Question { wait, doubts, wanted }).is_ok() {
             self.asked = Asked::Snapshot;
             self.repeated += 1;
         }
@@ -162,6 +172,7 @@ struct Question {
     wait: Duration,
     /// Somebody waits for so long that Postgres may be waiting for us.
     doubts: bool,
+    wanted: Wanted,
 }
 
 /// The task behind a [`Barrier`].
@@ -301,7 +312,7 @@ impl Asker {
         let mut held_clock = interval_at(Instant::now(), HELD_EVERY);
         held_clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let Some(Question { wait, doubts }) = self.open {
+            if let Some(Question { wait, doubts, wanted }) = self.open {
                 if doubts && waits_for_us(client, self.config.application_name()).await? {
                     // Whoever hears this asks no more.
                     let _ = self.answer.send(Heard::WaitsForUs).await;
@@ -310,7 +321,13 @@ impl Asker {
                 if !wait.is_zero() {
                     sleep(wait).await;
                 }
-                let snapshot = snapshot(client, &question).await?;
+                let snapshot = match wanted {
+                    Wanted::Visible => snapshot(client, &question).await?,
+                    Wanted::Open => {
+                        use_transaction_id(client).await?;
+                        snapshot(client, &question).await?.bounded()
+                    }
+                };
                 self.open = None;
                 if self.answer.send(Heard::Snapshot(snapshot)).await.is_err() {
                     return Ok(());
@@ -383,6 +400,24 @@ async fn snapshot(
     let row = answer.map_err(|_| Broken::NoAnswer)?.map_err(Broken::Query)?;
     let snapshot: String = row.try_get(0).map_err(Broken::Query)?;
     snapshot.parse().map_err(|_| Broken::NoAnswer)
+}
+
+/// Begins and ends a transaction with an ID of its own: a snapshot goes no further than the last
+/// one that has ended, and does not list those that are open beyond that.
+async fn use_transaction_id(client: &tokio_postgres::Client) -> Result<(), Broken> {
+    // Its end is not to wait for a standby.
+    let sql = "BEGIN; SET LOCAL synchronous_commit = off; \
+               SELECT pg_catalog.pg_current_xact_id(); COMMIT";
+    match timeout(ANSWER_TIMEOUT, client.batch_execute(sql)).await {
+        Ok(Ok(())) => Ok(()),
+        // A standby has no IDs to give, and shows what it has replayed.
+        Ok(Err(error)) if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => {
+            let rolled_back = timeout(ANSWER_TIMEOUT, client.batch_execute("ROLLBACK")).await;
+            rolled_back.map_err(|_| Broken::NoAnswer)?.map_err(Broken::Query)
+        }
+        Ok(Err(error)) => Err(Broken::Query(error)),
+        Err(_) => Err(Broken::NoAnswer),
+    }
 }
 
 /// Whether the server takes us for a synchronous standby.

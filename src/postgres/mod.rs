@@ -33,7 +33,7 @@ mod url;
 mod wal2json;
 mod wire;
 
-pub use barrier::{Barrier, HEARTBEAT_PREFIX, Heard, WalHeld};
+pub use barrier::{Barrier, HEARTBEAT_PREFIX, Heard, WalHeld, Wanted};
 pub use blockers::{Blocker, blockers};
 pub use catalog::TablesQuery;
 pub use client::{

@@ -51,7 +51,10 @@ impl Summary {
         let postgres = &published.status.postgres;
         let (lag, lag_seconds) = (postgres.lag_bytes.map(bytes), postgres.lag_seconds);
         let given_up = (given_up > 0).then_some(given_up);
-        info!(seconds, changes, actions, fallbacks, given_up, lag, lag_seconds, "summary");
+        info!(
+            seconds,
+            changes, actions, fallbacks, given_up, lag, lag_seconds, "summary of what was done"
+        );
     }
 }
 

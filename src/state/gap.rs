@@ -45,6 +45,8 @@ pub enum GapCause {
         /// That commit.
         commit_lsn: Lsn,
     },
+    /// It was being closed when walpurge ended.
+    Unfinished,
     /// `--assume-gap`.
     Assumed,
 }
@@ -77,6 +79,7 @@ impl fmt::Display for GapCause {
                 "the commit at {commit_lsn}, which was seen before, is not in the server's log: \
                  it is an older copy"
             ),
+            GapCause::Unfinished => write!(f, "walpurge ended while it closed one"),
             GapCause::Assumed => write!(f, "--assume-gap says so"),
         }
     }
@@ -181,6 +184,7 @@ mod tests {
             confirmed_lsn: Lsn(80),
             seen: Some(SEEN),
             sinks: Default::default(),
+            is_in_gap: false,
         }
     }
 

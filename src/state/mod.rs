@@ -41,6 +41,8 @@ pub struct Position {
     pub seen: Option<Commit>,
     /// What single sinks have done beyond that.
     pub sinks: SinkPositions,
+    /// A gap is being closed on a slot that is not ours to make anew, and nothing else tells of it.
+    pub is_in_gap: bool,
 }
 
 /// A commit, as the stream names it.

@@ -44,6 +44,8 @@ struct Line {
     /// Not in the files of the first version that wrote them.
     #[serde(default)]
     sinks: BTreeMap<String, SinkLine>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_in_gap: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -97,7 +99,7 @@ pub(super) fn remove(directory: &Path) -> io::Result<()> {
 }
 
 fn encode(position: &Position) -> io::Result<Vec<u8>> {
-    let Position { system_id, timeline, slot, confirmed_lsn, seen, sinks } = position;
+    let Position { system_id, timeline, slot, confirmed_lsn, seen, sinks, is_in_gap } = position;
     let sink_line = |sink: &SinkPosition| SinkLine {
         done_lsn: sink.done_lsn.to_string(),
         target: sink.target.digits().to_owned(),
@@ -115,6 +117,7 @@ fn encode(position: &Position) -> io::Result<Vec<u8>> {
             xid: seen.xid,
         }),
         sinks: sinks.iter().map(|(name, sink)| (name.clone(), sink_line(sink))).collect(),
+        is_in_gap: *is_in_gap,
     };
     let mut text = serde_json::to_vec(&line)?;
     let checksum = crc32fast::hash(&text);
@@ -133,7 +136,7 @@ fn decode(text: &[u8]) -> Result<Position, Unreadable> {
     if version != VERSION {
         return Err(Unreadable::Version(version));
     }
-    let Line { system_id, timeline, slot, confirmed_lsn, seen, sinks: lines, .. } =
+    let Line { system_id, timeline, slot, confirmed_lsn, seen, sinks: lines, is_in_gap, .. } =
         serde_json::from_slice(line).map_err(torn)?;
     let lsn = |text: String| text.parse().map_err(|_| Unreadable::Torn);
     let seen = match seen {
@@ -147,7 +150,8 @@ fn decode(text: &[u8]) -> Result<Position, Unreadable> {
         let (target, rules) = (Fingerprint::from_file(target), Fingerprint::from_file(rules));
         sinks.insert(name, SinkPosition { done_lsn: lsn(done_lsn)?, target, rules });
     }
-    Ok(Position { system_id, timeline, slot, confirmed_lsn: lsn(confirmed_lsn)?, seen, sinks })
+    let confirmed_lsn = lsn(confirmed_lsn)?;
+    Ok(Position { system_id, timeline, slot, confirmed_lsn, seen, sinks, is_in_gap })
 }
 
 #[cfg(test)]
@@ -170,6 +174,7 @@ mod tests {
             confirmed_lsn: Lsn(0x1600_0000_0042),
             seen: Some(Commit { commit_lsn: Lsn(0x10), end_lsn: Lsn(0x40), xid: u32::MAX }),
             sinks: [("a \"b\"".to_owned(), sink)].into(),
+            is_in_gap: true,
         }
     }
 
@@ -178,7 +183,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("a/b");
         assert!(read(&state).unwrap().is_none());
-        let plain = Position { seen: None, sinks: SinkPositions::new(), ..position() };
+        let (seen, sinks) = (None, SinkPositions::new());
+        let plain = Position { seen, sinks, is_in_gap: false, ..position() };
         for position in [position(), plain] {
             write(&state, &position).unwrap();
             assert_eq!(read(&state).unwrap(), Some(position));

@@ -173,6 +173,7 @@ mod tests {
             confirmed_lsn: Lsn(confirmed_lsn),
             seen: None,
             sinks: Default::default(),
+            is_in_gap: false,
         }
     }
 

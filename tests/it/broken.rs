@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use testkit::postgres::Session;
 use testkit::proxy::Proxy;
 use testkit::redis::Redis;
 
@@ -38,23 +37,9 @@ fn world(failpoint: Option<&'static str>, sink: &str) -> (World, Proxy) {
     world.start();
     world.sql("INSERT INTO b VALUES (9)");
     world.wait_gone(&["page:9"]);
+    // Redis' answer may come later than a reader sees the page gone.
+    world.wait_confirmed();
     (world, proxy)
-}
-
-/// From now on a commit is streamed and not visible, if its session asks for that.
-fn hide_commits(world: &World) -> Session {
-    world.sql("ALTER DATABASE postgres SET synchronous_commit = local");
-    world.sql("ALTER SYSTEM SET synchronous_standby_names = 'ghost'");
-    world.sql("SELECT pg_reload_conf()");
-    let mut session = world.pg.session("postgres", "postgres");
-    session.run("SET synchronous_commit = on");
-    session
-}
-
-fn show_commits(world: &World, mut hidden: Session) {
-    world.sql("ALTER SYSTEM SET synchronous_standby_names = ''");
-    world.sql("SELECT pg_reload_conf()");
-    hidden.finish(PATIENCE).expect("the commit ends").unwrap();
 }
 
 /// A reader fills a page while its change is streamed and not visible. Whether it stays stale.
@@ -63,13 +48,13 @@ fn stale_by_a_hidden_commit(failpoint: Option<&'static str>) -> bool {
     world.failpoint = failpoint;
     world.redis.set("page:1", "0");
     world.start();
-    let mut hidden = hide_commits(&world);
+    let mut hidden = world.hide_commits();
     hidden.send("UPDATE a SET n = 1 WHERE id = 1");
     world.wait_for_log("page:1");
     if testkit::holds_within(MOMENT, || !world.redis.exists("page:1")) {
         world.redis.set("page:1", world.sql("SELECT n FROM a WHERE id = 1").trim());
     }
-    show_commits(&world, hidden);
+    world.show_commits(hidden);
     world.wait_confirmed();
     world.redis.get("page:1").is_some_and(|cached| cached != world.sql("SELECT n FROM a").trim())
 }
@@ -86,7 +71,7 @@ fn stale_by_a_merge(failpoint: Option<&'static str>) -> bool {
     let (mut world, proxy) = world(failpoint, "");
     world.fill(&["page:0", "page:1"]);
     world.wait_confirmed();
-    let mut hidden = hide_commits(&world);
+    let mut hidden = world.hide_commits();
     hidden.send("UPDATE a SET n = 1 WHERE id = 1");
     world.wait_for_log("page:1");
     let older = world.pg.current_lsn();
@@ -95,7 +80,7 @@ fn stale_by_a_merge(failpoint: Option<&'static str>) -> bool {
     world.sql("INSERT INTO b VALUES (0)");
     world.wait_gone(&["page:0"]);
     world.sql("INSERT INTO b VALUES (1)");
-    show_commits(&world, hidden);
+    world.show_commits(hidden);
     let patience = if failpoint.is_some() { PATIENCE } else { MOMENT };
     testkit::holds_within(patience, || world.pg.has_confirmed("walpurge", &older));
     world.kill_9();

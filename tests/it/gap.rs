@@ -177,9 +177,9 @@ fn without_create_slot_a_gap_is_closed_on_the_slot_that_is_there() {
     assert_eq!(gaps(&world), 2);
 }
 
-#[test]
-fn without_create_slot_a_gap_is_not_forgotten_when_its_stream_breaks_and_its_walsender_lingers() {
-    let mut world = world();
+/// A gap is being closed on a slot that is not ours to make, and the daemon's connection is cut
+/// while the server does not notice that.
+fn lose_the_connection_that_closes_a_gap(world: &mut World, is_killed: bool) {
     let proxy = Proxy::to(world.pg.port());
     let (port, through) = (format!(":{}/", world.pg.port()), format!(":{}/", proxy.port()));
     world.edit(&port, &through);
@@ -187,34 +187,47 @@ fn without_create_slot_a_gap_is_not_forgotten_when_its_stream_breaks_and_its_wal
     world.start();
     world.wait_confirmed();
     world.stop();
-    write(&world, 1);
-    write(&world, 2);
+    write(world, 1);
+    write(world, 2);
     world.sql("SELECT pg_replication_slot_advance('walpurge', pg_current_wal_lsn())");
     world.redis.pause();
     world.spawn(&["run", "--log", "debug"]);
     world.wait_for_log(GAP);
-    // It does not notice that its client is gone, and keeps the slot.
-    let active =
-        "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'walpurge' AND active";
-    wait_until("the gap's stream has started", PATIENCE, || !world.sql(active).is_empty());
-    let walsender = world.sql(active);
+    let of_slot = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'walpurge'";
+    wait_until("it streams", PATIENCE, || !world.sql(of_slot).is_empty());
+    let walsender = world.sql(of_slot);
     let signal = |name: &str| {
         let sent = std::process::Command::new("kill").args([name, &walsender]).status();
         assert!(sent.unwrap().success());
     };
     signal("-STOP");
-    proxy.cut();
+    if is_killed {
+        world.kill_9();
+        world.spawn(&["run", "--log", "debug"]);
+    } else {
+        proxy.cut();
+    }
     world.wait_for_log("is active for PID");
     let streams = |world: &World| world.log().matches("following the write-ahead log").count();
-    let before = streams(&world);
+    let before = streams(world);
     signal("-CONT");
-    wait_until("it streams again", PATIENCE, || streams(&world) > before);
+    wait_until("it streams again", PATIENCE, || streams(world) > before);
     // Nothing but its file knows of the gap now.
     world.kill_9();
     world.redis.resume();
     world.spawn(&["run", "--log", "debug"]);
-    assert_closed(&mut world);
+    assert_closed(world);
     world.stop();
+}
+
+#[test]
+fn without_create_slot_a_gap_is_not_forgotten_when_its_stream_breaks_and_its_walsender_lingers() {
+    lose_the_connection_that_closes_a_gap(&mut world(), false);
+}
+
+#[test]
+fn without_create_slot_a_gap_is_not_forgotten_when_it_is_killed_and_its_walsender_lingers() {
+    lose_the_connection_that_closes_a_gap(&mut world(), true);
 }
 
 #[test]

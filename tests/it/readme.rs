@@ -1,5 +1,11 @@
 //! The documentation says what the program does: its TOML loads, its example of `explain` is what
-//! `explain` prints, its ACL line is the one that is computed, and its links lead somewhere.
+//! `explain` prints, its ACL lines are those that are computed, its commands, SQL and log lines are
+//! real ones, and its links lead somewhere.
+
+mod commands;
+mod messages;
+mod places;
+mod sql;
 
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
@@ -8,7 +14,7 @@ use testkit::TestDir;
 use walpurge::action::Verb;
 use walpurge::config::{Source, Style, parse, render};
 use walpurge::rules::run_tests;
-use walpurge::sinks::redis::{Duties, RedisConfig, RedisOptions, least_acl};
+use walpurge::sinks::redis::{Duties, RedisConfig, RedisOptions, TagMode, least_acl};
 
 /// What stands around a block that is rules alone.
 const SERVERS: &str = "[postgres]\nurl = \"postgres://walpurge@localhost/shop\"\n\
@@ -30,7 +36,7 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Every Markdown file at the top, beside the units and below `docs`.
+/// Every Markdown file at the top, in `systemd` and below `docs`.
 fn pages() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut directories =
@@ -46,8 +52,13 @@ fn pages() -> Vec<PathBuf> {
         }
     }
     found.sort();
-    let some = ["README.md", "ARCHITECTURE.md", "systemd/README.md", "docs/decisions/README.md"];
-    for name in some {
+    for name in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/security.md",
+        "systemd/README.md",
+        "docs/decisions/README.md",
+    ] {
         assert!(found.contains(&root().join(name)), "{name} was not found");
     }
     found
@@ -177,6 +188,32 @@ fn the_readme_shows_the_least_rights() {
     assert!(shown.iter().any(|block| block.text.trim_end() == line), "{line}");
 }
 
+/// The table of rights by verb.
+#[test]
+fn the_security_page_shows_the_least_rights_of_each_verb() {
+    let text = read(&root().join("docs/security.md"));
+    let rows: Vec<_> = text.lines().filter(|line| line.starts_with("| `")).collect();
+    let cases: [(&str, &[Verb], TagMode); 6] = [
+        ("delete", &[Verb::Delete], TagMode::Members),
+        ("delete_matching", &[Verb::DeleteMatching], TagMode::Members),
+        ("bump", &[Verb::Bump, Verb::BumpMatching], TagMode::Members),
+        ("tags", &[Verb::Tag, Verb::TagMatching], TagMode::Members),
+        ("tags", &[Verb::Tag, Verb::TagMatching], TagMode::Version),
+        ("publish", &[Verb::Publish], TagMode::Members),
+    ];
+    for (verb, verbs, tag_mode) in cases {
+        let options =
+            RedisOptions { tag_mode, ..RedisOptions::new("cache", "redis://localhost:6379/0") };
+        let line = least_acl(&Duties::of(verbs), &RedisConfig::new(options).unwrap());
+        let rights = line.strip_prefix("ACL SETUSER walpurge on >PASSWORD ").unwrap();
+        let is_shown = |row: &&&str| {
+            code_spans(row).first().is_some_and(|name| name == verb)
+                && code_spans(&row.replace("\\|", "|")).last().is_some_and(|shown| shown == rights)
+        };
+        assert!(rows.iter().any(|row| is_shown(&row)), "{verb}: {rights}");
+    }
+}
+
 #[test]
 fn every_link_within_the_repository_leads_somewhere() {
     let mut count = 0;
@@ -197,6 +234,19 @@ fn every_link_within_the_repository_leads_somewhere() {
         }
     }
     assert!(count >= 10, "only {count} links were found");
+}
+
+/// What stands between backquotes in a line: one, or several, which may then hold one.
+fn code_spans(line: &str) -> Vec<String> {
+    let (mut spans, mut rest) = (Vec::new(), line);
+    while let Some(start) = rest.find('`') {
+        let fence: String = rest[start..].chars().take_while(|&char| char == '`').collect();
+        let behind = &rest[start + fence.len()..];
+        let Some(end) = behind.find(&fence) else { break };
+        spans.push(behind[..end].trim_matches(' ').to_owned());
+        rest = &behind[end + fence.len()..];
+    }
+    spans
 }
 
 /// The targets of `[…](target)` in a line.
@@ -231,10 +281,10 @@ fn normal(path: &Path) -> PathBuf {
     normal
 }
 
-/// The functions of every test file.
+/// The functions of every test file, and of the source with the tests beside it.
 fn test_functions() -> String {
     let mut text = String::new();
-    let mut directories = vec![root().join("tests/it")];
+    let mut directories = vec![root().join("tests/it"), root().join("src")];
     while let Some(directory) = directories.pop() {
         for entry in std::fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
@@ -256,14 +306,14 @@ fn each_test_that_a_page_names_is_there() {
     let is_name = |word: &str| {
         word.contains("::") && word.bytes().all(|b| b.is_ascii_lowercase() || b"_:".contains(&b))
     };
-    let mut count = 0;
-    for page in ["docs/delivery.md"] {
+    for (page, least) in [("docs/delivery.md", 60), ("docs/security.md", 25)] {
         let text = read(&root().join(page));
+        let mut count = 0;
         for name in text.split('`').skip(1).step_by(2).filter(|word| is_name(word)) {
             let function = name.rsplit("::").next().unwrap();
             assert!(functions.contains(&format!("fn {function}(")), "{page}: {name} is no test");
             count += 1;
         }
+        assert!(count > least, "{page}: {count} names were found");
     }
-    assert!(count > 60, "{count} names were found");
 }

@@ -4,7 +4,7 @@ use testkit::process::Signal;
 use testkit::redis::Redis;
 
 use crate::oracle::{self, Verdict, Writer, judge};
-use crate::world::World;
+use crate::world::{PATIENCE, World};
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, n int);
     INSERT INTO t SELECT generate_series(1, 100)";
@@ -30,7 +30,7 @@ fn reload(world: &mut World, from: &str, to: &str, said: &str) {
     let before = world.log().matches(said).count();
     world.daemon.as_mut().unwrap().signal(Signal::HUP);
     let is_said = || world.log().matches(said).count() > before;
-    testkit::wait_until(said, crate::world::PATIENCE, is_said);
+    testkit::wait_until(said, PATIENCE, is_said);
 }
 
 /// Starts the daemon after a stop; its log goes on.
@@ -40,7 +40,7 @@ fn start_again(world: &mut World) {
     };
     let before = count(world);
     world.start();
-    testkit::wait_until("it streams again", crate::world::PATIENCE, || count(world) > before);
+    testkit::wait_until("it streams again", PATIENCE, || count(world) > before);
 }
 
 const TAKEN: &str = "following the write-ahead log";
@@ -98,6 +98,35 @@ fn a_rule_that_was_disabled_runs_its_fallback_once_when_it_is_enabled() {
 }
 
 #[test]
+fn the_fallback_of_an_enabled_rule_runs_again_when_what_is_streamed_is_visible() {
+    let mut world = world();
+    world.edit("name = \"t\"", "name = \"t\"\nenabled = false");
+    world.start();
+    let mut hidden = world.hide_commits();
+    let before = world.pg.current_lsn();
+    hidden.send("UPDATE t SET n = 1 WHERE id = 1");
+    testkit::wait_until("its commit is in the log", PATIENCE, || {
+        let streamed = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        world.sql(streamed).trim() == "1" && world.pg.current_lsn() > before
+    });
+    // Nobody asks for anything of it.
+    world.wait_confirmed();
+    world.fill(&["key:1"]);
+    reload(&mut world, "\nenabled = false", "", TAKEN);
+    world.wait_gone(&["key:1"]);
+    world.redis.set("key:1", "the old row");
+    world.wait_confirmed();
+    world.show_commits(hidden);
+    world.wait_gone(&["key:1"]);
+    // It is not owed any more.
+    testkit::wait_until("it is paid", PATIENCE, || {
+        let owed = world.dir.join("owed.json");
+        std::fs::read_to_string(owed).is_ok_and(|owed| !owed.contains("\"t\""))
+    });
+    world.stop();
+}
+
+#[test]
 fn a_sink_that_is_off_drops_its_actions_and_gets_fallbacks_when_it_is_on_again() {
     let other = Redis::builder().persistent().start();
     let mut world = world();
@@ -115,7 +144,7 @@ fn a_sink_that_is_off_drops_its_actions_and_gets_fallbacks_when_it_is_on_again()
     world.fill(&["key:50"]);
     reload(&mut world, "mode = \"off\"", "mode = \"on\"", TAKEN);
     let gone = || !other.exists("key:1") && !other.exists("key:50");
-    testkit::wait_until("the fallback has run", crate::world::PATIENCE, gone);
+    testkit::wait_until("the fallback has run", PATIENCE, gone);
     world.wait_confirmed();
     assert!(other.exists("foreign"));
     world.assert_cached(&["key:50"]);

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use testkit::TestDir;
-use testkit::postgres::Postgres;
+use testkit::postgres::{Postgres, Session};
 use testkit::process::{Process, Signal};
 use testkit::redis::Redis;
 use testkit::wait_until;
@@ -147,6 +147,23 @@ impl World {
             let gone = testkit::holds_within(PATIENCE, || !self.redis.exists(key));
             assert!(gone, "{key:?} is still cached\n{}", self.log());
         }
+    }
+
+    /// From now on a commit is streamed and not visible, if its session asks for that.
+    pub fn hide_commits(&self) -> Session {
+        self.sql("ALTER DATABASE postgres SET synchronous_commit = local");
+        self.sql("ALTER SYSTEM SET synchronous_standby_names = 'ghost'");
+        self.sql("SELECT pg_reload_conf()");
+        let mut session = self.pg.session("postgres", "postgres");
+        session.run("SET synchronous_commit = on");
+        session
+    }
+
+    /// What was hidden is visible.
+    pub fn show_commits(&self, mut hidden: Session) {
+        self.sql("ALTER SYSTEM SET synchronous_standby_names = ''");
+        self.sql("SELECT pg_reload_conf()");
+        hidden.finish(PATIENCE).expect("the commit ends").unwrap();
     }
 
     /// Everything that was committed until now is confirmed.

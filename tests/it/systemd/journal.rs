@@ -123,7 +123,8 @@ fn a_summary_says_exactly_what_was_done_and_nothing_where_nothing_was() {
     daemon.signal(testkit::process::Signal::TERM);
     assert!(daemon.wait(PATIENCE).is_some_and(|status| status.success()));
     let log = daemon.log();
-    let summary = log.lines().find(|line| line.contains(" summary ")).expect("a summary");
+    let summary =
+        log.lines().find(|line| line.contains(" summary of what was done ")).expect("a summary");
     let end = ["changes=8", "actions=8", "fallbacks=1", "lag=", "lag_seconds="];
     assert!(end.iter().all(|part| summary.contains(part)), "{summary}");
     drop(daemon);
@@ -132,7 +133,7 @@ fn a_summary_says_exactly_what_was_done_and_nothing_where_nothing_was() {
     let mut daemon = world.daemon.take().unwrap();
     daemon.signal(testkit::process::Signal::TERM);
     assert!(daemon.wait(PATIENCE).is_some_and(|status| status.success()));
-    assert!(!daemon.log().contains(" summary "), "{}", daemon.log());
+    assert!(!daemon.log().contains(" summary of what was done "), "{}", daemon.log());
 }
 
 #[test]
