@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests, the benchmarks and the demo need and this machine lacks, on
 # Debian and Ubuntu: a Postgres server with wal2json, Redis, Varnish with xkey, Chromium with its
-# driver, promtool, Python with virtual environments, openssl and a C compiler.
+# driver, promtool, Python with virtual environments, openssl, systemd's tools and a C compiler.
 # `install.sh servers` leaves out the browser and promtool, which only tests need.
 # Starts no service, makes no database cluster, and touches nothing that is there already.
 set -eu
@@ -51,6 +51,7 @@ missing() {
     fi
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     command -v openssl >/dev/null || echo openssl
+    command -v systemd-analyze >/dev/null && command -v systemd-sysusers >/dev/null || echo systemd
     command -v cc >/dev/null || echo "gcc libc6-dev"
     # The TLS library brings ready-made bindings and assembly for these two only.
     case $(uname -m) in

@@ -15,15 +15,24 @@ pub enum Failpoint {
     MergeInFlight,
     /// `own_position`: starts the stream where it has come itself, whatever the slot says.
     OwnPosition,
+    /// `stall_thread`: at the first commit the daemon's thread stops for ever.
+    StallThread,
+    /// `stall_loop`: at the first commit the daemon's loop stops for ever, and its thread does not.
+    StallLoop,
+    /// `stall_reader`: after the first commit nothing is read any more, and the rest goes on.
+    StallReader,
 }
 
 impl Failpoint {
-    const ALL: [Failpoint; 5] = [
+    const ALL: [Failpoint; 8] = [
         Failpoint::ConfirmEarly,
         Failpoint::ActEarly,
         Failpoint::MergeNewest,
         Failpoint::MergeInFlight,
         Failpoint::OwnPosition,
+        Failpoint::StallThread,
+        Failpoint::StallLoop,
+        Failpoint::StallReader,
     ];
 
     fn name(self) -> &'static str {
@@ -33,6 +42,9 @@ impl Failpoint {
             Failpoint::MergeNewest => "merge_newest",
             Failpoint::MergeInFlight => "merge_in_flight",
             Failpoint::OwnPosition => "own_position",
+            Failpoint::StallThread => "stall_thread",
+            Failpoint::StallLoop => "stall_loop",
+            Failpoint::StallReader => "stall_reader",
         }
     }
 

@@ -21,6 +21,7 @@ pub mod postgres;
 pub mod problem;
 pub mod replay;
 pub mod rules;
+pub mod service;
 pub mod sinks;
 pub mod snapshot;
 pub mod state;

@@ -22,8 +22,8 @@ use super::tail::tail;
 use crate::metrics::{self, exposition};
 use crate::status::{self, Published, Status};
 
-/// The daemon's thread counts as dead when it has not moved for so long. Nothing that it does takes
-/// a second.
+/// The daemon counts as dead when one of its stages has not turned for so long. Nothing that they do
+/// in one turn takes half of it, whatever a server, a sink or a disk does.
 const DEAD_AFTER: Duration = Duration::from_secs(30);
 
 /// What there is.
@@ -112,8 +112,9 @@ fn seen(shared: &Shared) -> Published {
 }
 
 fn is_dead(shared: &Shared) -> Option<String> {
-    let still = shared.board.moved().elapsed();
-    (still > DEAD_AFTER).then(|| format!("the daemon has not moved for {} s", still.as_secs()))
+    let (stage, turned) = shared.board.pulse().slowest();
+    let still = turned.elapsed();
+    (still > DEAD_AFTER).then(|| format!("{} for {} s", stage.stands(), still.as_secs()))
 }
 
 fn live(shared: &Shared) -> Response<Reply> {

@@ -1,5 +1,6 @@
 //! The commands: each turns its arguments into work, output and an exit code.
 
+mod announce;
 mod check;
 mod endpoints;
 mod explain;
@@ -64,11 +65,11 @@ pub fn execute(cli: Cli) -> Outcome {
     };
     result.unwrap_or_else(|error| match error.downcast_ref::<ConfigError>() {
         Some(error) => {
-            say(&error.render(style(&std::io::stderr())));
+            say(&logs::prefixed(&error.render(style(&std::io::stderr()))));
             Outcome::Misconfigured
         }
         None => {
-            say(&format!("error: {error:#}\n"));
+            say(&logs::prefixed(&format!("error: {error:#}\n")));
             match error.is::<Misconfigured>() {
                 true => Outcome::Misconfigured,
                 false => Outcome::Failed,

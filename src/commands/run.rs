@@ -8,8 +8,10 @@ use secrecy::ExposeSecret;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info};
 
+use super::announce::announce;
 use super::endpoints::{connect_config, replica_configs, sinks};
 use super::lanes::{Work, lanes, lookup_pool, remember};
+use super::logs::Repeats;
 use super::{Misconfigured, Outcome, load, logs};
 use crate::admin::{Admin, AdminSettings, Token};
 use crate::cli::{Global, RunArgs};
@@ -23,12 +25,13 @@ use crate::parked::{Parked, file_in};
 use crate::postgres::ConnectConfig;
 use crate::replay::{Keeper, KeeperSettings};
 use crate::rules::{RuleSet, SinkId, rule_names};
+use crate::service::Herald;
 use crate::sinks::Endpoint;
 use crate::state::{Duty, Fingerprint, KnownSink, Owed};
 use crate::status::Board;
 
 pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Outcome> {
-    logs::start(global)?;
+    let left_out = logs::start_daemon(global)?;
     let loaded = load(global)?;
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Live };
     // One thread: what comes from the stream goes to the sinks without a switch in between.
@@ -36,7 +39,7 @@ pub(super) fn run(global: &Global, args: &RunArgs) -> anyhow::Result<Outcome> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(follow(global, loaded, mode, args.assume_gap))
+    runtime.block_on(follow(global, loaded, mode, args.assume_gap, left_out))
 }
 
 async fn follow(
@@ -44,31 +47,37 @@ async fn follow(
     loaded: Loaded,
     mode: Mode,
     assume_gap: bool,
+    left_out: Repeats,
 ) -> anyhow::Result<Outcome> {
     let mut stop = std::pin::pin!(stop_signal()?);
     let mut hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
     let mut parts = Parts::new(loaded, mode)?;
     info!(version = env!("CARGO_PKG_VERSION"), "starting");
     let board = parts.settings.board.clone();
-    tokio::spawn(board.clone().beat());
+    tokio::spawn(board.pulse().clone().beat());
+    let herald = Herald::start(board.clone(), left_out);
     let mut admin: Option<Admin> = None;
     let mut owed = Owed::open(parts.settings.state_dir.as_deref());
     let mut history = History::open(&parts.settings, assume_gap);
     loop {
-        parts.announce();
+        announce(global, &parts);
         // One dry run more beside the daemon that works is not looked at.
         if mode == Mode::Live && !admin.as_ref().is_some_and(|open| open.is_of(&parts.admin)) {
             drop(admin.take());
             admin = Some(Admin::start(parts.admin.clone(), board.clone()));
         }
+        herald.ready();
         board.tap().show_keys(parts.config.admin.show_keys);
         owed.settle_replicas(&parts.replicas());
         let due = owed.settle(parts.sinks(), parts.rules());
         let mut daemon = parts.daemon(Debt::new(owed, due), history);
         let why = async {
             tokio::select! {
-                () = &mut stop => None,
-                parts = reloaded(global, mode, &mut hangup) => Some(parts),
+                () = &mut stop => {
+                    herald.stopping(None);
+                    None
+                }
+                parts = reloaded(global, mode, &mut hangup, &herald) => Some(parts),
             }
         };
         match daemon.run(why).await {
@@ -80,6 +89,7 @@ async fn follow(
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 error!(cause, hint = error.hint(), "{error}");
+                herald.stopping(Some(error.to_string()));
                 return Ok(Outcome::Misconfigured);
             }
         }
@@ -90,10 +100,11 @@ async fn follow(
 }
 
 /// Waits for a SIGHUP after which the configuration is good, and says what is wrong otherwise.
-async fn reloaded(global: &Global, mode: Mode, hangup: &mut Signal) -> Parts {
+async fn reloaded(global: &Global, mode: Mode, hangup: &mut Signal, herald: &Herald) -> Parts {
     loop {
         // It ends only with the process.
         hangup.recv().await;
+        herald.reloading();
         let loaded = load(global).map_err(|error| error.render(Style::Plain));
         match loaded
             .and_then(|loaded| Parts::new(loaded, mode).map_err(|error| format!("{error:#}")))
@@ -102,21 +113,24 @@ async fn reloaded(global: &Global, mode: Mode, hangup: &mut Signal) -> Parts {
                 info!("taking the new configuration on SIGHUP");
                 return parts;
             }
-            Err(told) => error!(
-                hint = "walpurge check",
-                "the new configuration is not taken, and the old one stays: {}",
-                told.trim_end()
-            ),
+            Err(told) => {
+                error!(
+                    hint = "walpurge check",
+                    "the new configuration is not taken, and the old one stays: {}",
+                    told.trim_end()
+                );
+                herald.refused();
+            }
         }
     }
 }
 
 /// What a daemon is made of.
-struct Parts {
-    config: Config,
-    settings: Settings,
-    rules: Arc<RuleSet>,
-    sinks: Vec<Endpoint>,
+pub(super) struct Parts {
+    pub(super) config: Config,
+    pub(super) settings: Settings,
+    pub(super) rules: Arc<RuleSet>,
+    pub(super) sinks: Vec<Endpoint>,
     lookups: Option<Pool>,
     admin: AdminSettings,
 }
@@ -133,14 +147,6 @@ impl Parts {
         settings.sinks = known_sinks(&config, &settings, &sinks, &rules);
         let admin = admin_settings(&config.admin, settings.state_dir.as_deref())?;
         Ok(Parts { config, settings, rules: Arc::new(rules), sinks, lookups, admin })
-    }
-
-    fn announce(&self) {
-        let (postgres, slot) = (self.settings.connect.target(), &self.settings.slot);
-        info!(postgres, slot, rules = self.rules.rules().len(), "configured");
-        for (sink, (_, mode)) in self.sinks.iter().zip(self.config.sinks()) {
-            info!(sink = sink.name(), target = sink.target(), mode = mode.name(), "sink");
-        }
     }
 
     /// Each sink's name, and whether it gets actions.

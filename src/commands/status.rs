@@ -9,6 +9,7 @@ use secrecy::SecretString;
 
 use super::endpoints::connect_config;
 use super::{Misconfigured, Outcome, block_on, load, print, say, style};
+use crate::admin::SOCKET_NAME;
 use crate::admin::client::{AskError, Place};
 use crate::cli::{Global, StatusArgs};
 use crate::config::{CdnApi, Loaded, Plugin, admin_socket, replay_slot, state_dir};
@@ -75,7 +76,8 @@ fn shown(status: &Status, args: &StatusArgs) -> anyhow::Result<String> {
 
 /// Where a daemon of this configuration may be found, the likeliest first.
 pub(super) fn places(loaded: &Loaded) -> Result<Vec<Place>, Misconfigured> {
-    let sockets = [admin_socket(), Some(PathBuf::from(USUAL_SOCKET))];
+    let instance = instance_socket(Path::new(&loaded.source.name));
+    let sockets = [admin_socket(), instance, Some(PathBuf::from(USUAL_SOCKET))];
     let mut places: Vec<Place> = sockets.into_iter().flatten().map(Place::Socket).collect();
     if let Some(address) = loaded.config.admin.listen {
         let token = loaded.config.admin.token.as_ref().map(|token| token.resolve()).transpose();
@@ -83,6 +85,12 @@ pub(super) fn places(loaded: &Loaded) -> Result<Vec<Place>, Misconfigured> {
         places.push(Place::Tcp(address, token));
     }
     Ok(places)
+}
+
+/// Where walpurge@shop puts the socket, whose file is shop.toml.
+fn instance_socket(file: &Path) -> Option<PathBuf> {
+    let instance = file.file_stem()?.to_str()?;
+    Some(format!("/run/walpurge-{instance}/{SOCKET_NAME}").into())
 }
 
 /// The first daemon that answers and works on this configuration's slot, and what it says; `None`:

@@ -41,7 +41,10 @@ pub(super) fn read(entry: &Entry<'_>) -> Option<Secret> {
             let origin = match *kind {
                 "env" => Origin::Env(name.to_owned()),
                 "file" => Origin::File(entry.reader.directory().join(name)),
-                _ => Origin::Credential(name.to_owned()),
+                _ => {
+                    entry.reader.credentials.note(name);
+                    Origin::Credential(name.to_owned(), entry.reader.credentials.clone())
+                }
             };
             Some(Secret::new(&entry.path, origin))
         }

@@ -11,6 +11,7 @@
 
 mod admin;
 mod cdn;
+mod credentials;
 mod entry;
 mod error;
 mod filter;

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::credentials::{Credentials, stored};
+
 /// The most that a secret's file may hold, in bytes: a URL or a token is far shorter, and a wrong
 /// path must not fill the memory.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
@@ -28,7 +30,7 @@ pub(super) enum Origin {
     /// A file's contents, without one newline at the end.
     File(PathBuf),
     /// A file of `$CREDENTIALS_DIRECTORY`, which systemd provides to a unit.
-    Credential(String),
+    Credential(String, Credentials),
 }
 
 impl Secret {
@@ -81,9 +83,15 @@ impl Secret {
                 }
             },
             Origin::File(path) => self.read(path),
-            Origin::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
-                Some(directory) => self.read(&Path::new(&directory).join(name)),
-                None => Err(SecretError::NoCredentials { key: key(), name: name.clone() }),
+            Origin::Credential(name, all) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
+                Some(directory) => match Path::new(&directory).join(name) {
+                    path if path.exists() => self.read(&path),
+                    _ => Err(SecretError::NotLoaded { key: key(), name: name.clone() }),
+                },
+                None => {
+                    let by_hand = all.by_hand();
+                    Err(SecretError::NoCredentials { key: key(), name: name.clone(), by_hand })
+                }
             },
         }
     }
@@ -131,6 +139,16 @@ pub enum SecretError {
         key: String,
         /// The credential.
         name: String,
+        /// The command that checks the configuration with it.
+        by_hand: String,
+    },
+    /// There is a `$CREDENTIALS_DIRECTORY`, and it is not in there.
+    #[error("`{key}`: credential `{name}`: the unit does not load it")]
+    NotLoaded {
+        /// The key path.
+        key: String,
+        /// The credential.
+        name: String,
     },
     /// The file cannot be read.
     #[error("`{key}`: cannot read file `{}`", path.display())]
@@ -167,9 +185,12 @@ impl SecretError {
             SecretError::NoVariable { name, .. } => {
                 format!("set {name} for walpurge, in a unit with Environment= or EnvironmentFile=")
             }
-            SecretError::NoCredentials { name, .. } => format!(
-                "systemd sets it for units with LoadCredential=; by hand: systemd-run --pipe \
-                 --wait -p LoadCredential={name}:/etc/walpurge/{name} walpurge check"
+            SecretError::NoCredentials { by_hand, .. } => {
+                format!("systemd sets it for units with LoadCredential=; by hand: {by_hand}")
+            }
+            SecretError::NotLoaded { name, .. } => format!(
+                "LoadCredential={name}:{} in the unit's [Service]: systemctl edit walpurge",
+                stored(name)
             ),
             SecretError::Unreadable { path, .. } => {
                 format!("the user that runs walpurge must be able to read {}", path.display())

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::credentials::Credentials;
 use super::entry::Entry;
 use super::render::Source;
 use crate::problem::{Problem, Span, nearest};
@@ -15,11 +16,13 @@ pub(super) struct Reader<'a> {
     source: &'a Source,
     /// Behind a cell, so that tables that are read side by side can all report.
     problems: RefCell<Vec<Problem>>,
+    pub(super) credentials: Credentials,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(source: &'a Source) -> Self {
-        Reader { source, problems: RefCell::new(Vec::new()) }
+        let credentials = Credentials::of(&source.name);
+        Reader { source, problems: RefCell::new(Vec::new()), credentials }
     }
 
     /// Notes a problem.

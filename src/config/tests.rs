@@ -275,8 +275,9 @@ fn a_file_loses_one_newline_and_is_relative_to_the_config() {
 fn a_credential_outside_of_a_unit_says_how_to_get_one() {
     let text = MINIMAL.replace("\"redis://localhost:6379/0\"", "{ credential = \"cache\" }");
     let error = good(&text).redis[0].url.resolve().expect_err("no unit");
-    assert!(error.hint().contains("systemd-run"), "{}", error.hint());
-    assert!(error.hint().contains("-p LoadCredential=cache:/etc/walpurge/cache"));
+    let (hint, loaded) =
+        (error.hint(), "--property=LoadCredential=cache:/etc/walpurge/cache.token");
+    assert!(hint.contains("systemd-run") && hint.contains(loaded), "{hint}");
 }
 
 #[test]

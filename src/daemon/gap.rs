@@ -73,19 +73,22 @@ impl Daemon {
     ) -> Result<Closing<T>, Interrupted> {
         let Prepared { mut session, options, about } = prepared;
         let slot = self.settings.slot.clone();
+        // A server that is silent is waited for.
+        let pulse = self.settings.board.pulse().clone();
         if !self.settings.create_slot {
             // It stays as it is, and is confirmed when the fallbacks are done.
             self.history.begin_closing(cause, &about.identity).await;
             self.fallbacks(cause);
-            let found = session.usable_slot(&slot, PLUGIN).await?;
-            let started = session.start_wal2json(&slot, &options).await.map_err(PgError::from)?;
+            let found = pulse.waiting(session.usable_slot(&slot, PLUGIN)).await?;
+            let started = pulse.waiting(session.start_wal2json(&slot, &options)).await;
+            let started = started.map_err(PgError::from)?;
             about.announce(&slot);
             let slot_lsn = found.confirmed_flush_lsn.unwrap_or_default();
             let connected = about.connected(&self.settings, started, slot_lsn);
             return self.follow_gap(connected, None, stop).await;
         }
         if *cause != GapCause::SlotMissing {
-            match session.drop_slot(&slot).await {
+            match pulse.waiting(session.drop_slot(&slot)).await {
                 Err(error) if *error.kind() != PgErrorKind::SlotMissing => return Err(error.into()),
                 _ => {}
             }
@@ -98,8 +101,8 @@ impl Daemon {
         };
         Place::GapSlotCreated.pass();
         // What every wal2json knows: an option that it refuses would cost the slot.
-        let started = session.start_wal2json_as(&name, &options, NumericFormat::Numbers).await;
-        let started = started.map_err(PgError::from)?;
+        let started = session.start_wal2json_as(&name, &options, NumericFormat::Numbers);
+        let started = pulse.waiting(started).await.map_err(PgError::from)?;
         about.announce(&name);
         let connected = about.connected(&self.settings, started, slot_lsn);
         Place::GapStreamStarted.pass();
@@ -141,7 +144,9 @@ impl Daemon {
         cause: &GapCause,
         mut stop: Pin<&mut impl Future<Output = T>>,
     ) -> Result<Made<T>, PgError> {
-        let asking = connect_client(&self.settings.connect, session.host()).await.ok();
+        let pulse = self.settings.board.pulse().clone();
+        let asking = connect_client(&self.settings.connect, session.host());
+        let asking = pulse.waiting(asking).await.ok();
         let walsender = session.process_id();
         let creation = async {
             let temporary = Persistence::Temporary;
@@ -174,7 +179,7 @@ impl Daemon {
                     Err(error) => Err(error),
                 },
                 () = sleep_until(next.into()) => self.fallbacks(cause),
-                () = turn_for_ever(&mut self.dispatcher) => {}
+                () = turn_for_ever(&mut self.dispatcher, &pulse) => {}
             }
         }
     }
@@ -187,6 +192,7 @@ impl Daemon {
         mut stop: Pin<&mut impl Future<Output = T>>,
     ) -> Result<Closing<T>, Interrupted> {
         let Daemon { settings, matcher, dispatcher, debt, history } = self;
+        let pulse = settings.board.pulse();
         matcher.set_partitions(connected.partitions.take(), connected.catalog_lsn);
         let (rules, plan) = (matcher.rules(), dispatcher.plan_mut());
         let watch = Watch::new(settings.visibility, connected.slot_lsn, rules, plan);
@@ -195,7 +201,7 @@ impl Daemon {
         let position = loop {
             match session.follow(stop.as_mut(), |_| ()).await {
                 Ok(Ended::Stopped(why)) => {
-                    session.stop(STOP_PATIENCE).await;
+                    pulse.waiting(session.stop(STOP_PATIENCE)).await;
                     return Ok(Closing::Stopped(why));
                 }
                 Ok(Ended::GapCovered | Ended::Replayed) => {}
@@ -208,9 +214,9 @@ impl Daemon {
             let position = session.position();
             let Some(temporary) = &temporary else { break position };
             // First, so that the copy stands nowhere beyond it.
-            session.purpose().keep(position.clone()).await;
+            pulse.waiting(session.purpose().keep(position.clone())).await;
             Place::GapFallbacksDone.pass();
-            match copy_slot(settings, temporary).await {
+            match pulse.waiting(copy_slot(settings, temporary)).await {
                 Ok(()) => break position,
                 Err(error) if *error.kind() == PgErrorKind::SlotExists => {
                     history.waited = Waited::Yes;
@@ -231,10 +237,10 @@ impl Daemon {
             }
         };
         Place::GapSlotCopied.pass();
-        session.leave().await;
+        pulse.waiting(session.leave()).await;
         debt.disconnect(dispatcher.plan_mut());
         info!(slot = settings.slot, "the gap is closed: every rule's fallback is done");
-        history.closed(position, temporary.is_some()).await;
+        pulse.waiting(history.closed(position, temporary.is_some())).await;
         Ok(Closing::Closed)
     }
 }

@@ -17,6 +17,7 @@ mod replicas;
 mod report;
 mod session;
 mod settling;
+mod stall;
 mod warn;
 mod watch;
 
@@ -47,7 +48,7 @@ use crate::postgres::{ConnectConfig, PgError, PgErrorKind};
 use crate::replay::Keeper;
 use crate::rules::{Matcher, Messages, RuleSet};
 use crate::state::{Commit, GapCause, KnownSink};
-use crate::status::{Board, ErrorStatus, Role};
+use crate::status::{Board, ErrorStatus, Pulse, Role};
 
 /// How long a stop waits for what is in flight.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -162,13 +163,14 @@ impl Daemon {
     pub async fn run<T>(&mut self, stop: impl Future<Output = T>) -> Result<T, Halt> {
         let mut stop = std::pin::pin!(stop);
         let mut outage = Outage::default();
+        let pulse = self.settings.board.pulse().clone();
         loop {
             let attempt = tokio::select! {
                 biased;
                 why = &mut stop => return Ok(why),
                 attempt = connect(&self.settings, self.matcher.rules(), &mut self.history) => attempt,
                 // What was received before goes on to the sinks while Postgres is away.
-                () = turn_for_ever(&mut self.dispatcher) => continue,
+                () = turn_for_ever(&mut self.dispatcher, &pulse) => continue,
             };
             let interrupted = match attempt {
                 Ok(Attempt::Following(connected)) => {
@@ -206,7 +208,7 @@ impl Daemon {
                 biased;
                 why = &mut stop => return Ok(why),
                 () = tokio::time::sleep(wait) => {}
-                () = turn_for_ever(&mut self.dispatcher) => {}
+                () = turn_for_ever(&mut self.dispatcher, &pulse) => {}
             }
         }
     }
@@ -241,6 +243,7 @@ impl Daemon {
         mut stop: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Interrupted> {
         let Daemon { settings, matcher, dispatcher, debt, history } = self;
+        let pulse = settings.board.pulse();
         if let Some(keeper) = &settings.keeper {
             keeper.follow(connected.host.clone(), connected.server.clone());
         }
@@ -271,7 +274,7 @@ impl Daemon {
         }
         let interrupted = match ended {
             Ok(Ended::Stopped(why)) => {
-                session.stop(STOP_PATIENCE).await;
+                pulse.waiting(session.stop(STOP_PATIENCE)).await;
                 return Ok(why);
             }
             // Only a replay and the closing of a gap end so.
@@ -279,10 +282,12 @@ impl Daemon {
             Err(interrupted) => interrupted,
         };
         match &interrupted {
-            Interrupted::Catalog => session.leave().await,
+            Interrupted::Catalog => pulse.waiting(session.leave()).await,
             // What is remembered tells of the gap, until it is closed.
             Interrupted::Gap(_) => {}
-            Interrupted::Error(_) | Interrupted::Undecodable(..) => session.remember().await,
+            Interrupted::Error(_) | Interrupted::Undecodable(..) => {
+                pulse.waiting(session.remember()).await;
+            }
         }
         if skipped.is_some() {
             history.skip_to = skipped;
@@ -292,10 +297,14 @@ impl Daemon {
     }
 }
 
-async fn turn_for_ever(dispatcher: &mut Dispatcher) {
-    loop {
-        dispatcher.turn().await;
-    }
+/// Takes what becomes of batches while something else is waited for.
+async fn turn_for_ever(dispatcher: &mut Dispatcher, pulse: &Pulse) {
+    let turning = async {
+        loop {
+            dispatcher.turn().await;
+        }
+    };
+    pulse.waiting(turning).await
 }
 
 /// Whether a person has to choose another slot or setting: nothing that the daemon waits for will change that.

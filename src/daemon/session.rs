@@ -18,6 +18,7 @@ use super::reader::Reader;
 use super::replayed::{Replayed, Seen};
 use super::replicas::{News, Replicas};
 use super::report::{Far, Report};
+use super::stall::{Stall, looking};
 use crate::failpoint::{Failpoint, Place};
 use crate::lsn::Lsn;
 use crate::metrics::Target;
@@ -28,7 +29,7 @@ use crate::postgres::{
 use crate::rules::Matcher;
 use crate::snapshot::Snapshot;
 use crate::state::{Commit, Position};
-use crate::status::Role;
+use crate::status::{Pulse, Role, Stage};
 
 /// How often the server is told how far we are, if that has changed.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
@@ -53,6 +54,8 @@ pub(super) struct Session<'d> {
     slot: String,
     held: Held,
     report: Report,
+    pulse: Pulse,
+    stall: Stall,
 }
 
 /// Why a stream is not followed any more.
@@ -141,6 +144,8 @@ impl<'d> Session<'d> {
             slot,
             held: Held::default(),
             report,
+            pulse: settings.board.pulse().clone(),
+            stall: Stall::default(),
         }
     }
 
@@ -155,6 +160,9 @@ impl<'d> Session<'d> {
     ) -> Result<Ended<T>, Interrupted> {
         let mut clock = interval(STATUS_EVERY);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Whether the stream was looked at, or could not take more, since the last tick.
+        let mut has_looked = true;
+        let mut ticked = Instant::now();
         loop {
             let is_over = self.reader.replayed().is_some_and(|replayed| replayed.is_over());
             if is_over {
@@ -167,6 +175,7 @@ impl<'d> Session<'d> {
                 self.dispatcher.relieve();
             }
             let has_room = !is_over && self.dispatcher.plan().has_room();
+            has_looked |= !has_room;
             let mut messages = 0;
             // In this order, so that a full stream delays neither the end, nor room for more, nor
             // a status update. Everything here is cancel safe.
@@ -184,10 +193,17 @@ impl<'d> Session<'d> {
                         self.report.look(wal);
                     }
                     Heard::WaitsForUs => return Err(self.waits_for_us().into()),
-                    Heard::ShuttingDown => return Err(self.let_go().await.into()),
+                    Heard::ShuttingDown => {
+                        let pulse = self.pulse.clone();
+                        return Err(pulse.waiting(self.let_go()).await.into());
+                    }
                 },
                 news = self.replicas.hear() => self.take_news(news),
                 _ = clock.tick() => {                                        // 4. feedback
+                    ticked = Instant::now();
+                    if std::mem::take(&mut has_looked) {
+                        self.pulse.turned(Stage::Loop);
+                    }
                     self.look_at_replicas();
                     if let Some(debt) = self.purpose.debt() {
                         debt.tick();
@@ -201,13 +217,15 @@ impl<'d> Session<'d> {
                     }
                 }
                 () = self.purpose.written() => self.send_status_if_due(has_room).await?,
-                read = self.stream.read(), if has_room => {                  // 5. more to do
+                read = looking(&mut has_looked, self.stream.read()),
+                    if has_room && self.stall.reads() => {                   // 5. more to do
                     read?;
                     let first = self.dispatcher.plan().next_order();
                     messages = self.take_frames()?;
                     self.dispatcher.arrived(first, Instant::now().into_std());
                 }
             }
+            self.stall.pass().await;
             self.dispatcher.dispatch();
             if self.is_gap_covered() {
                 return Ok(Ended::GapCovered);
@@ -216,10 +234,15 @@ impl<'d> Session<'d> {
             if self.status.urgent {
                 self.send_status().await?;
             }
-            if let Some(pause) = self.flood.pause_after(messages, Instant::now().into_std()) {
+            let now = Instant::now();
+            let pause = self.flood.pause_after(messages, now.into_std());
+            if let Some(pause) = pause {
                 // Blocking, since the runtime would wake up for every single message.
                 std::thread::sleep(pause);
-                // A socket that always has more never waits, and so lets nobody else work.
+            }
+            // A socket that always has more never waits, and so lets nobody else work: the clock
+            // does not even tick.
+            if pause.is_some() || now - ticked >= STATUS_EVERY {
                 tokio::task::yield_now().await;
             }
         }
@@ -239,6 +262,7 @@ impl<'d> Session<'d> {
                         self.status.received(end_lsn);
                         if let Some(commit) = self.reader.take_commit() {
                             self.course.commit(commit)?;
+                            self.stall.commit();
                             self.purpose.streamed(commit.xid);
                         }
                     }
@@ -417,7 +441,10 @@ impl<'d> Session<'d> {
                 why = stop.as_mut() => return Ok(Some(why)),
                 () = self.dispatcher.turn() => {}
                 news = self.replicas.hear() => self.take_news(news),
-                _ = clock.tick() => self.look_at_replicas(),
+                _ = clock.tick() => {
+                    self.pulse.turned(Stage::Loop);
+                    self.look_at_replicas();
+                }
                 // Nothing comes any more; but that the server is gone, nobody else may notice.
                 read = self.stream.read() => {
                     read?;

@@ -3,23 +3,19 @@
 //! One writer, any number of readers, none of whom the writer ever waits for.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::{ErrorStatus, PostgresStatus, Role, SinkStatus, Status};
+use super::{ErrorStatus, PostgresStatus, Pulse, Role, SinkStatus, Status};
 use crate::metrics::Counts;
 use crate::rules::RuleSet;
 use crate::tail::Tap;
-
-/// How often the daemon's thread shows that it moves.
-const BEAT_EVERY: Duration = Duration::from_millis(500);
 
 /// What the daemon publishes, and what else can be seen of it. Clones are of the same board.
 #[derive(Clone, Debug)]
 pub struct Board {
     published: Arc<watch::Sender<Arc<Published>>>,
-    moved: Arc<watch::Sender<Instant>>,
+    pulse: Pulse,
     tap: Tap,
 }
 
@@ -39,7 +35,7 @@ impl Default for Board {
         let status = Status { version, ..Status::default() };
         Board {
             published: Arc::new(watch::Sender::new(Arc::new(Published { status, counts }))),
-            moved: Arc::new(watch::Sender::new(Instant::now())),
+            pulse: Pulse::default(),
             tap: Tap::default(),
         }
     }
@@ -51,24 +47,14 @@ impl Board {
         Arc::clone(&self.published.borrow())
     }
 
-    /// When the daemon's thread moved last.
-    pub fn moved(&self) -> Instant {
-        *self.moved.borrow()
+    /// Whether the daemon's stages turn.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// Where single invalidations can be followed.
     pub fn tap(&self) -> &Tap {
         &self.tap
-    }
-
-    /// Shows again and again that the thread that polls this moves, whatever it waits for.
-    pub async fn beat(self) {
-        let mut clock = tokio::time::interval(BEAT_EVERY);
-        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            clock.tick().await;
-            self.moved.send_replace(Instant::now());
-        }
     }
 
     /// Publishes a change of what was published last.

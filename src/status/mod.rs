@@ -5,14 +5,16 @@
 //! copy. No value of a row and no secret is in it.
 
 mod board;
+mod pulse;
 mod rules;
 mod text;
 
 use serde::{Deserialize, Serialize};
 
 pub use board::{Board, Published};
+pub use pulse::{Pulse, Stage};
 pub use rules::{RuleStatus, rules};
-pub use text::{Look, line, text};
+pub use text::{Look, brief, line, text};
 
 use crate::lsn::Lsn;
 use crate::sinks::cdn::cloudfront::MonthCharges;

@@ -60,6 +60,28 @@ pub fn line(status: &Status, now_seconds: f64) -> String {
     out
 }
 
+/// The status in a few words, for a service manager: what it does, how far it is behind, how much
+/// it does, what does not work.
+pub fn brief(status: &Status, actions_per_second: f64) -> String {
+    let mut parts = vec![role(status.role).to_owned()];
+    let error = status.postgres.error.as_ref().filter(|_| status.role != Role::Standby);
+    if let Some(error) = error {
+        parts[0].push_str(&format!(": {}", printable(&error.message)));
+    }
+    if let Some(lag) = lag(&status.postgres) {
+        parts.push(format!("lag {lag}"));
+    }
+    if matches!(status.role, Role::Streaming | Role::ClosingGap) {
+        parts.push(format!("{} actions/s", grouped(actions_per_second.round() as u64)));
+    }
+    let bad = status.sinks.iter().filter(|sink| !matches!(sink.state, SinkState::Up));
+    for SinkStatus { name, state: how, error, .. } in bad {
+        let why = error.as_ref().map_or(String::new(), |why| format!(" ({})", why.message));
+        parts.push(printable(&format!("{name} {}{why}", state(*how))));
+    }
+    parts.join("; ")
+}
+
 struct Page {
     out: String,
     look: Look,
@@ -273,7 +295,7 @@ mod tests {
             let colour = text(&status, Look { style: Style::Colour, now_seconds });
             let shown = format!(
                 "{plain}\n{}\n{}",
-                line(&status, now_seconds),
+                line(&status, now_seconds) + &brief(&status, 1234.4) + "\n",
                 colour.replace('\x1b', "\\e")
             );
             let expected = path.with_extension("expected");

@@ -16,6 +16,7 @@ pub mod browser;
 pub mod cdn;
 pub mod dir;
 pub mod install;
+pub mod notify;
 pub mod port;
 pub mod postgres;
 pub mod process;

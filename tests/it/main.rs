@@ -39,5 +39,6 @@ mod schema;
 mod schema_changes;
 mod setup;
 mod slot;
+mod systemd;
 mod torture;
 mod world;

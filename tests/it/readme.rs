@@ -21,11 +21,11 @@ const SERVERS: &str = "[postgres]\nurl = \"postgres://walpurge@localhost/shop\"\
                        [redis.cache]\nurl = \"redis://localhost:6379/0\"\n";
 
 /// A fenced block of a page.
-struct Block {
+pub struct Block {
     /// The page and the line of the opening fence.
-    place: String,
+    pub place: String,
     language: String,
-    text: String,
+    pub text: String,
 }
 
 fn root() -> &'static Path {
@@ -52,7 +52,13 @@ fn pages() -> Vec<PathBuf> {
         }
     }
     found.sort();
-    for name in ["README.md", "CONTRIBUTING.md", "docs/security.md", "docs/decisions/README.md"] {
+    for name in [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/security.md",
+        "systemd/README.md",
+        "docs/decisions/README.md",
+    ] {
         assert!(found.contains(&root().join(name)), "{name} was not found");
     }
     found
@@ -77,7 +83,7 @@ fn blocks_and_prose(page: &Path) -> (Vec<Block>, Vec<(usize, String)>) {
     (blocks, prose)
 }
 
-fn blocks(page: &Path, language: &str) -> Vec<Block> {
+pub fn blocks(page: &Path, language: &str) -> Vec<Block> {
     let (blocks, _) = blocks_and_prose(page);
     blocks.into_iter().filter(|block| block.language == language).collect()
 }
