@@ -13,7 +13,7 @@ use crate::pipeline::{LaneId, LaneSpec, Pace, Routes, Stage, Urgency};
 use crate::rules::{FALLBACK_EVERY, RuleId, RuleSet, SinkId};
 use crate::sinks::cdn::CdnLane;
 use crate::sinks::cdn::cloudfront::{CloudFrontLane, Part};
-use crate::sinks::redis::{LaneClass, RedisLane};
+use crate::sinks::redis::{ClusterLane, LaneClass, RedisLane, SHARDS, Topology};
 use crate::sinks::{DryRunLane, Endpoint, Lane};
 
 /// What becomes of a sink's actions.
@@ -66,13 +66,14 @@ pub(super) fn lanes(
     let mut lanes = Vec::new();
     // Most configurations publish nothing, and then nothing is kept in order for it.
     let classes = if publishes(rules) { &REDIS[..] } else { &REDIS[..REDIS.len() - 1] };
-    // Where each sink's lanes begin.
-    let mut firsts = Vec::new();
+    let mut places = Vec::new();
     for (sink, spec) in sinks.iter().zip(rules.sinks()) {
-        firsts.push(lanes.len());
+        let first = lanes.len();
+        let topology = topology(sink);
+        places.push(Place { first, topology: topology.clone() });
         let after = caches_before(config, sink.name(), &lanes);
         let purges_all = spec.purges.all;
-        let mut add = |stage, urgency, lane: &dyn Fn() -> Lane| {
+        let mut add = |stage, urgency, joins_pool, lane: &dyn Fn() -> Lane| {
             let lane = match work(sink.name()) {
                 Work::Done => lane(),
                 Work::Shown => Lane::DryRun(DryRunLane::of(sink.clone())),
@@ -82,19 +83,27 @@ pub(super) fn lanes(
             let pace = (urgency == Urgency::Paced).then(|| pace(rules));
             let (after, purges_all) = (after.clone(), purges_all);
             let spec = LaneSpec::new(sink.name(), lane, stage);
-            lanes.push(LaneSpec { pace, after, purges_all, ..spec });
+            lanes.push(LaneSpec { pace, after, purges_all, joins_pool, ..spec });
         };
         match sink {
             Endpoint::Redis(config) => classes.iter().for_each(|&(class, stage, urgency)| {
-                add(stage, urgency, &|| Lane::Redis(RedisLane::new(Arc::clone(config), class)));
+                let lane = || match &topology {
+                    None => Lane::Redis(RedisLane::new(Arc::clone(config), class)),
+                    Some(topology) => {
+                        Lane::Cluster(Box::new(ClusterLane::new(Arc::clone(topology), class)))
+                    }
+                };
+                for shard in 0..lanes_of(class, topology.is_some()) {
+                    add(stage, urgency, shard > 0, &lane);
+                }
             }),
             Endpoint::Cdn(sink) => CDN.iter().for_each(|&(stage, urgency)| {
-                add(stage, urgency, &|| Lane::Cdn(CdnLane::new(Arc::clone(sink))));
+                add(stage, urgency, false, &|| Lane::Cdn(CdnLane::new(Arc::clone(sink))));
             }),
             Endpoint::CloudFront(sink) => CDN.iter().for_each(|&(stage, urgency)| {
                 let part = if urgency == Urgency::Paced { Part::Paced } else { Part::Prompt };
                 let lane = || CloudFrontLane::new(Arc::clone(sink), part);
-                add(stage, urgency, &|| Lane::CloudFront(Box::new(lane())));
+                add(stage, urgency, false, &|| Lane::CloudFront(Box::new(lane())));
             }),
         }
     }
@@ -106,9 +115,10 @@ pub(super) fn lanes(
         let lane = Lane::Lookup(LookupLane::new(pool.clone(), Arc::clone(rules), id));
         lanes.push(LaneSpec::new("postgres", lane, Stage::Lookup));
     }
-    let route = move |sink: SinkId, verb: Verb, urgency: Urgency| {
-        let sink = sink.0 as usize;
-        LaneId(firsts[sink] + place(&sinks[sink], verb, urgency))
+    let route = move |sink: SinkId, action: Action<'_>, urgency: Urgency| {
+        let (sink, place) = (&sinks[sink.0 as usize], &places[sink.0 as usize]);
+        let class = class(sink, action.verb, urgency);
+        LaneId(place.first + place.topology.as_ref().map_or(class, |of| shard(of, class, action)))
     };
     (lanes, Routes { actions: Box::new(route), lookups: lookup_lanes })
 }
@@ -121,8 +131,43 @@ fn caches_before(config: &Config, cdn: &str, lanes: &[LaneSpec]) -> Vec<LaneId> 
     lanes.map(|(at, _)| LaneId(at)).collect()
 }
 
-/// Which of a sink's lanes does a verb.
-fn place(sink: &Endpoint, verb: Verb, urgency: Urgency) -> usize {
+/// Where a sink's lanes are.
+struct Place {
+    /// The first one.
+    first: usize,
+    /// Of a cluster: which of the lanes of a class works for which key.
+    topology: Option<Arc<Topology>>,
+}
+
+fn topology(sink: &Endpoint) -> Option<Arc<Topology>> {
+    match sink {
+        Endpoint::Redis(config) if config.is_cluster() => {
+            Some(Arc::new(Topology::new(Arc::clone(config))))
+        }
+        _ => None,
+    }
+}
+
+/// How many lanes of a class a Redis has: in a cluster, those of exact keys and of tags are sharded,
+/// so that a master that is down delays its own keys alone.
+fn lanes_of(class: LaneClass, is_cluster: bool) -> usize {
+    match class {
+        LaneClass::Precise | LaneClass::Tags if is_cluster => SHARDS,
+        _ => 1,
+    }
+}
+
+/// The place of an action among the lanes of a cluster, of which each class has several.
+fn shard(topology: &Topology, class: usize, action: Action<'_>) -> usize {
+    let before: usize = REDIS[..class].iter().map(|lane| lanes_of(lane.0, true)).sum();
+    match lanes_of(REDIS[class].0, true) {
+        1 => before,
+        _ => before + topology.shard(action),
+    }
+}
+
+/// Which of a sink's classes does a verb.
+fn class(sink: &Endpoint, verb: Verb, urgency: Urgency) -> usize {
     let place = match sink {
         Endpoint::Redis(config) => {
             // Rules send a sink only what it supports.

@@ -10,7 +10,7 @@ pub(super) const ROOT: &[&str] = &[];
 pub(super) const POSTGRES: &[&str] = &["publication"];
 
 /// `[redis.NAME]`.
-pub(super) const REDIS: &[&str] = &["cluster", "sentinel"];
+pub(super) const REDIS: &[&str] = &["sentinel"];
 
 /// `[fastly.NAME]`, `[cloudfront.NAME]` and `[http.NAME]`.
 pub(super) const CDN: &[&str] = &["repurge_after"];

@@ -16,6 +16,8 @@ pub struct RedisSinkConfig {
     pub name: String,
     /// `url`: `redis://`, `rediss://` or `unix://`.
     pub url: Secret,
+    /// `cluster`: some nodes of a cluster, instead of `url`. Empty: it is none.
+    pub cluster: Vec<Secret>,
     /// `prefix`: what is put before every key, pattern and tag key.
     pub prefix: String,
     /// `tag_key`: the key of a tag's set or counter; holds `{tag}` exactly once.
@@ -58,7 +60,13 @@ impl RedisSinkConfig {
     /// When the URL is kept elsewhere and cannot be fetched.
     pub fn options(&self) -> Result<RedisOptions, SecretError> {
         let mut options = RedisOptions::new(&self.name, "");
-        options.url = self.url.resolve()?;
+        match self.cluster.is_empty() {
+            true => options.url = self.url.resolve()?,
+            false => {
+                options.cluster =
+                    self.cluster.iter().map(Secret::resolve).collect::<Result<_, _>>()?;
+            }
+        }
         options.prefix.clone_from(&self.prefix);
         options.tag_key.clone_from(&self.tag_key);
         options.tag_mode = self.tag_mode;
@@ -97,9 +105,11 @@ pub(super) fn read(root: &mut Table<'_>) -> Vec<RedisSinkConfig> {
 
 /// Whether this is a key of a sink in a `[redis]` without name.
 fn is_setting(name: &str, entry: &Entry<'_>) -> bool {
-    let is_known =
-        ["url", "mode", "prefix", "tag_key", "tag_mode", "tls_root", "tls_cert", "tls_key"]
-            .contains(&name);
+    let is_known = [
+        "url", "cluster", "mode", "prefix", "tag_key", "tag_mode", "tls_root", "tls_cert",
+        "tls_key",
+    ]
+    .contains(&name);
     is_known && !entry.value.get_ref().is_table()
 }
 
@@ -116,12 +126,23 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
     let mut config = RedisSinkConfig {
         name: name.to_owned(),
         url: Secret::literal(format!("redis.{name}.url"), ""),
+        cluster: Vec::new(),
         prefix: String::new(),
         tag_key: TAG_KEY.to_owned(),
         tag_mode: TagMode::default(),
         mode: SinkMode::On,
         tls: RedisTls::default(),
     };
+    if let Some(entry) = table.entry("cluster") {
+        config.cluster = read_cluster(&entry, name);
+        if table.has("url") {
+            entry.problem_with_help(
+                format!("`redis.{name}` has both `url` and `cluster`"),
+                "one of them",
+                "`url` leads to a single server, `cluster` names some nodes of a Redis Cluster",
+            );
+        }
+    }
     match table.entry("url") {
         Some(entry) => {
             if let Some(url) = entry.secret() {
@@ -161,6 +182,46 @@ fn read_tls(table: &mut Table<'_>) -> RedisTls {
         );
     }
     tls
+}
+
+const CLUSTER_EXAMPLE: &str = "cluster = [\"redis://n1:7000\", \"redis://n2:7000\"]";
+
+fn read_cluster(entry: &Entry<'_>, name: &str) -> Vec<Secret> {
+    let items = entry.items().unwrap_or_default();
+    if items.is_empty() {
+        entry.wrong_type("a list of URLs", &format!("write {CLUSTER_EXAMPLE}"));
+    }
+    let as_node =
+        |url: &str| RedisOptions { cluster: vec![url.into()], ..RedisOptions::new(name, "") };
+    let (mut nodes, mut known) = (Vec::new(), Vec::new());
+    let mut all_good = true;
+    for item in &items {
+        let Some(node) = item.secret() else { continue };
+        nodes.push(node.clone());
+        let Some(url) = node.in_file() else { continue };
+        if let Err(error) = RedisConfig::new(as_node(url)) {
+            all_good = false;
+            item.problem_with_help(
+                format!("`{}` is not the URL of a cluster's node", item.path),
+                error.problem,
+                "write redis://HOST:PORT or rediss://… (TLS)",
+            );
+        }
+        known.push(url.into());
+    }
+    let together = RedisOptions { cluster: known, ..RedisOptions::new(name, "") };
+    if all_good
+        && !together.cluster.is_empty()
+        && let Err(error) = RedisConfig::new(together)
+    {
+        let help = "user, password and scheme of one node are used for all";
+        entry.problem_with_help(
+            format!("the nodes of `{}` do not agree", entry.path),
+            error.problem,
+            help,
+        );
+    }
+    nodes
 }
 
 fn check_url(entry: &Entry<'_>, name: &str, url: &Secret) {

@@ -167,13 +167,19 @@ fn replay() -> Value {
 }
 
 fn redis() -> Value {
-    let sink = section(
-        &["url"],
+    let mut sink = section(
+        &[],
         vec![
             (
                 "url",
                 "redis://HOST:PORT/DATABASE, rediss://… for TLS, or unix:///PATH.",
                 reference("text"),
+            ),
+            (
+                "cluster",
+                "Instead of url: some nodes of a Redis Cluster, which know the others. Scheme, user \
+                 and password are the same for all.",
+                reference("texts"),
             ),
             (
                 "prefix",
@@ -206,6 +212,7 @@ fn redis() -> Value {
             ("tls_key", "For rediss://: a PEM file with its key.", reference("text")),
         ],
     );
+    sink["anyOf"] = json!([{ "required": ["url"] }, { "required": ["cluster"] }]);
     json!({ "type": "object", "minProperties": 1, "additionalProperties": sink })
 }
 

@@ -56,7 +56,9 @@ fn postgres_and_redis(config: &Config) -> String {
         replicas: _,
         replay: _,
     } = &config.postgres;
-    let RedisSinkConfig { prefix, tag_key, tag_mode, mode, name: _, url: _, tls: _ } = redis;
+    let RedisSinkConfig { cluster, prefix, tag_key, tag_mode, mode, name: _, url: _, tls: _ } =
+        redis;
+    assert!(cluster.is_empty());
     let postgres = (slot, plugin, create_slot, visibility, heartbeat, on_gap, messages);
     format!("{postgres:?} {:?}", (prefix, tag_key, tag_mode, mode))
 }

@@ -4,6 +4,7 @@
 //! it; batches travel to the lanes' drivers and back, so nothing is shared and nothing is locked.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -69,13 +70,15 @@ pub struct LaneSpec {
     /// For [`Stage::Purge`]: whether its sink can purge everything, so that nothing of it needs to
     /// stop the stream.
     pub purges_all: bool,
+    /// Whether it shares its bound with the lane before it: both are shards of one class.
+    pub joins_pool: bool,
 }
 
 impl LaneSpec {
     /// A lane without a pace, and which comes after no single one.
     pub fn new(sink: impl Into<String>, lane: Lane, stage: Stage) -> Self {
-        let (pace, after, purges_all) = (None, Vec::new(), false);
-        LaneSpec { sink: sink.into(), lane, stage, pace, after, purges_all }
+        let (pace, after, purges_all, joins_pool) = (None, Vec::new(), false, false);
+        LaneSpec { sink: sink.into(), lane, stage, pace, after, purges_all, joins_pool }
     }
 }
 
@@ -124,9 +127,12 @@ impl Dispatcher {
     pub fn new(lanes: Vec<LaneSpec>, routes: Routes, rules: Arc<RuleSet>, parked: Parked) -> Self {
         let (sender, outcomes) = mpsc::unbounded_channel();
         let mut drivers = JoinSet::new();
-        let (mut handles, mut planned) = (Vec::new(), Vec::new());
+        let (mut handles, mut planned, mut pools) = (Vec::new(), Vec::new(), Vec::new());
         for (at, spec) in lanes.into_iter().enumerate() {
-            let LaneSpec { sink, lane, stage, pace, after, purges_all } = spec;
+            let LaneSpec { sink, lane, stage, pace, after, purges_all, joins_pool } = spec;
+            if joins_pool {
+                join_pool(&mut pools, at);
+            }
             let (batches, receiver) = mpsc::channel(1);
             let (id, outcomes) = (LaneId(at), sender.clone());
             let is_off = matches!(lane, Lane::Left);
@@ -151,6 +157,7 @@ impl Dispatcher {
         }
         let lookups = routes.lookups.clone();
         let mut plan = Plan::new(planned, routes);
+        plan.know_pools(pools);
         plan.break_as(Failpoint::set());
         plan.know_sinks(rules.sinks().len(), served(&handles, &lookups, &rules));
         Dispatcher {
@@ -402,6 +409,14 @@ impl Dispatcher {
             .iter()
             .enumerate()
             .all(|(at, lane)| lane.health == Health::Failing || self.plan.is_lane_idle(LaneId(at)))
+    }
+}
+
+/// Adds the lane at `at` to the pool of the lane before it.
+fn join_pool(pools: &mut Vec<Range<usize>>, at: usize) {
+    match pools.last_mut() {
+        Some(pool) if pool.end == at => pool.end = at + 1,
+        _ => pools.push(at.saturating_sub(1)..at + 1),
     }
 }
 

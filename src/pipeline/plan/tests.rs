@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::action::Verb;
 
 mod confirm;
 mod model;

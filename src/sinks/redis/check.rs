@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use super::LaneClass;
 use super::config::{RedisConfig, TagMode};
 use super::connection::Connection;
 use super::error::{Verdict, classify};
 use super::wire::{Reply, Request};
+use super::{LaneClass, cluster};
 use crate::action::Verb;
 use crate::glob;
 use crate::sinks::Failure;
@@ -55,6 +55,9 @@ pub(super) const TRIAL_KEY: &str = "walpurge:check:";
 
 /// What every connection and `check` itself use.
 const COMMON_COMMANDS: [&str; 3] = ["client|setname", "info", "ping"];
+
+/// What a cluster takes besides.
+const CLUSTER_COMMANDS: [&str; 3] = ["asking", "cluster|nodes", "cluster|slots"];
 
 /// The commands of a verb: what its module sends, for the rights and for the trial.
 fn commands(verb: Verb, mode: TagMode) -> Vec<&'static str> {
@@ -105,6 +108,9 @@ fn acl_line(login: &str, duties: &Duties, config: &RedisConfig) -> String {
     if config.db != 0 {
         all.push("select");
     }
+    if config.is_cluster() {
+        all.extend(CLUSTER_COMMANDS);
+    }
     all.extend(duties.verbs.iter().flat_map(|verb| commands(*verb, config.tag_mode)));
     all.sort_unstable();
     all.dedup();
@@ -133,6 +139,20 @@ fn acl_line(login: &str, duties: &Duties, config: &RedisConfig) -> String {
 /// The key that it uses has a random name under the sink's prefix, is gone ten seconds later
 /// even where it cannot be deleted, and is the only one that it touches. Nothing is published.
 pub async fn check(config: &RedisConfig, duties: &Duties) -> Vec<CheckLine> {
+    if config.is_cluster() {
+        return cluster::check(config, duties).await;
+    }
+    check_server(config, duties, |_| true).await
+}
+
+/// Tries one server, or one master of a cluster, with a key that `takes` allows: none of another
+/// master's slots.
+pub(super) async fn check_server(
+    config: &RedisConfig,
+    duties: &Duties,
+    takes: impl Fn(&[u8]) -> bool,
+) -> Vec<CheckLine> {
+    let key = trial_key(config, takes);
     let mut connection = match Connection::open(Arc::new(config.clone())).await {
         Ok(connection) => connection,
         Err(failure) => return vec![failed("connect", failure)],
@@ -146,7 +166,7 @@ pub async fn check(config: &RedisConfig, duties: &Duties) -> Vec<CheckLine> {
             continue;
         }
         let name = verb_name(verb);
-        match try_verb(&mut connection, config, verb, duties).await {
+        match try_verb(&mut connection, config, verb, duties, key.as_deref()).await {
             Ok(()) => lines.push(CheckLine { ok: true, what: name.to_owned(), hint: None }),
             Err(failure) => {
                 lines.push(failed(name, failure));
@@ -162,6 +182,17 @@ pub async fn check(config: &RedisConfig, duties: &Duties) -> Vec<CheckLine> {
         }
     }
     lines
+}
+
+/// A key of our own, with a random name. Its hash tag keeps in its slot what it is renamed to.
+fn trial_key(config: &RedisConfig, takes: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+    /// Of a cluster of 1,000 masters, each is found.
+    const TRIES: u32 = 100_000;
+    (0..TRIES).find_map(|_| {
+        let name = format!("{TRIAL_KEY}{{{:016x}}}", fastrand::u64(..));
+        let key = [&config.prefix[..], name.as_bytes()].concat();
+        takes(&key).then_some(key)
+    })
 }
 
 /// PING, and the version if INFO may be read.
@@ -195,24 +226,25 @@ async fn try_verb(
     config: &RedisConfig,
     verb: Verb,
     duties: &Duties,
+    key: Option<&[u8]>,
 ) -> Result<(), Failure> {
     if verb == Verb::Publish {
         return try_publish(config, duties).await;
     }
-    let name = format!("{TRIAL_KEY}{:016x}", fastrand::u64(..));
-    let key = [&config.prefix[..], name.as_bytes()].concat();
-    let other = [&key[..], b":renamed"].concat();
+    // No key of the sink's prefix can come here.
+    let Some(key) = key else { return Ok(()) };
+    let other = [key, b":renamed"].concat();
     let commands = commands(verb, config.tag_mode);
     let mut request = Request::default();
     for command in &commands {
         match *command {
             "multi" | "exec" => request.simple(&[command.as_bytes()]),
-            "scan" => request.simple(&[b"SCAN", b"0", b"MATCH", &key, b"COUNT", b"1"]),
-            "sscan" => request.simple(&[b"SSCAN", &key, b"0"]),
-            "srem" => request.simple(&[b"SREM", &key, b"member"]),
-            "renamenx" => request.simple(&[b"RENAMENX", &key, &other]),
-            "set" => request.simple(&[b"SET", &key, b"1", b"NX", b"PX", b"10000"]),
-            command => request.simple(&[command.as_bytes(), &key]),
+            "scan" => request.simple(&[b"SCAN", b"0", b"MATCH", key, b"COUNT", b"1"]),
+            "sscan" => request.simple(&[b"SSCAN", key, b"0"]),
+            "srem" => request.simple(&[b"SREM", key, b"member"]),
+            "renamenx" => request.simple(&[b"RENAMENX", key, &other]),
+            "set" => request.simple(&[b"SET", key, b"1", b"NX", b"PX", b"10000"]),
+            command => request.simple(&[command.as_bytes(), key]),
         };
     }
     connection.send(&request).await?;

@@ -45,9 +45,11 @@ pub(super) fn classify(
              an address that only trusted hosts reach"
                 .into(),
         ),
-        "MOVED" | "ASK" | "CROSSSLOT" => {
-            refused("this is a node of a cluster, which is not supported yet: let url lead to a single server".into())
-        }
+        "MOVED" | "ASK" | "CROSSSLOT" => refused(format!(
+            "this is a node of a cluster: write redis.{0}.cluster = [\"redis://…\"] instead of \
+                 redis.{0}.url",
+            config.name()
+        )),
         "READONLY" => outage(" (is this a replica? url must lead to the primary)"),
         "MISCONF" => outage(
             " (the server cannot save to disk and so refuses writes: see its log, or set \

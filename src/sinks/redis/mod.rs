@@ -13,14 +13,17 @@
 
 mod bump;
 mod check;
+mod cluster;
 mod config;
 mod connection;
 mod count;
 mod delete;
 mod error;
+mod judge;
 mod publish;
 mod scan;
 mod session;
+mod slot;
 mod tags;
 mod tls;
 mod wire;
@@ -28,6 +31,7 @@ mod wire;
 use std::sync::Arc;
 
 pub use check::{CheckLine, Duties, check, least_acl};
+pub use cluster::{ClusterLane, SHARDS, Topology};
 pub use config::{
     COMMAND_TIMEOUT, RedisConfig, RedisConfigError, RedisOptions, RedisTls, TAG_KEY, TagMode,
     Timeouts,

@@ -1,6 +1,7 @@
 //! A private Redis server, and a small client for it.
 
 mod builder;
+mod cluster;
 mod resp;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use crate::TestDir;
 use crate::process::{Process, Signal};
 
 pub use self::builder::Builder;
+pub use self::cluster::RedisCluster;
 pub use self::resp::{Client, Reply};
 
 /// How long a start may take, loading the append-only file included.
