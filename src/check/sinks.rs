@@ -92,7 +92,8 @@ async fn redis(
             false => {
                 let unreachable = what.starts_with("connect: ");
                 is_reached &= !unreachable;
-                let start = || format!("start the server, or correct redis.{name}.url");
+                let key = if config.is_cluster() { "cluster" } else { "url" };
+                let start = || format!("start the server, or correct redis.{name}.{key}");
                 findings.failed(name, what, hint.or_else(|| unreachable.then(start)));
             }
         }

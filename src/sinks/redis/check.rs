@@ -152,7 +152,6 @@ pub(super) async fn check_server(
     duties: &Duties,
     takes: impl Fn(&[u8]) -> bool,
 ) -> Vec<CheckLine> {
-    let key = trial_key(config, takes);
     let mut connection = match Connection::open(Arc::new(config.clone())).await {
         Ok(connection) => connection,
         Err(failure) => return vec![failed("connect", failure)],
@@ -166,6 +165,7 @@ pub(super) async fn check_server(
             continue;
         }
         let name = verb_name(verb);
+        let key = trial_key(config, &takes);
         match try_verb(&mut connection, config, verb, duties, key.as_deref()).await {
             Ok(()) => lines.push(CheckLine { ok: true, what: name.to_owned(), hint: None }),
             Err(failure) => {

@@ -17,6 +17,8 @@ pub struct RedisCluster {
     /// The masters first, then their replicas in the same order.
     nodes: Vec<Redis>,
     masters: usize,
+    /// Ports under which nodes are known besides their own, with their numbers.
+    announced: Vec<(u16, usize)>,
 }
 
 impl RedisCluster {
@@ -58,7 +60,8 @@ impl RedisCluster {
                 .config("repl-diskless-sync-delay", "0");
             change(number, builder).start()
         };
-        let cluster = RedisCluster { nodes: (0..count).map(node).collect(), masters };
+        let cluster =
+            RedisCluster { nodes: (0..count).map(node).collect(), masters, announced: Vec::new() };
         cluster.join(&bus_ports);
         cluster
     }
@@ -151,14 +154,15 @@ impl RedisCluster {
         self.nodes[number].cli(&["CLUSTER", "MYID"])
     }
 
-    /// The slot of a key, as a node says.
+    /// The slot of a key, as the last node says, which tests leave alone.
     ///
     /// # Panics
     ///
     /// When it does not answer.
     #[track_caller]
     pub fn slot(&self, key: &str) -> u16 {
-        self.nodes[0].cli(&["CLUSTER", "KEYSLOT", key]).parse().expect("a slot")
+        let last = self.nodes.len() - 1;
+        self.nodes[last].cli(&["CLUSTER", "KEYSLOT", key]).parse().expect("a slot")
     }
 
     /// Which master serves a slot at the start, by its number.
@@ -187,11 +191,33 @@ impl RedisCluster {
                 reply => return reply,
             };
             asking = text.starts_with("ASK");
-            let port = text.rsplit_once(':').map(|(_, port)| port.to_owned());
-            let known = |node: &Redis| port == Some(node.port().to_string());
-            number = self.nodes.iter().position(known).expect("a node of ours");
+            let port = text.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+            let Some(Ok(port)) = port else { panic!("{text}") };
+            let announced = self.announced.iter().find(|(other, _)| *other == port);
+            number = match announced {
+                Some(&(_, number)) => number,
+                None => {
+                    let known = self.nodes.iter().position(|node| node.port() == port);
+                    known.expect("a node of ours")
+                }
+            };
         }
         panic!("no node serves {key}");
+    }
+
+    /// Makes the cluster name another port for a node, such as a proxy's.
+    ///
+    /// # Panics
+    ///
+    /// When the nodes do not agree on it.
+    #[track_caller]
+    pub fn announce(&mut self, number: usize, port: u16) {
+        self.nodes[number].cli(&["CONFIG", "SET", "cluster-announce-port", &port.to_string()]);
+        self.announced.push((port, number));
+        let text = format!(":{port}@");
+        self.wait("all know the announced port", |node| {
+            node.cli(&["CLUSTER", "NODES"]).contains(&text)
+        });
     }
 
     /// Opens a slot for a move from one master to another.

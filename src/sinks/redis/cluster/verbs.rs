@@ -26,8 +26,9 @@ pub(super) async fn delete(errand: &mut Errand<'_>, batch: &Batch) -> Result<(),
 /// UNLINKs keys, wherever they are: for each whether it is gone.
 ///
 /// A cluster takes several keys in one command only if they are of one slot. Neighbours that are,
-/// as of one hash tag, share a command. Looking for more such keys does not pay: those of a batch
-/// lie in nearly as many slots, and single commands in flight together cost a third more.
+/// as of one hash tag, share a command. Looking for more such keys does not pay: 1,024 keys of one
+/// of three masters lie in about 930 of its 5,461 slots, so that sorting them would save a tenth of
+/// the commands.
 pub(super) async fn unlink(errand: &mut Errand<'_>, keys: &Keys) -> Result<Vec<bool>, Failure> {
     const UNLINK: &[&str] = &["UNLINK"];
     let all: Vec<&[u8]> = keys.iter().map(|(_, key)| key).collect();
