@@ -207,3 +207,50 @@ fn pace(rules: &RuleSet) -> Pace {
         known.copied().unwrap_or(FALLBACK_EVERY)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
+    use super::super::endpoints;
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn a_clusters_lanes_stand_where_its_actions_are_routed() {
+        let text = "[postgres]\nurl = \"postgres://h/d\"\n\
+            [redis.a]\nurl = \"redis://h\"\n\
+            [redis.b]\ncluster = [\"redis://h\"]\n\
+            [redis.c]\nurl = \"redis://h\"\n\
+            [[rule]]\ntable = \"public.t\"\ndelete = [\"key:{id}\"]\n\
+            publish = { channel = \"c\", message = \"m\" }\n";
+        let loaded = parse("t", text).unwrap();
+        let sinks = endpoints::sinks(&loaded.config, None);
+        let sinks = sinks.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+        let rules = Arc::new(loaded.rules);
+        let (lanes, routes) = lanes(&loaded.config, sinks, &rules, None, |_| Work::Done);
+        let at = |sink, verb, urgency| {
+            let action = Action { verb, value: b"c\0x" };
+            (routes.actions)(SinkId(sink), action, urgency).0
+        };
+        let classes = |sink| {
+            use Urgency::{Paced, Prompt};
+            let verbs = [Verb::Delete, Verb::Tag, Verb::DeleteMatching];
+            let prompt = verbs.map(|verb| at(sink, verb, Prompt));
+            let rest = [at(sink, Verb::DeleteMatching, Paced), at(sink, Verb::Publish, Prompt)];
+            [&prompt[..], &rest].concat()
+        };
+        let tags = 5 + SHARDS;
+        let scans = tags + SHARDS;
+        assert_eq!(classes(0), [0, 1, 2, 3, 4]);
+        assert_eq!(classes(1), [5, tags, scans, scans + 1, scans + 2]);
+        let first = scans + 3;
+        assert_eq!(classes(2), [first, first + 1, first + 2, first + 3, first + 4]);
+        assert_eq!(lanes.len(), first + 5);
+        let pooled = |lane: &LaneSpec| lane.joins_pool;
+        assert_eq!(lanes.iter().filter(|lane| pooled(lane)).count(), 2 * (SHARDS - 1));
+        assert!(!pooled(&lanes[5]) && pooled(&lanes[6]) && !pooled(&lanes[tags]));
+        assert!(lanes[scans].stage == Stage::Remove && lanes[scans + 1].pace.is_some());
+        assert_eq!(lanes[scans + 2].stage, Stage::Tell);
+    }
+}

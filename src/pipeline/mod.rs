@@ -14,6 +14,6 @@ mod trace;
 pub use dispatcher::{Dispatcher, Done, LaneSpec};
 pub use lane::Stage;
 pub use paced::Pace;
-pub use plan::{Hidden, LaneId, Plan, PlannedLane, Routes, Urgency};
+pub use plan::{Hidden, LaneId, Plan, PlannedLane, Route, Routes, Urgency};
 pub use progress::{Progress, TxnId};
 pub use trace::trace;

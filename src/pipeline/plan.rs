@@ -29,11 +29,14 @@ use visible::Invisible;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LaneId(pub usize);
 
+/// Which lane takes an action of a sink.
+pub type Route = Box<dyn Fn(SinkId, Action<'_>, Urgency) -> LaneId + Send>;
+
 /// Which lane takes what.
 pub struct Routes {
     /// A sink's actions. The same one may go elsewhere later (a cluster's slots move): each of a
     /// sink's lanes of one class can do what any of them can.
-    pub actions: Box<dyn Fn(SinkId, Action<'_>, Urgency) -> LaneId + Send>,
+    pub actions: Route,
     /// A rule's lookups.
     pub lookups: HashMap<RuleId, LaneId>,
 }

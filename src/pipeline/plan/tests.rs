@@ -46,6 +46,20 @@ fn transact(plan: &mut Plan, value: &str, end_lsn: u64) {
 }
 
 #[test]
+fn the_lanes_of_a_pool_are_full_together() {
+    let mut plan = plan();
+    let value = |number: usize| format!("{number}{}", "x".repeat(WAITING_BYTES_MAX / 20));
+    plan.begin(None);
+    for number in 0..11 {
+        push(&mut plan, 0, &value(number));
+        push(&mut plan, 1, &value(number));
+    }
+    assert!(plan.has_room() && !plan.is_full(LaneId(0)));
+    plan.know_pools(std::iter::once(0..LANES).collect());
+    assert!(!plan.has_room() && plan.is_full(LaneId(0)) && plan.is_full(LaneId(1)));
+}
+
+#[test]
 fn a_key_dirtied_before_its_delete_is_deleted_once() {
     let mut plan = plan();
     transact(&mut plan, "k", 1);
