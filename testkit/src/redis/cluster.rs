@@ -84,7 +84,7 @@ impl RedisCluster {
         self.wait("all nodes know each other", |node| {
             node.cli(&["CLUSTER", "NODES"])
                 .lines()
-                .filter(|line| line.contains("connected"))
+                .filter(|line| line.contains(" connected"))
                 .count()
                 == count
         });
