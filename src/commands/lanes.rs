@@ -14,7 +14,7 @@ use crate::pipeline::{LaneId, LaneSpec, Pace, Repeats, Routes, Stage, Urgency};
 use crate::rules::{FALLBACK_EVERY, RuleId, RuleSet, SinkId};
 use crate::sinks::cdn::CdnLane;
 use crate::sinks::cdn::cloudfront::{CloudFrontLane, Part};
-use crate::sinks::redis::{LaneClass, RedisLane, ServerRecord};
+use crate::sinks::redis::{ClusterLane, LaneClass, RedisLane, SHARDS, ServerRecord, Topology};
 use crate::sinks::{DryRunLane, Endpoint, Lane};
 use crate::state::{Fingerprint, Servers};
 
@@ -126,15 +126,16 @@ pub(super) fn lanes(
     let mut lanes = Vec::new();
     // Most configurations publish nothing, and then nothing is kept in order for it.
     let classes = if publishes(rules) { &REDIS[..] } else { &REDIS[..REDIS.len() - 1] };
-    // Where each sink's lanes begin.
-    let mut firsts = Vec::new();
+    let mut places = Vec::new();
     for (sink, spec) in sinks.iter().zip(rules.sinks()) {
-        firsts.push(lanes.len());
+        let first = lanes.len();
+        let topology = topology(sink);
+        places.push(Place { first, topology: topology.clone() });
         let after = caches_before(config, sink.name(), &lanes);
         let purges_all = spec.purges.all;
         let repeats = repeats(config, sink.name(), work(sink.name()), lanes.len());
         let again = repeats.is_some();
-        let mut add = |stage, urgency, lane: &dyn Fn() -> Lane| {
+        let mut add = |stage, urgency, joins_pool, lane: &dyn Fn() -> Lane| {
             let lane = match work(sink.name()) {
                 Work::Done => lane(),
                 Work::Shown => Lane::DryRun(DryRunLane::of(sink.clone())),
@@ -151,18 +152,27 @@ pub(super) fn lanes(
                 Endpoint::CloudFront(sink) => sink.request_items(),
                 Endpoint::Redis(_) => None,
             };
-            lanes.push(LaneSpec { pace, after, purges_all, again, request_actions, ..spec });
+            let spec = LaneSpec { pace, after, purges_all, again, request_actions, ..spec };
+            lanes.push(LaneSpec { joins_pool, ..spec });
         };
         match sink {
             Endpoint::Redis(config) => classes.iter().for_each(|&(class, stage, urgency)| {
-                add(stage, urgency, &|| Lane::Redis(RedisLane::new(Arc::clone(config), class)));
+                let lane = || match &topology {
+                    None => Lane::Redis(RedisLane::new(Arc::clone(config), class)),
+                    Some(topology) => {
+                        Lane::Cluster(Box::new(ClusterLane::new(Arc::clone(topology), class)))
+                    }
+                };
+                for shard in 0..lanes_of(class, topology.is_some()) {
+                    add(stage, urgency, shard > 0, &lane);
+                }
             }),
             Endpoint::Cdn(sink) => cdn(again).for_each(|(_, urgency)| {
-                add(Stage::Purge, urgency, &|| Lane::Cdn(CdnLane::new(Arc::clone(sink))));
+                add(Stage::Purge, urgency, false, &|| Lane::Cdn(CdnLane::new(Arc::clone(sink))));
             }),
             Endpoint::CloudFront(sink) => cdn(again).for_each(|(part, urgency)| {
                 let lane = || CloudFrontLane::new(Arc::clone(sink), part);
-                add(Stage::Purge, urgency, &|| Lane::CloudFront(Box::new(lane())));
+                add(Stage::Purge, urgency, false, &|| Lane::CloudFront(Box::new(lane())));
             }),
         }
     }
@@ -174,9 +184,10 @@ pub(super) fn lanes(
         let lane = Lane::Lookup(LookupLane::new(pool.clone(), Arc::clone(rules), id));
         lanes.push(LaneSpec::new("postgres", lane, Stage::Lookup));
     }
-    let route = move |sink: SinkId, verb: Verb, urgency: Urgency| {
-        let sink = sink.0 as usize;
-        LaneId(firsts[sink] + place(&sinks[sink], verb, urgency))
+    let route = move |sink: SinkId, action: Action<'_>, urgency: Urgency| {
+        let (sink, place) = (&sinks[sink.0 as usize], &places[sink.0 as usize]);
+        let class = class(sink, action.verb, urgency);
+        LaneId(place.first + place.topology.as_ref().map_or(class, |of| shard(of, class, action)))
     };
     (lanes, Routes { actions: Box::new(route), lookups: lookup_lanes })
 }
@@ -189,8 +200,43 @@ fn caches_before(config: &Config, cdn: &str, lanes: &[LaneSpec]) -> Vec<LaneId> 
     lanes.map(|(at, _)| LaneId(at)).collect()
 }
 
-/// Which of a sink's lanes does a verb.
-fn place(sink: &Endpoint, verb: Verb, urgency: Urgency) -> usize {
+/// Where a sink's lanes are.
+struct Place {
+    /// The first one.
+    first: usize,
+    /// Of a cluster: which of the lanes of a class works for which key.
+    topology: Option<Arc<Topology>>,
+}
+
+fn topology(sink: &Endpoint) -> Option<Arc<Topology>> {
+    match sink {
+        Endpoint::Redis(config) if config.is_cluster() => {
+            Some(Arc::new(Topology::new(Arc::clone(config))))
+        }
+        _ => None,
+    }
+}
+
+/// How many lanes of a class a Redis has: in a cluster, those of exact keys and of tags are sharded,
+/// so that a master that is down delays its own keys alone.
+fn lanes_of(class: LaneClass, is_cluster: bool) -> usize {
+    match class {
+        LaneClass::Precise | LaneClass::Tags if is_cluster => SHARDS,
+        _ => 1,
+    }
+}
+
+/// The place of an action among the lanes of a cluster, of which each class has several.
+fn shard(topology: &Topology, class: usize, action: Action<'_>) -> usize {
+    let before: usize = REDIS[..class].iter().map(|lane| lanes_of(lane.0, true)).sum();
+    match lanes_of(REDIS[class].0, true) {
+        1 => before,
+        _ => before + topology.shard(action),
+    }
+}
+
+/// Which of a sink's classes does a verb.
+fn class(sink: &Endpoint, verb: Verb, urgency: Urgency) -> usize {
     let place = match sink {
         Endpoint::Redis(config) => {
             // Rules send a sink only what it supports.
@@ -229,4 +275,51 @@ fn pace(rules: &RuleSet) -> Pace {
         let known = every.get(&(action.verb, action.value.to_vec()));
         known.copied().unwrap_or(FALLBACK_EVERY)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
+
+    use super::super::endpoints;
+    use super::*;
+    use crate::config::{Kept, parse};
+
+    #[test]
+    fn a_clusters_lanes_stand_where_its_actions_are_routed() {
+        let text = "[postgres]\nurl = \"postgres://h/d\"\n\
+            [redis.a]\nurl = \"redis://h\"\n\
+            [redis.b]\ncluster = [\"redis://h\"]\n\
+            [redis.c]\nurl = \"redis://h\"\n\
+            [[rule]]\ntable = \"public.t\"\ndelete = [\"key:{id}\"]\n\
+            publish = { channel = \"c\", message = \"m\" }\n";
+        let loaded = parse("t", text).unwrap();
+        let sinks = endpoints::sinks(&loaded.config, Kept::Nothing);
+        let sinks = sinks.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+        let rules = Arc::new(loaded.rules);
+        let (lanes, routes) = lanes(&loaded.config, sinks, &rules, None, |_| Work::Done);
+        let at = |sink, verb, urgency| {
+            let action = Action { verb, value: b"c\0x" };
+            (routes.actions)(SinkId(sink), action, urgency).0
+        };
+        let classes = |sink| {
+            use Urgency::{Paced, Prompt};
+            let verbs = [Verb::Delete, Verb::Tag, Verb::DeleteMatching];
+            let prompt = verbs.map(|verb| at(sink, verb, Prompt));
+            let rest = [at(sink, Verb::DeleteMatching, Paced), at(sink, Verb::Publish, Prompt)];
+            [&prompt[..], &rest].concat()
+        };
+        let tags = 5 + SHARDS;
+        let scans = tags + SHARDS;
+        assert_eq!(classes(0), [0, 1, 2, 3, 4]);
+        assert_eq!(classes(1), [5, tags, scans, scans + 1, scans + 2]);
+        let first = scans + 3;
+        assert_eq!(classes(2), [first, first + 1, first + 2, first + 3, first + 4]);
+        assert_eq!(lanes.len(), first + 5);
+        let pooled = |lane: &LaneSpec| lane.joins_pool;
+        assert_eq!(lanes.iter().filter(|lane| pooled(lane)).count(), 2 * (SHARDS - 1));
+        assert!(!pooled(&lanes[5]) && pooled(&lanes[6]) && !pooled(&lanes[tags]));
+        assert!(lanes[scans].stage == Stage::Remove && lanes[scans + 1].pace.is_some());
+        assert_eq!(lanes[scans + 2].stage, Stage::Tell);
+    }
 }

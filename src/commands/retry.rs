@@ -124,8 +124,9 @@ impl Trial {
         }
         // A lane for messages is there only if a rule publishes now; any lane can do it.
         let routed = if verb == Verb::Publish { Verb::Delete } else { verb };
-        let lane = (self.routes.actions)(id, routed, Urgency::Prompt);
         let (value, mut batch) = (record.what.value(), Batch::default());
+        let routed = Action { verb: routed, value: &value };
+        let lane = (self.routes.actions)(id, routed, Urgency::Prompt);
         batch.push(Action { verb, value: &value });
         match self.lanes[lane.0].lane.send(&batch, 0).await {
             Ok(report) => {

@@ -10,7 +10,7 @@ pub(super) const ROOT: &[&str] = &[];
 pub(super) const POSTGRES: &[&str] = &["publication"];
 
 /// `[redis.NAME]`.
-pub(super) const REDIS: &[&str] = &["cluster"];
+pub(super) const REDIS: &[&str] = &[];
 
 /// `[[rule]]`.
 pub(super) const RULE: &[&str] = &["redelete_after"];

@@ -24,6 +24,8 @@ pub struct RedisSinkConfig {
     pub wait_replicas: u32,
     /// `failover_window`: how much is done again when another server has taken over; zero: nothing.
     pub failover_window: Duration,
+    /// `cluster`: some nodes of a cluster, instead of `url`. Empty: it is none.
+    pub cluster: Vec<Secret>,
     /// `prefix`: what is put before every key, pattern and tag key.
     pub prefix: String,
     /// `tag_key`: the key of a tag's set or counter; holds `{tag}` exactly once.
@@ -68,7 +70,11 @@ impl RedisSinkConfig {
         let mut options = RedisOptions::new(&self.name, "");
         match &self.sentinel {
             Some(sentinel) => options.sentinel = Some(sentinel.options()?),
-            None => options.url = self.url.resolve()?,
+            None if self.cluster.is_empty() => options.url = self.url.resolve()?,
+            None => {
+                options.cluster =
+                    self.cluster.iter().map(Secret::resolve).collect::<Result<_, _>>()?;
+            }
         }
         options.wait_replicas = self.wait_replicas;
         options.failover_window = self.failover_window;
@@ -122,6 +128,8 @@ pub(super) fn read(root: &mut Table<'_>) -> Vec<RedisSinkConfig> {
 fn is_setting(name: &str, entry: &Entry<'_>) -> bool {
     let is_known = [
         "url",
+        "cluster",
+        "sentinel",
         "mode",
         "prefix",
         "tag_key",
@@ -152,12 +160,23 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
         sentinel: None,
         wait_replicas: 0,
         failover_window: Duration::ZERO,
+        cluster: Vec::new(),
         prefix: String::new(),
         tag_key: TAG_KEY.to_owned(),
         tag_mode: TagMode::default(),
         mode: SinkMode::On,
         tls: RedisTls::default(),
     };
+    if let Some(entry) = table.entry("cluster") {
+        config.cluster = read_cluster(&entry, name);
+        if table.has("url") {
+            entry.problem_with_help(
+                format!("`redis.{name}` has both `url` and `cluster`"),
+                "one of them",
+                "`url` leads to a single server, `cluster` names some nodes of a Redis Cluster",
+            );
+        }
+    }
     match table.entry("url") {
         Some(entry) => {
             if let Some(url) = entry.secret() {
@@ -193,17 +212,25 @@ fn read_failover(table: &mut Table<'_>, config: &mut RedisSinkConfig) {
     if let Some(entry) = table.entry("sentinel") {
         config.sentinel = sentinel::read(&entry, &config.name);
         config.failover_window = FAILOVER_WINDOW;
-        if table.has("url") {
-            let message = format!("`{}` stands beside `url`", entry.path);
+        if let Some(other) = ["url", "cluster"].into_iter().find(|key| table.has(key)) {
+            let message = format!("`{}` stands beside `{other}`", entry.path);
             let help = "keep one of them: the Sentinels say where the server is";
             let problem = Problem::new(entry.key.clone(), message, "one too many");
             entry.reader.report(problem.help(help));
         }
     }
     let wait = table.entry("wait_replicas");
+    let window = table.entry("failover_window");
+    if table.has("cluster") {
+        for entry in [&wait, &window].into_iter().flatten() {
+            let message = format!("`{}` does not work with `cluster` in this version", entry.path);
+            let help = "what a master had acknowledged and not replicated is lost with it";
+            entry.problem_with_help(message, "for a single server, or with sentinel", help);
+        }
+    }
     let wait = wait.and_then(|entry| entry.number(0, WAIT_REPLICAS_MAX, "wait_replicas = 1"));
     config.wait_replicas = wait.unwrap_or_default();
-    if let Some(entry) = table.entry("failover_window")
+    if let Some(entry) = window
         && let Some(window) = entry.duration()
     {
         if window > FAILOVER_WINDOW_MAX {
@@ -225,6 +252,46 @@ fn read_tls(table: &mut Table<'_>) -> RedisTls {
         );
     }
     tls
+}
+
+const CLUSTER_EXAMPLE: &str = "cluster = [\"redis://n1:7000\", \"redis://n2:7000\"]";
+
+fn read_cluster(entry: &Entry<'_>, name: &str) -> Vec<Secret> {
+    let items = entry.items().unwrap_or_default();
+    if items.is_empty() {
+        entry.wrong_type("a list of URLs", &format!("write {CLUSTER_EXAMPLE}"));
+    }
+    let as_node =
+        |url: &str| RedisOptions { cluster: vec![url.into()], ..RedisOptions::new(name, "") };
+    let (mut nodes, mut known) = (Vec::new(), Vec::new());
+    let mut all_good = true;
+    for item in &items {
+        let Some(node) = item.secret() else { continue };
+        nodes.push(node.clone());
+        let Some(url) = node.in_file() else { continue };
+        if let Err(error) = RedisConfig::new(as_node(url)) {
+            all_good = false;
+            item.problem_with_help(
+                format!("`{}` is not the URL of a cluster's node", item.path),
+                error.problem,
+                "write redis://HOST:PORT or rediss://… (TLS)",
+            );
+        }
+        known.push(url.into());
+    }
+    let together = RedisOptions { cluster: known, ..RedisOptions::new(name, "") };
+    if all_good
+        && !together.cluster.is_empty()
+        && let Err(error) = RedisConfig::new(together)
+    {
+        let help = "user, password and scheme of one node are used for all";
+        entry.problem_with_help(
+            format!("the nodes of `{}` do not agree", entry.path),
+            error.problem,
+            help,
+        );
+    }
+    nodes
 }
 
 fn check_url(entry: &Entry<'_>, name: &str, url: &Secret) {

@@ -189,6 +189,12 @@ fn redis() -> Value {
                 reference("text"),
             ),
             (
+                "cluster",
+                "Instead of url: some nodes of a Redis Cluster, which know the others. Scheme, user \
+                 and password are the same for all.",
+                reference("texts"),
+            ),
+            (
                 "prefix",
                 "Put before every key, pattern and tag key.",
                 default(reference("text"), ""),
@@ -220,7 +226,7 @@ fn redis() -> Value {
         ],
     );
     let has = |key: &str| json!({ "required": [key] });
-    sink["anyOf"] = json!([has("url"), has("sentinel")]);
+    sink["anyOf"] = json!([has("url"), has("cluster"), has("sentinel")]);
     json!({ "type": "object", "minProperties": 1, "additionalProperties": sink })
 }
 

@@ -66,8 +66,10 @@ fn postgres_and_redis(config: &Config) -> String {
         name: _,
         url: _,
         sentinel: _,
+        cluster,
         tls: _,
     } = redis;
+    assert!(cluster.is_empty());
     let postgres = (slot, plugin, create_slot, visibility, heartbeat, on_gap, messages);
     format!("{postgres:?} {:?}", (prefix, tag_key, tag_mode, mode, wait_replicas, failover_window))
 }

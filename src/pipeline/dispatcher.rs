@@ -4,6 +4,7 @@
 //! it; batches travel to the lanes' drivers and back, so nothing is shared and nothing is locked.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -73,14 +74,16 @@ pub struct LaneSpec {
     pub again: Option<Repeats>,
     /// For [`Stage::Purge`]: how many purges one request of its sink holds, if they are bounded.
     pub request_actions: Option<usize>,
+    /// Whether it shares its bound with the lane before it: both are shards of one class.
+    pub joins_pool: bool,
 }
 
 impl LaneSpec {
     /// A lane without a pace, and which comes after no single one.
     pub fn new(sink: impl Into<String>, lane: Lane, stage: Stage) -> Self {
-        let (pace, after, purges_all, again) = (None, Vec::new(), false, None);
-        let (sink, request_actions) = (sink.into(), None);
-        LaneSpec { sink, lane, stage, pace, after, purges_all, again, request_actions }
+        let (pace, after, purges_all, joins_pool) = (None, Vec::new(), false, false);
+        let (sink, again, request_actions) = (sink.into(), None, None);
+        LaneSpec { sink, lane, stage, pace, after, purges_all, again, request_actions, joins_pool }
     }
 }
 
@@ -136,10 +139,14 @@ impl Dispatcher {
         let (sender, outcomes) = mpsc::unbounded_channel();
         let mut drivers = JoinSet::new();
         let (mut handles, mut planned, mut repeating) = (Vec::new(), Vec::new(), Vec::new());
+        let mut pools = Vec::new();
         for (at, spec) in lanes.into_iter().enumerate() {
-            let LaneSpec { sink, lane, stage, pace, after, purges_all, again, request_actions } =
-                spec;
+            let LaneSpec { sink, lane, stage, pace, after, .. } = spec;
+            let LaneSpec { purges_all, again, request_actions, joins_pool, .. } = spec;
             repeating.extend(again.as_ref().map(|again| again.to));
+            if joins_pool {
+                join_pool(&mut pools, at);
+            }
             let (batches, receiver) = mpsc::channel(1);
             let (id, outcomes) = (LaneId(at), sender.clone());
             let is_off = matches!(lane, Lane::Left);
@@ -170,6 +177,7 @@ impl Dispatcher {
         }
         let lookups = routes.lookups.clone();
         let mut plan = Plan::new(planned, routes);
+        plan.know_pools(pools);
         plan.break_as(Failpoint::set());
         plan.know_sinks(rules.sinks().len(), served(&handles, &lookups, &rules));
         Dispatcher {
@@ -443,6 +451,14 @@ async fn at(due: Option<tokio::time::Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Adds the lane at `at` to the pool of the lane before it.
+fn join_pool(pools: &mut Vec<Range<usize>>, at: usize) {
+    match pools.last_mut() {
+        Some(pool) if pool.end == at => pool.end = at + 1,
+        _ => pools.push(at.saturating_sub(1)..at + 1),
     }
 }
 

@@ -6,6 +6,7 @@
 //! [`take`](Plan::take) and [`done`](Plan::done). What may be confirmed follows from all of them.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::time::Instant;
 
 use super::action_set::{ActionSet, PAGE_ACTIONS_MAX};
@@ -14,7 +15,7 @@ use super::lane::{LanePlan, PromptLane, Stage, put};
 use super::paced::{Pace, PacedLane};
 use super::progress::{Progress, TxnId};
 use super::sink_set::SinkSet;
-use crate::action::{Action, Batch, Verb};
+use crate::action::{Action, Batch};
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::rules::{Cause, Emission, RuleId, SinkId};
@@ -30,10 +31,14 @@ use visible::Invisible;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LaneId(pub usize);
 
+/// Which lane takes an action of a sink.
+pub type Route = Box<dyn Fn(SinkId, Action<'_>, Urgency) -> LaneId + Send>;
+
 /// Which lane takes what.
 pub struct Routes {
-    /// A sink's verbs.
-    pub actions: Box<dyn Fn(SinkId, Verb, Urgency) -> LaneId + Send>,
+    /// A sink's actions. The same one may go elsewhere later (a cluster's slots move): each of a
+    /// sink's lanes of one class can do what any of them can.
+    pub actions: Route,
     /// A rule's lookups.
     pub lookups: HashMap<RuleId, LaneId>,
 }
@@ -123,6 +128,8 @@ pub struct Plan {
     routes: Routes,
     lanes: Vec<LanePlan>,
     stages: Vec<Stage>,
+    /// Lanes that share one bound: the shards of a cluster's class.
+    pools: Vec<Range<usize>>,
     /// Whether any lane is of [`Stage::Tell`] or [`Stage::Purge`]: else nobody asks what comes
     /// before what.
     orders: bool,
@@ -173,6 +180,7 @@ impl Plan {
             routes,
             lanes: lanes.into_iter().map(lane).collect(),
             orders: stages.iter().any(|stage| stage.is_afterwards()),
+            pools: Vec::new(),
             invisible: Vec::new(),
             invisible_bytes: 0,
             replicas: None,
@@ -187,6 +195,11 @@ impl Plan {
             sinks: Sinks::default(),
             stages,
         }
+    }
+
+    /// The lanes of each range share one bound, as if they were one.
+    pub fn know_pools(&mut self, pools: Vec<Range<usize>>) {
+        self.pools = pools;
     }
 
     /// Does on purpose what is wrong, in a debug build.
@@ -226,7 +239,7 @@ impl Plan {
     pub fn push(&mut self, sinks: &[SinkId], action: Action<'_>, urgency: Urgency) {
         let Some(left_out) = self.open.as_ref().map(|open| open.left_out) else { return };
         for &sink in sinks.iter().filter(|&&sink| !left_out.contains(sink)) {
-            let lane = (self.routes.actions)(sink, action.verb, urgency);
+            let lane = (self.routes.actions)(sink, action, urgency);
             self.push_to(lane, action);
         }
     }

@@ -52,6 +52,8 @@ impl Endpoint {
 pub enum Lane {
     /// A connection to Redis.
     Redis(redis::RedisLane),
+    /// Connections to a cluster of Redis.
+    Cluster(Box<redis::ClusterLane>),
     /// Requests to a CDN.
     Cdn(cdn::CdnLane),
     /// Invalidations of CloudFront.
@@ -83,6 +85,7 @@ impl Lane {
         match self {
             // Only lookups come back unfinished.
             Lane::Redis(lane) => lane.send(batch).await,
+            Lane::Cluster(lane) => Box::pin(lane.send(batch)).await,
             Lane::Cdn(lane) => lane.send(batch).await,
             Lane::CloudFront(lane) => Box::pin(lane.send(batch)).await,
             Lane::DryRun(lane) => Ok(lane.send(batch)),

@@ -23,7 +23,7 @@ impl Plan {
         let Some(txn) = self.lanes[lane.0].owner(index) else { return };
         let left_out = self.progress.left_out(txn);
         for &sink in sinks.iter().filter(|&&sink| !left_out.contains(sink)) {
-            let to = (self.routes.actions)(sink, action.verb, urgency);
+            let to = (self.routes.actions)(sink, action, urgency);
             if self.stages[to.0].is_afterwards() {
                 self.answer_afterwards(lane, txn, to, action);
             } else {

@@ -7,9 +7,18 @@ use crate::rules::{RuleId, SinkId};
 impl Plan {
     /// Whether the stream may go on: no bound is reached.
     pub fn has_room(&self) -> bool {
-        (0..self.lanes.len()).all(|lane| !self.is_full(LaneId(lane)))
+        self.bounded().all(|lane| !self.is_full(LaneId(lane)))
             && self.invisible_bytes + self.unreplayed_bytes() < WAITING_BYTES_MAX
             && self.told_bytes() < WAITING_BYTES_MAX
+    }
+
+    /// The lanes to be asked whether they are full: of a pool, one speaks for all.
+    fn bounded(&self) -> impl Iterator<Item = usize> {
+        let speaks = |&lane: &usize| {
+            let pool = self.pools.iter().find(|pool| pool.contains(&lane));
+            pool.is_none_or(|pool| pool.start == lane)
+        };
+        (0..self.lanes.len()).filter(speaks)
     }
 
     /// Whether a lane's lookups may go on: there is room for what they ask for, or only they can
@@ -49,7 +58,15 @@ impl Plan {
     pub fn is_full(&self, lane: LaneId) -> bool {
         match self.stages[lane.0] {
             Stage::Purge => self.is_full_of_purges(lane),
-            _ => self.lanes[lane.0].bytes() >= WAITING_BYTES_MAX,
+            _ => self.pooled_bytes(lane) >= WAITING_BYTES_MAX,
+        }
+    }
+
+    /// The memory that a lane's waiting actions take, together with those of its pool.
+    fn pooled_bytes(&self, lane: LaneId) -> usize {
+        match self.pools.iter().find(|pool| pool.contains(&lane.0)) {
+            Some(pool) => pool.clone().map(|lane| self.lanes[lane].bytes()).sum(),
+            None => self.lanes[lane.0].bytes(),
         }
     }
 
@@ -74,7 +91,7 @@ impl Plan {
         let owners = prompt.waiting_mut().extract(is_reached);
         let end = prompt.position();
         let Some(oldest) = self.progress.oldest_of(&owners) else { return 0 };
-        let to = (self.routes.actions)(sink, coarse.verb, Urgency::Prompt);
+        let to = (self.routes.actions)(sink, coarse, Urgency::Prompt);
         let position = self.lanes[to.0].put(&mut self.progress, coarse, oldest);
         owners.iter().for_each(|&owner| self.progress.finish(owner));
         let instead = Mark { lane: to, position };

@@ -54,7 +54,7 @@ struct PurgeLane {
 impl Purges {
     pub(super) fn new(lanes: &[PlannedLane], routes: &Routes) -> Self {
         let lane = |lane: &PlannedLane| {
-            let route = |sink| (routes.actions)(sink, Verb::PurgeAll, Urgency::Paced);
+            let route = |sink| (routes.actions)(sink, Action::PURGE_ALL, Urgency::Paced);
             let coarse = lane.purge_all.map(route);
             let is_purge = lane.stage == Stage::Purge;
             is_purge.then(|| PurgeLane { coarse, grouped: Load::default(), collapsed: 0 })

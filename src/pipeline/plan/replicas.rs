@@ -233,8 +233,8 @@ impl Plan {
         actions.resize_with(self.lanes.len(), ActionSet::default);
         for Fallback { sinks, verb, value } in &fallbacks {
             for &sink in sinks {
-                let lane = (self.routes.actions)(sink, *verb, Urgency::Prompt);
                 let action = Action { verb: *verb, value };
+                let lane = (self.routes.actions)(sink, action, Urgency::Prompt);
                 match self.stages[lane.0].is_afterwards() {
                     true => self.put_afterwards(&mut group, lane, action, txn),
                     false => put(&mut self.progress, &mut actions[lane.0], action, txn),

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::action::Verb;
 
 mod confirm;
 mod model;
@@ -43,6 +44,20 @@ fn transact(plan: &mut Plan, value: &str, end_lsn: u64) {
     plan.begin(None);
     push(plan, 0, value);
     plan.commit(Lsn(end_lsn));
+}
+
+#[test]
+fn the_lanes_of_a_pool_are_full_together() {
+    let mut plan = plan();
+    let value = |number: usize| format!("{number}{}", "x".repeat(WAITING_BYTES_MAX / 20));
+    plan.begin(None);
+    for number in 0..11 {
+        push(&mut plan, 0, &value(number));
+        push(&mut plan, 1, &value(number));
+    }
+    assert!(plan.has_room() && !plan.is_full(LaneId(0)));
+    plan.know_pools(std::iter::once(0..LANES).collect());
+    assert!(!plan.has_room() && plan.is_full(LaneId(0)) && plan.is_full(LaneId(1)));
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub(super) async fn bump_keys(session: &mut Session<'_>, keys: &Keys) -> Result<
     }
     session.flush().await?;
     for (index, _) in keys.iter() {
-        session.report.requested += 1;
+        session.judge.report.requested += 1;
         if let Some((text, command)) = take_bumped(session).await? {
             session.note(index, &text, command)?;
         }
@@ -65,28 +65,32 @@ pub(super) async fn bump_keys(session: &mut Session<'_>, keys: &Keys) -> Result<
 }
 
 /// Takes the replies to one bump: its first error, if any.
+async fn take_bumped(session: &mut Session<'_>) -> Result<Option<(String, &'static str)>, Failure> {
+    let mut replies = [const { Reply::Nil }; 4];
+    for (place, command) in replies.iter_mut().zip(["MULTI", "SET", "INCR", "EXEC"]) {
+        *place = session.reply(command).await?;
+    }
+    bumped(&replies).ok_or_else(|| session.unexpected("EXEC"))
+}
+
+/// The first error among the replies to one bump, if any; `None` if Redis does not answer so.
 ///
 /// What Redis refuses before it runs (rights, memory) is the answer to SET or INCR, and EXEC
 /// then says no more than EXECABORT; what fails while it runs (a wrong type) is in EXEC's array.
-async fn take_bumped(session: &mut Session<'_>) -> Result<Option<(String, &'static str)>, Failure> {
-    let mut first = None;
-    for command in ["MULTI", "SET", "INCR"] {
-        if let Reply::Error(text) = session.reply(command).await? {
-            first.get_or_insert((text, command));
-        }
-    }
-    match session.reply("EXEC").await? {
-        Reply::Error(text) => {
-            first.get_or_insert((text, "EXEC"));
-        }
+#[allow(clippy::option_option, reason = "no answer, and no error in it, are two things")]
+pub(super) fn bumped(replies: &[Reply]) -> Option<Option<(String, &'static str)>> {
+    let [multi, set, incr, exec] = replies else { return None };
+    let mut all = vec![(multi, "MULTI"), (set, "SET"), (incr, "INCR")];
+    match exec {
+        error @ Reply::Error(_) => all.push((error, "EXEC")),
         Reply::Array(results) if results.len() == 2 => {
-            for (result, command) in results.into_iter().zip(["SET", "INCR"]) {
-                if let Reply::Error(text) = result {
-                    first.get_or_insert((text, command));
-                }
-            }
+            all.extend(results.iter().zip(["SET", "INCR"]));
         }
-        _ => return Err(session.unexpected("EXEC")),
+        _ => return None,
     }
-    Ok(first)
+    let error = |(reply, command): (&Reply, &'static str)| match reply {
+        Reply::Error(text) => Some((text.clone(), command)),
+        _ => None,
+    };
+    Some(all.into_iter().find_map(error))
 }

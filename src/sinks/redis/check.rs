@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::LaneClass;
 use super::config::{Address, RedisConfig, TagMode};
 use super::connection::Connection;
 use super::error::{Verdict, classify};
 use super::replicas;
 use super::wire::{Reply, Request};
+use super::{LaneClass, cluster};
 use crate::action::Verb;
 use crate::glob;
 use crate::sinks::Failure;
@@ -57,6 +57,9 @@ pub(super) const TRIAL_KEY: &str = "walpurge:check:";
 
 /// What every connection and `check` itself use.
 const COMMON_COMMANDS: [&str; 3] = ["client|setname", "info", "ping"];
+
+/// What a cluster takes besides.
+const CLUSTER_COMMANDS: [&str; 3] = ["asking", "cluster|nodes", "cluster|slots"];
 
 /// The commands of a verb: what its module sends, for the rights and for the trial.
 fn commands(verb: Verb, mode: TagMode) -> Vec<&'static str> {
@@ -110,6 +113,9 @@ fn acl_line(login: &str, duties: &Duties, config: &RedisConfig) -> String {
     if config.wait_replicas > 0 {
         all.extend(["publish", "wait"]);
     }
+    if config.is_cluster() {
+        all.extend(CLUSTER_COMMANDS);
+    }
     all.extend(duties.verbs.iter().flat_map(|verb| commands(*verb, config.tag_mode)));
     all.sort_unstable();
     all.dedup();
@@ -141,7 +147,22 @@ fn acl_line(login: &str, duties: &Duties, config: &RedisConfig) -> String {
 /// The key that it uses has a random name under the sink's prefix, is gone ten seconds later
 /// even where it cannot be deleted, and is the only one that it touches. Nothing is published.
 pub async fn check(config: &RedisConfig, duties: &Duties) -> Vec<CheckLine> {
+    if config.is_cluster() {
+        return cluster::check(config, duties).await;
+    }
     let mut lines = sentinels(config).await;
+    lines.extend(check_server(config, duties, |_| true).await);
+    lines
+}
+
+/// Tries one server, or one master of a cluster, with a key that `takes` allows: none of another
+/// master's slots.
+pub(super) async fn check_server(
+    config: &RedisConfig,
+    duties: &Duties,
+    takes: impl Fn(&[u8]) -> bool,
+) -> Vec<CheckLine> {
+    let mut lines = Vec::new();
     let mut connection = match Connection::open(Arc::new(config.clone())).await {
         Ok(connection) => connection,
         Err(failure) => {
@@ -167,7 +188,8 @@ pub async fn check(config: &RedisConfig, duties: &Duties) -> Vec<CheckLine> {
             continue;
         }
         let name = verb_name(verb);
-        match try_verb(&mut connection, config, verb, duties).await {
+        let key = trial_key(config, &takes);
+        match try_verb(&mut connection, config, verb, duties, key.as_deref()).await {
             Ok(()) => lines.push(CheckLine { ok: true, what: name.to_owned(), hint: None }),
             Err(failure) => {
                 lines.push(failed(name, failure));
@@ -240,6 +262,17 @@ async fn try_wait(config: &RedisConfig, duties: &Duties) -> Result<CheckLine, Fa
     Ok(CheckLine { ok, what, hint: (!ok).then(|| hint.to_owned()) })
 }
 
+/// A key of our own, with a random name. Its hash tag keeps in its slot what it is renamed to.
+fn trial_key(config: &RedisConfig, takes: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+    /// Of a cluster of 1,000 masters, each is found.
+    const TRIES: u32 = 100_000;
+    (0..TRIES).find_map(|_| {
+        let name = format!("{TRIAL_KEY}{{{:016x}}}", fastrand::u64(..));
+        let key = [&config.prefix[..], name.as_bytes()].concat();
+        takes(&key).then_some(key)
+    })
+}
+
 /// PING, and the version if INFO may be read.
 async fn ping(connection: &mut Connection, config: &RedisConfig) -> Result<CheckLine, Failure> {
     let mut request = Request::default();
@@ -271,24 +304,25 @@ async fn try_verb(
     config: &RedisConfig,
     verb: Verb,
     duties: &Duties,
+    key: Option<&[u8]>,
 ) -> Result<(), Failure> {
     if verb == Verb::Publish {
         return try_publish(config, duties).await;
     }
-    let name = format!("{TRIAL_KEY}{:016x}", fastrand::u64(..));
-    let key = [&config.prefix[..], name.as_bytes()].concat();
-    let other = [&key[..], b":renamed"].concat();
+    // No key of the sink's prefix can come here.
+    let Some(key) = key else { return Ok(()) };
+    let other = [key, b":renamed"].concat();
     let commands = commands(verb, config.tag_mode);
     let mut request = Request::default();
     for command in &commands {
         match *command {
             "multi" | "exec" => request.simple(&[command.as_bytes()]),
-            "scan" => request.simple(&[b"SCAN", b"0", b"MATCH", &key, b"COUNT", b"1"]),
-            "sscan" => request.simple(&[b"SSCAN", &key, b"0"]),
-            "srem" => request.simple(&[b"SREM", &key, b"member"]),
-            "renamenx" => request.simple(&[b"RENAMENX", &key, &other]),
-            "set" => request.simple(&[b"SET", &key, b"1", b"NX", b"PX", b"10000"]),
-            command => request.simple(&[command.as_bytes(), &key]),
+            "scan" => request.simple(&[b"SCAN", b"0", b"MATCH", key, b"COUNT", b"1"]),
+            "sscan" => request.simple(&[b"SSCAN", key, b"0"]),
+            "srem" => request.simple(&[b"SREM", key, b"member"]),
+            "renamenx" => request.simple(&[b"RENAMENX", key, &other]),
+            "set" => request.simple(&[b"SET", key, b"1", b"NX", b"PX", b"10000"]),
+            command => request.simple(&[command.as_bytes(), key]),
         };
     }
     connection.send(&request).await?;

@@ -79,6 +79,8 @@ pub struct RedisOptions {
     pub wait_replicas: u32,
     /// How much of what was done is repeated when another server has taken over; zero: nothing.
     pub failover_window: Duration,
+    /// Some nodes of a cluster, instead of `url`: `redis://` or `rediss://`. Empty: it is none.
+    pub cluster: Vec<SecretString>,
     /// Put before every key, pattern and tag key.
     pub prefix: String,
     /// A tag's key, with `{tag}` for the tag.
@@ -100,6 +102,7 @@ impl RedisOptions {
             sentinel: None,
             wait_replicas: 0,
             failover_window: Duration::ZERO,
+            cluster: Vec::new(),
             prefix: String::new(),
             tag_key: TAG_KEY.to_owned(),
             tag_mode: TagMode::default(),
@@ -147,6 +150,10 @@ impl Address {
 pub struct RedisConfig {
     pub(super) name: String,
     pub(super) address: Address,
+    /// The name in the server's certificate, where it is not the address's host.
+    pub(super) tls_name: Option<String>,
+    /// The configured nodes of a cluster; empty: it is a single server.
+    pub(super) seeds: Vec<NodeAddress>,
     pub(super) user: Option<String>,
     pub(super) password: Option<SecretString>,
     pub(super) db: u32,
@@ -168,13 +175,17 @@ impl RedisConfig {
     /// The first key that makes no sense. No error holds any part of the URL.
     pub fn new(options: RedisOptions) -> Result<Self, RedisConfigError> {
         let RedisOptions { name, prefix, tag_key, tag_mode, tls, timeouts, .. } = options;
-        let RedisOptions { url, sentinel, wait_replicas, failover_window, .. } = options;
+        let RedisOptions { url, sentinel, cluster, wait_replicas, failover_window, .. } = options;
         let fail = |key, problem: String| RedisConfigError { sink: name.clone(), key, problem };
 
-        let Place { address, user, password, db } = match sentinel {
-            Some(sentinel) => sentinel.place(&name, &tls, timeouts)?,
-            None => place(url.expose_secret()).map_err(|problem| fail("url", problem))?,
+        let (login, seeds) = match sentinel {
+            Some(sentinel) => (sentinel.place(&name, &tls, timeouts)?, Vec::new()),
+            None if cluster.is_empty() => {
+                (Login::parse(&url).map_err(|problem| fail("url", problem))?, Vec::new())
+            }
+            None => cluster_nodes(&cluster).map_err(|problem| fail("cluster", problem))?,
         };
+        let Login { address, user, password, db } = login;
 
         let parts: Vec<&str> = tag_key.split(TAG_PLACEHOLDER).collect();
         let [before, behind] = parts[..] else {
@@ -187,20 +198,25 @@ impl RedisConfig {
         }
 
         let target = match &address {
+            Address::Tcp { tls, .. } if !seeds.is_empty() => {
+                let nodes: Vec<_> = seeds.iter().map(NodeAddress::to_string).collect();
+                format!("{}://{} (cluster)", scheme(*tls), nodes.join(","))
+            }
             Address::Tcp { host, port, tls } => {
-                let scheme = if *tls { "rediss" } else { "redis" };
-                let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-                format!("{scheme}://{host}:{port}/{db}")
+                let node = NodeAddress { host: host.clone(), port: *port };
+                format!("{}://{node}/{db}", scheme(*tls))
             }
             Address::Unix(path) => format!("unix://{}?db={db}", path.display()),
             Address::Sentinel(sentinel) => format!("{}/{db}", sentinel.target()),
         };
         let tag_parts = ([prefix.as_bytes(), before.as_bytes()].concat(), behind.into());
         Ok(RedisConfig {
-            user,
-            password,
             name,
             address,
+            tls_name: None,
+            seeds,
+            user,
+            password,
             db,
             prefix: prefix.into_bytes(),
             tag_parts,
@@ -218,6 +234,20 @@ impl RedisConfig {
         &self.name
     }
 
+    /// Whether it is a cluster.
+    pub fn is_cluster(&self) -> bool {
+        !self.seeds.is_empty()
+    }
+
+    /// The same sink as one node of its cluster has it. Certificates name `tls_name`, or else the
+    /// node's host.
+    pub(super) fn at(&self, node: &NodeAddress, tls_name: Option<String>) -> Self {
+        let tls = matches!(self.address, Address::Tcp { tls: true, .. });
+        let address = Address::Tcp { host: node.host.clone(), port: node.port, tls };
+        let target = format!("{}://{node}", scheme(tls));
+        RedisConfig { address, tls_name, target, ..self.clone() }
+    }
+
     /// Address and database, without secrets, for logs and for telling servers apart.
     pub fn target(&self) -> &str {
         &self.target
@@ -227,6 +257,10 @@ impl RedisConfig {
     /// nothing is known of what was done before.
     pub fn key_space(&self) -> String {
         let RedisConfig { target, prefix, tag_parts, tag_mode, .. } = self;
+        // The order in which a cluster's nodes are written says nothing.
+        let mut nodes: Vec<_> = self.seeds.iter().map(NodeAddress::to_string).collect();
+        nodes.sort();
+        let target = if nodes.is_empty() { target } else { &nodes.join(",") };
         format!("{target:?} {prefix:?} {tag_parts:?} {tag_mode:?}")
     }
 
@@ -293,27 +327,82 @@ impl fmt::Debug for RedisConfig {
     }
 }
 
+/// Where a node of a cluster listens; shown as `HOST:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct NodeAddress {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl fmt::Display for NodeAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
 /// What a URL says.
-pub(super) struct Place {
+pub(super) struct Login {
     pub(super) address: Address,
     pub(super) user: Option<String>,
     pub(super) password: Option<SecretString>,
     pub(super) db: u32,
 }
 
-/// Reads a URL. No error holds any part of it.
-fn place(url: &str) -> Result<Place, String> {
-    // Its errors never quote the URL.
-    let info = check_scheme(url)?.into_connection_info();
-    let info = info.map_err(|error| format!("not a Redis URL: {}", error.without_kind()))?;
-    let settings = info.redis_settings();
-    Ok(Place {
-        address: address(info.addr())?,
-        user: settings.username().map(str::to_owned),
-        password: settings.password().map(SecretString::from),
-        db: u32::try_from(settings.db())
-            .map_err(|_| "the database's number must not be negative".to_owned())?,
-    })
+impl Login {
+    fn parse(url: &SecretString) -> Result<Self, String> {
+        // Its errors never quote the URL.
+        let info = check_scheme(url.expose_secret())?
+            .into_connection_info()
+            .map_err(|error| format!("not a Redis URL: {}", error.without_kind()))?;
+        let settings = info.redis_settings();
+        Ok(Login {
+            address: address(info.addr())?,
+            user: settings.username().map(str::to_owned),
+            password: settings.password().map(SecretString::from),
+            db: u32::try_from(settings.db())
+                .map_err(|_| "the database's number must not be negative")?,
+        })
+    }
+
+    /// Whether one can log in there as here.
+    fn is_like(&self, other: &Login) -> bool {
+        let secret = |login: &Login| login.password.as_ref().map(|p| p.expose_secret().to_owned());
+        let tls = |login: &Login| matches!(login.address, Address::Tcp { tls: true, .. });
+        self.user == other.user && secret(self) == secret(other) && tls(self) == tls(other)
+    }
+}
+
+/// The first node's URL, which stands for all, and where the nodes are.
+fn cluster_nodes(urls: &[SecretString]) -> Result<(Login, Vec<NodeAddress>), String> {
+    let mut first: Option<Login> = None;
+    let mut nodes = Vec::new();
+    for url in urls {
+        let login = Login::parse(url)?;
+        let Address::Tcp { host, port, .. } = &login.address else {
+            return Err("a cluster's nodes are reached over TCP: redis:// or rediss://".into());
+        };
+        if login.db != 0 {
+            return Err("a cluster has only database 0".into());
+        }
+        nodes.push(NodeAddress { host: host.clone(), port: *port });
+        match &first {
+            None => first = Some(login),
+            Some(first) if first.is_like(&login) => {}
+            Some(_) => {
+                return Err("all nodes must have the same scheme, user and password".into());
+            }
+        }
+    }
+    nodes.dedup();
+    let login = first.ok_or("it names no node")?;
+    Ok((login, nodes))
+}
+
+fn scheme(tls: bool) -> &'static str {
+    if tls { "rediss" } else { "redis" }
 }
 
 /// The URL, if its scheme is one that the documentation promises.
@@ -408,6 +497,39 @@ mod tests {
             let shown = format!("{error} {error:?}");
             assert_eq!(error.key, "url");
             assert!(!shown.contains("heim"), "{shown}");
+        }
+    }
+
+    fn cluster(urls: &[&str]) -> Result<RedisConfig, RedisConfigError> {
+        let cluster = urls.iter().map(|url| SecretString::from(*url)).collect();
+        RedisConfig::new(RedisOptions { cluster, ..RedisOptions::new("cache", "") })
+    }
+
+    #[test]
+    fn a_clusters_nodes_share_what_their_urls_say() {
+        let config = cluster(&["rediss://u:geheim@a", "rediss://u:geheim@[::1]:7000/0"]).unwrap();
+        assert!(config.is_cluster());
+        assert_eq!(config.target(), "rediss://a:6379,[::1]:7000 (cluster)");
+        let node = config.at(&NodeAddress { host: "b".into(), port: 1 }, None);
+        assert_eq!((node.target(), node.user.as_deref()), ("rediss://b:1", Some("u")));
+        assert_eq!(node.address, Address::Tcp { host: "b".into(), port: 1, tls: true });
+        let turned = cluster(&["rediss://u:geheim@[::1]:7000/0", "rediss://u:geheim@a"]).unwrap();
+        assert_eq!(turned.key_space(), config.key_space());
+        assert_ne!(cluster(&["rediss://u:geheim@a"]).unwrap().key_space(), config.key_space());
+    }
+
+    #[test]
+    fn a_bad_list_of_nodes_is_explained_and_never_quoted() {
+        for urls in [
+            &["redis://:geheim@a/1"][..],
+            &["unix:///geheim"],
+            &["redis://:geheim@a", "redis://a"],
+            &["redis://u:geheim@a", "rediss://u:geheim@a"],
+            &["redis://a", "geheim"],
+        ] {
+            let error = cluster(urls).unwrap_err();
+            assert_eq!(error.key, "cluster");
+            assert!(!error.to_string().contains("geheim"), "{error}");
         }
     }
 

@@ -236,7 +236,8 @@ async fn dial(config: &RedisConfig, address: &Address) -> Result<Box<dyn Stream>
             stream.set_nodelay(true).map_err(failed)?;
             let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
             socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(failed)?;
-            if *tls { secure(config, host, stream).await } else { Ok(Box::new(stream)) }
+            let name = config.tls_name.as_deref().unwrap_or(host);
+            if *tls { secure(config, name, stream).await } else { Ok(Box::new(stream)) }
         }
     }
 }

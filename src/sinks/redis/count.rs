@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::check::{Duties, TRIAL_KEY, missing_rights};
+use super::cluster;
 use super::config::{RedisConfig, TagMode};
 use super::connection::Connection;
 use super::error::{Verdict, classify, outage};
@@ -20,7 +21,7 @@ use crate::glob::Glob;
 use crate::sinks::Failure;
 
 /// How many keys are looked at. SCAN goes by hash, so that the first ones are a fair sample.
-const KEYS_MAX: u64 = 100_000;
+pub(super) const KEYS_MAX: u64 = 100_000;
 
 /// How long the pass may go on, up to the page that is under way.
 const PASS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -79,6 +80,19 @@ pub async fn count(
     patterns: &[KeyPattern],
     duties: &Duties,
 ) -> Result<KeyCounts, Failure> {
+    match config.is_cluster() {
+        true => cluster::count(config, patterns, duties).await,
+        false => count_at(config, patterns, duties, KEYS_MAX).await,
+    }
+}
+
+/// The same at one server, of which at most about `keys_max` keys are looked at.
+pub(super) async fn count_at(
+    config: &RedisConfig,
+    patterns: &[KeyPattern],
+    duties: &Duties,
+    keys_max: u64,
+) -> Result<KeyCounts, Failure> {
     let mut connection = Connection::open(Arc::new(config.clone())).await?;
     let end = Instant::now() + PASS_TIMEOUT;
     let mut counts = KeyCounts { keys: None, looked_at: 0, matching: vec![0; patterns.len()] };
@@ -117,7 +131,7 @@ pub async fn count(
             counts.keys = Some(counts.looked_at);
             return Ok(counts);
         }
-        if counts.looked_at >= KEYS_MAX || Instant::now() >= end {
+        if counts.looked_at >= keys_max || Instant::now() >= end {
             return Ok(counts);
         }
         cursor = next;

@@ -23,7 +23,7 @@ pub(super) async fn delete(session: &mut Session<'_>, batch: &Batch) -> Result<(
             let keys = left.min(UNLINK_KEYS_MAX);
             let values = actions.by_ref().take(keys).map(|action| action.value);
             unlink(session.request, &config.prefix, keys, values);
-            session.report.requested += keys as u64;
+            session.judge.report.requested += keys as u64;
             left -= keys;
             commands += 1;
         }
@@ -55,7 +55,7 @@ pub(super) async fn take_unlinked(
 ) -> Result<(), Failure> {
     for _ in 0..commands {
         let removed = session.reply_or_fail("UNLINK").await?.count(UNLINK_KEYS_MAX);
-        session.report.removed += removed.ok_or_else(|| session.unexpected("UNLINK"))?;
+        session.judge.report.removed += removed.ok_or_else(|| session.unexpected("UNLINK"))?;
     }
     Ok(())
 }

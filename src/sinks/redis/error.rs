@@ -58,9 +58,11 @@ pub(super) fn classify(
              an address that only trusted hosts reach"
                 .into(),
         ),
-        "MOVED" | "ASK" | "CROSSSLOT" => {
-            refused("this is a node of a cluster, which is not supported yet: let url lead to a single server".into())
-        }
+        "MOVED" | "ASK" | "CROSSSLOT" => refused(format!(
+            "this is a node of a cluster: write redis.{0}.cluster = [\"redis://…\"] instead of \
+                 redis.{0}.url",
+            config.name()
+        )),
         "READONLY" => outage(replica),
         "MISCONF" => outage(
             " (the server cannot save to disk and so refuses writes: see its log, or set \
@@ -75,12 +77,8 @@ pub(super) fn classify(
         {
             Verdict::Key(format!("{command}: {said}"))
         }
-        "ERR" if words.starts_with(NO_SUCH_MASTER) => {
-            refused("correct sentinel.master".into())
-        }
-        "ERR" if words.starts_with("WAIT cannot be used with replica") => {
-            outage(replica)
-        }
+        "ERR" if words.starts_with(NO_SUCH_MASTER) => refused("correct sentinel.master".into()),
+        "ERR" if words.starts_with("WAIT cannot be used with replica") => outage(replica),
         "ERR" if words.starts_with("max number of clients") => outage(" (see maxclients)"),
         "ERR"
             if words.starts_with("unknown command") || words.starts_with("unknown subcommand") =>

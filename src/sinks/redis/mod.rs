@@ -13,6 +13,7 @@
 
 mod bump;
 mod check;
+mod cluster;
 mod config;
 mod connection;
 mod count;
@@ -20,11 +21,13 @@ mod delete;
 mod error;
 mod failover;
 mod identity;
+mod judge;
 mod publish;
 mod replicas;
 mod scan;
 mod sentinel;
 mod session;
+mod slot;
 mod tags;
 mod tls;
 mod wire;
@@ -33,6 +36,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use check::{CheckLine, Duties, check, least_acl};
+pub use cluster::{ClusterLane, SHARDS, Topology};
 pub use config::{
     COMMAND_TIMEOUT, RedisConfig, RedisConfigError, RedisOptions, RedisTls, TAG_KEY, TagMode,
     Timeouts,

@@ -32,7 +32,7 @@ async fn take_published(session: &mut Session<'_>, sent: &mut Vec<usize>) -> Res
     }
     session.flush().await?;
     for index in sent.drain(..) {
-        session.report.requested += 1;
+        session.judge.report.requested += 1;
         if let Reply::Error(text) = session.reply("PUBLISH").await? {
             session.note(Some(index), &text, "PUBLISH")?;
         }

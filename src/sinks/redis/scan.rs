@@ -10,6 +10,7 @@ use super::config::TagMode;
 use super::delete::{UNLINK_KEYS_MAX, take_unlinked};
 use super::session::{Keys, Session};
 use super::tags::{invalidate_keys, origin, page};
+use super::wire::{Reply, Request};
 use crate::action::{Batch, Verb};
 use crate::glob::{self, Glob};
 use crate::sinks::Failure;
@@ -20,8 +21,9 @@ pub(super) const PAGE_KEYS: &[u8] = b"1000";
 /// Tags found by a scan that are worked on together.
 const TAGS_MAX: usize = 32;
 
-/// One pass over all keys.
-struct Pass {
+/// One pass over all keys of a server.
+#[derive(Clone)]
+pub(super) struct Pass {
     cursor: Vec<u8>,
     /// What the server leaves out.
     server_pattern: Vec<u8>,
@@ -32,7 +34,7 @@ struct Pass {
 
 impl Pass {
     /// A pass for the keys that match one of `patterns`.
-    fn new(patterns: &[Vec<u8>], server_type: Option<&'static [u8]>) -> Self {
+    pub(super) fn new(patterns: &[Vec<u8>], server_type: Option<&'static [u8]>) -> Self {
         let cursor = b"0".to_vec();
         if let [pattern] = patterns {
             let server_pattern = pattern.clone();
@@ -45,29 +47,44 @@ impl Pass {
         Pass { cursor, server_pattern, server_type, globs }
     }
 
-    fn ask(&self, session: &mut Session<'_>) {
+    /// A pass for all keys of a type that start as the matches of `globs` do.
+    pub(super) fn with_common_prefix(globs: &[Glob], server_type: &'static [u8]) -> Self {
+        let mut pass = Pass::new(&[], Some(server_type));
+        pass.server_pattern.clear();
+        glob::escape(&common_prefix(globs), &mut pass.server_pattern);
+        pass.server_pattern.push(b'*');
+        pass
+    }
+
+    /// Adds the command that asks for the next page.
+    pub(super) fn ask(&self, request: &mut Request) {
         let mut args =
             [b"SCAN", &self.cursor[..], b"MATCH", &self.server_pattern, b"COUNT"].to_vec();
         args.push(PAGE_KEYS);
         if let Some(server_type) = self.server_type {
             args.extend([b"TYPE", server_type]);
         }
-        session.request.simple(&args);
+        request.simple(&args);
     }
 
     /// Takes the answer to [`ask`](Self::ask): keys that the server's pattern matches.
     async fn take(&mut self, session: &mut Session<'_>) -> Result<Vec<Vec<u8>>, Failure> {
         let reply = session.reply_or_fail("SCAN").await?;
-        let (cursor, keys) = page(reply).ok_or_else(|| session.unexpected("SCAN"))?;
-        self.cursor = cursor;
-        Ok(keys)
+        self.accept(reply).ok_or_else(|| session.unexpected("SCAN"))
     }
 
-    fn matches(&self, key: &[u8]) -> bool {
+    /// The keys of a page, unless it is none.
+    pub(super) fn accept(&mut self, reply: Reply) -> Option<Vec<Vec<u8>>> {
+        let (cursor, keys) = page(reply)?;
+        self.cursor = cursor;
+        Some(keys)
+    }
+
+    pub(super) fn matches(&self, key: &[u8]) -> bool {
         self.globs.is_empty() || self.globs.iter().any(|glob| glob.matches(key))
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.cursor == b"0"
     }
 }
@@ -105,11 +122,11 @@ pub(super) async fn delete_matching(
             }
             unlinks += 1;
         }
-        session.report.requested += found.len() as u64;
+        session.judge.report.requested += found.len() as u64;
         found.clear();
         let asked = !over;
         if asked {
-            pass.ask(session);
+            pass.ask(session.request);
         }
         session.flush().await?;
         take_unlinked(session, unlinks).await?;
@@ -140,7 +157,7 @@ pub(super) async fn bump_matching(session: &mut Session<'_>, batch: &Batch) -> R
     let mut pass = Pass::new(&patterns, Some(b"string"));
     let mut keys = Keys::default();
     loop {
-        pass.ask(session);
+        pass.ask(session.request);
         session.flush().await?;
         for key in pass.take(session).await? {
             if pass.matches(&key) {
@@ -170,13 +187,10 @@ pub(super) async fn invalidate_matching(
         globs.push(Glob::new(&session.config.tag_pattern(action.value)));
     }
     // A taken name starts with its set's, so what all matches start with serves for both.
-    let mut pass = Pass::new(&[], Some(b"set"));
-    pass.server_pattern.clear();
-    glob::escape(&common_prefix(&globs), &mut pass.server_pattern);
-    pass.server_pattern.push(b'*');
+    let mut pass = Pass::with_common_prefix(&globs, b"set");
     let mut keys = Keys::default();
     loop {
-        pass.ask(session);
+        pass.ask(session.request);
         session.flush().await?;
         for key in pass.take(session).await? {
             let set = origin(&key);

@@ -1,28 +1,24 @@
-//! What do the verbs share while one batch is sent? The connection, the report so far, and the
-//! judgement of errors.
+//! What do the verbs share while one batch is sent? The connection, and what a [`Judge`] makes of
+//! errors.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::LaneClass;
-use super::check::{Duties, class_verbs, missing_rights};
 use super::config::RedisConfig;
 use super::connection::Connection;
-use super::error::{Verdict, classify, outage};
+use super::judge::Judge;
 use super::wire::{Reply, Request};
 use crate::failpoint::Place;
-use crate::sinks::{Failure, Rejected, Report};
+use crate::sinks::{Failure, Report};
 
 /// One batch on its way.
 pub(super) struct Session<'a> {
     pub(super) config: &'a RedisConfig,
     /// Commands being gathered; empty between exchanges.
     pub(super) request: &'a mut Request,
-    pub(super) report: Report,
+    pub(super) judge: Judge<'a>,
     connection: Connection,
-    class: LaneClass,
     seed: &'a mut u64,
-    give_up_on_unknown: bool,
-    unknown: Option<Failure>,
 }
 
 impl<'a> Session<'a> {
@@ -34,15 +30,14 @@ impl<'a> Session<'a> {
         seed: &'a mut u64,
         give_up_on_unknown: bool,
     ) -> Self {
-        let (report, unknown) = (Report::default(), None);
-        Session { config, request, report, connection, class, seed, give_up_on_unknown, unknown }
+        let judge = Judge::new(config, class, give_up_on_unknown);
+        Session { config, request, judge, connection, seed }
     }
 
     /// What is left of it: the connection, what was done, and an unknown error if there was one.
-    pub(super) fn finish(mut self) -> (Connection, Report, Option<Failure>) {
-        self.report.rejected.sort_by_key(|rejected| rejected.index);
-        self.report.rejected.dedup_by_key(|rejected| rejected.index);
-        (self.connection, self.report, self.unknown)
+    pub(super) fn finish(self) -> (Connection, Report, Option<Failure>) {
+        let (report, unknown) = self.judge.finish();
+        (self.connection, report, unknown)
     }
 
     /// Sends the gathered commands. The caller then takes one reply for each.
@@ -66,61 +61,37 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The failure that `text` is where no single action can be blamed. An unknown one is an
-    /// outage here for as long as it lasts: it fails many actions at once, so giving up on them
-    /// would lose more than the wait costs.
+    /// See [`Judge::failure`].
     pub(super) fn failure(&self, text: &str, command: &str) -> Failure {
-        match self.classify(text, command) {
-            Verdict::Batch(failure) | Verdict::Unknown(failure) => failure,
-            Verdict::Key(reason) => outage(self.config, command, reason),
-        }
+        self.judge.failure(text, command)
     }
 
-    /// Notes that the action at `index` got the error `text`; without an index it is one of a
-    /// pattern's keys.
-    ///
-    /// A key of the wrong type that a pattern matched is no counter and no tag, and nobody's
-    /// loss; at an exact key it is a rejected action. An *unknown* error may be a proxy's passing
-    /// trouble or an action that can never succeed. It is never taken for done: the send fails
-    /// once the rest is through, and only when that went on for
-    /// [`UNKNOWN_SENDS_MAX`](super::UNKNOWN_SENDS_MAX) sends is the action rejected.
+    /// See [`Judge::note`].
     pub(super) fn note(
         &mut self,
         index: Option<usize>,
         text: &str,
         command: &str,
     ) -> Result<(), Failure> {
-        match (self.classify(text, command), index) {
-            (Verdict::Batch(failure), _) => return Err(failure),
-            (Verdict::Key(_), None) => {}
-            (Verdict::Key(reason), Some(index)) => {
-                self.report.rejected.push(Rejected { index, reason });
-            }
-            (Verdict::Unknown(failure), Some(index)) if self.give_up_on_unknown => {
-                self.report.rejected.push(Rejected { index, reason: failure.to_string() });
-            }
-            (Verdict::Unknown(failure), _) => self.unknown = Some(failure),
-        }
-        Ok(())
+        self.judge.note(index, text, command)
     }
 
-    /// An answer that Redis does not give to `command`.
+    /// See [`Judge::unexpected`].
     pub(super) fn unexpected(&self, command: &str) -> Failure {
-        outage(self.config, command, "an answer that Redis does not give")
+        self.judge.unexpected(command)
     }
 
     /// Microseconds since the epoch, never less than before.
     pub(super) fn seed(&mut self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        *self.seed = (*self.seed).max(now.as_micros() as u64);
-        *self.seed
+        next_seed(self.seed)
     }
+}
 
-    fn classify(&self, text: &str, command: &str) -> Verdict {
-        let duties = || Duties::of(class_verbs(self.config, self.class));
-        let acl = || missing_rights(&duties(), self.config);
-        classify(text, command, self.config, acl)
-    }
+/// Microseconds since the epoch, never less than before.
+pub(super) fn next_seed(last: &mut u64) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    *last = (*last).max(now.as_micros() as u64);
+    *last
 }
 
 /// Whole keys, each with the place of its action, in one buffer.

@@ -29,19 +29,20 @@
 
 use super::delete::UNLINK_KEYS_MAX;
 use super::session::{Keys, Session};
+use super::slot::{hash_slot, hash_tag};
 use super::wire::Reply;
 use crate::action::{Batch, Verb};
 use crate::sinks::Failure;
 
 /// Tags worked on together. Each reads a page at a time, so this bounds memory.
-const TAGS_MAX: usize = 32;
+pub(super) const TAGS_MAX: usize = 32;
 
 /// About how many members a page has. SSCAN takes Redis about 1 ms for so many.
-const PAGE_MEMBERS: &[u8] = b"1000";
+pub(super) const PAGE_MEMBERS: &[u8] = b"1000";
 
 /// How often one tag's renaming may find a set in its way. The first is a crash's leftover; each
 /// other means that another walpurge renamed, so that both go forward.
-const RENAMES_MAX: u32 = 100;
+pub(super) const RENAMES_MAX: u32 = 100;
 
 /// What marks a set as taken from its readers.
 const MARK: &[u8] = b"walpurge:invalidating";
@@ -216,7 +217,7 @@ fn ask_for_removal(session: &mut Session<'_>, taken: &[u8], members: &[Vec<u8>])
         session.request.arg(member);
     }
     session.request.simple(&[b"EXEC"]);
-    session.report.requested += members.len() as u64;
+    session.judge.report.requested += members.len() as u64;
 }
 
 async fn take_removal(session: &mut Session<'_>) -> Result<(), Failure> {
@@ -232,7 +233,7 @@ async fn take_removal(session: &mut Session<'_>) -> Result<(), Failure> {
         },
         _ => None,
     };
-    session.report.removed += removed.ok_or_else(|| session.unexpected("EXEC"))?;
+    session.judge.report.removed += removed.ok_or_else(|| session.unexpected("EXEC"))?;
     Ok(())
 }
 
@@ -284,38 +285,9 @@ pub(super) fn origin(key: &[u8]) -> &[u8] {
     set.filter(|set| taken_name(set) == key).unwrap_or(key)
 }
 
-/// What a cluster hashes instead of the whole key: what is between the first `{` and the first
-/// `}` behind it, unless that is empty.
-fn hash_tag(key: &[u8]) -> Option<&[u8]> {
-    let behind = &key[memchr::memchr(b'{', key)? + 1..];
-    let length = memchr::memchr(b'}', behind)?;
-    (length > 0).then(|| &behind[..length])
-}
-
-/// The cluster's hash slot: CRC16 (XMODEM) modulo 16,384, from
-/// <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>.
-fn hash_slot(key: &[u8]) -> u16 {
-    let crc = hash_tag(key).unwrap_or(key).iter().fold(0u16, |crc, byte| {
-        (0..8).fold(crc ^ u16::from(*byte) << 8, |crc, _| {
-            if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 }
-        })
-    });
-    crc % 16_384
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn slots_are_the_clusters() {
-        // From the cluster specification, and `CLUSTER KEYSLOT` of a server.
-        assert_eq!(hash_slot(b"123456789"), 0x31C3);
-        assert_eq!(hash_slot(b"foo"), 12_182);
-        assert_eq!(hash_slot(b"{foo}bar"), 12_182);
-        assert_eq!(hash_slot(b"foo{}{bar}"), 8_363);
-        assert_eq!(hash_slot(b"foo{{bar}}zap"), hash_slot(b"{bar"));
-    }
 
     #[test]
     fn a_taken_name_keeps_slot_and_prefix_and_leads_back() {

@@ -29,6 +29,14 @@ impl Request {
         self.arg_joined(&[arg])
     }
 
+    /// Adds arguments.
+    pub(super) fn args<'a>(&mut self, args: impl IntoIterator<Item = &'a [u8]>) -> &mut Self {
+        for arg in args {
+            self.arg(arg);
+        }
+        self
+    }
+
     /// Adds an argument that is its parts joined: a key is a prefix and a value.
     pub(super) fn arg_joined(&mut self, parts: &[&[u8]]) -> &mut Self {
         self.header(b'$', parts.iter().map(|part| part.len()).sum());
@@ -45,6 +53,12 @@ impl Request {
         for arg in args {
             self.arg(arg);
         }
+        self
+    }
+
+    /// Adds commands that another request holds.
+    pub(super) fn add_written(&mut self, commands: &[u8]) -> &mut Self {
+        self.bytes.extend_from_slice(commands);
         self
     }
 

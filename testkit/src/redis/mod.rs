@@ -1,6 +1,7 @@
 //! A private Redis server, and a small client for it.
 
 mod builder;
+mod cluster;
 mod resp;
 mod sentinel;
 
@@ -15,6 +16,7 @@ use crate::TestDir;
 use crate::process::{Process, Signal};
 
 pub use self::builder::Builder;
+pub use self::cluster::RedisCluster;
 pub use self::resp::{Client, Reply};
 pub use self::sentinel::Sentinels;
 

@@ -60,7 +60,7 @@ fn plan(few: usize) -> Plan {
         PlannedLane { pace: Some(rests), ..purge(5, before(PURGE_ALL)) },
         purge(7, before(EDGE)),
     ];
-    let route = |sink: SinkId, verb, urgency| match (verb, urgency) {
+    let route = |sink: SinkId, action: Action<'_>, urgency| match (action.verb, urgency) {
         (Verb::Publish, _) => LaneId(TELL),
         (Verb::PurgeAll, _) if sink == SinkId(5) => LaneId(PURGE_ALL),
         (Verb::PurgeKey | Verb::PurgeAll, _) => LaneId(sink.0 as usize),

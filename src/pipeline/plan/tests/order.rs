@@ -10,7 +10,7 @@ const RULE: RuleId = RuleId(0);
 pub(super) fn ordered() -> Plan {
     let stages = [Stage::Lookup, Stage::Remove, Stage::Remove, Stage::Tell];
     let lane = PlannedLane::new;
-    let route = |sink: SinkId, verb, _| match verb {
+    let route = |sink: SinkId, action: Action<'_>, _| match action.verb {
         Verb::Publish => LaneId(TELL),
         _ => LaneId(sink.0 as usize),
     };
@@ -267,7 +267,8 @@ fn a_part_of_what_an_answer_tells_waits_for_what_it_found() {
 fn two_lookups() -> Plan {
     let stages = [Stage::Lookup, Stage::Remove, Stage::Lookup, Stage::Tell];
     let lane = PlannedLane::new;
-    let route = |_, verb, _| LaneId(if verb == Verb::Publish { TELL } else { 1 });
+    let route =
+        |_, action: Action<'_>, _| LaneId(if action.verb == Verb::Publish { TELL } else { 1 });
     let lookups = HashMap::from([(RULE, LaneId(LOOKUP)), (RuleId(1), LaneId(2))]);
     Plan::new(stages.into_iter().map(lane).collect(), Routes { actions: Box::new(route), lookups })
 }

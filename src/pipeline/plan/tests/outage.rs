@@ -34,7 +34,7 @@ fn plan() -> Plan {
     };
     let pace: Pace = Box::new(|_| PACE);
     let lanes = vec![PlannedLane::new(Stage::Remove), purge(None), purge(Some(pace))];
-    let route = |sink: SinkId, verb, _| match (sink.0, verb) {
+    let route = |sink: SinkId, action: Action<'_>, _| match (sink.0, action.verb) {
         (0, _) => LaneId(CACHE),
         (_, Verb::PurgeAll) => LaneId(EDGE_ALL),
         _ => LaneId(EDGE),

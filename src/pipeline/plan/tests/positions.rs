@@ -12,7 +12,7 @@ const RULE: RuleId = RuleId(0);
 /// A rule's lookups for two sinks, each of which removes; the first one publishes too.
 fn two_sinks() -> Plan {
     let stages = [Stage::Lookup, Stage::Remove, Stage::Remove, Stage::Tell];
-    let route = |sink: SinkId, verb, _| match verb {
+    let route = |sink: SinkId, action: Action<'_>, _| match action.verb {
         Verb::Publish => LaneId(TELL),
         _ => LaneId(REMOVE[sink.0 as usize]),
     };

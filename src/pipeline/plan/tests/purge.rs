@@ -38,7 +38,7 @@ fn plan() -> Plan {
         purge(6, &CACHE, true),
         purge(7, &CACHE[..1], false),
     ];
-    let route = |sink: SinkId, verb, _| match (sink.0 as usize, verb) {
+    let route = |sink: SinkId, action: Action<'_>, _| match (sink.0 as usize, action.verb) {
         (_, Verb::Publish) => LaneId(TELL),
         (EDGE, Verb::PurgeAll) => LaneId(EDGE_ALL),
         (lane, _) => LaneId(lane),

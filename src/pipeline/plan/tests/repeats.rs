@@ -32,7 +32,7 @@ fn plan(few: usize) -> Plan {
         lane(1, false, Some(PROXY_REPEATS)),
         lane(1, false, None),
     ];
-    let route = |sink: SinkId, verb, _| match (sink.0, verb) {
+    let route = |sink: SinkId, action: Action<'_>, _| match (sink.0, action.verb) {
         (0, Verb::PurgeAll) => LaneId(EDGE_ALL),
         (0, _) => LaneId(EDGE),
         _ => LaneId(PROXY),

@@ -20,7 +20,7 @@ fn rules() -> RuleSet {
 /// Exact keys go to the first lane, patterns to the second.
 fn plan() -> Plan {
     let lane = || PlannedLane::new(Stage::Remove);
-    let route = |_, verb, _| LaneId(usize::from(verb == Verb::DeleteMatching));
+    let route = |_, action: Action<'_>, _| LaneId(usize::from(action.verb == Verb::DeleteMatching));
     let routes = Routes { actions: Box::new(route), lookups: HashMap::new() };
     let mut plan = Plan::new(vec![lane(), lane()], routes);
     plan.await_replicas(&rules());
@@ -188,7 +188,7 @@ fn fallbacks_are_owed_until_a_position_is_replayed() {
 /// Exact keys, patterns, and messages, which come after both.
 fn plan_that_tells(rule: &str) -> Plan {
     let lanes = [Stage::Remove, Stage::Remove, Stage::Tell].map(PlannedLane::new).into();
-    let route = |_, verb, _| match verb {
+    let route = |_, action: Action<'_>, _| match action.verb {
         Verb::DeleteMatching => LaneId(1),
         Verb::Publish => LaneId(2),
         _ => LaneId(0),

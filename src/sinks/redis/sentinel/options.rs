@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::Sentinel;
 use crate::sinks::redis::config::{
-    Address, Place, RedisConfig, RedisConfigError, RedisOptions, RedisTls, Timeouts,
+    Address, Login, RedisConfig, RedisConfigError, RedisOptions, RedisTls, Timeouts,
 };
 
 /// Where Sentinels listen, unless a URL says otherwise.
@@ -39,7 +39,7 @@ impl SentinelOptions {
         name: &str,
         tls: &RedisTls,
         timeouts: Timeouts,
-    ) -> Result<Place, RedisConfigError> {
+    ) -> Result<Login, RedisConfigError> {
         let SentinelOptions { master, nodes, user, password, db, tls: server_tls } = self;
         let fail = |key, problem: &str| {
             Err(RedisConfigError { sink: name.to_owned(), key, problem: problem.to_owned() })
@@ -56,7 +56,7 @@ impl SentinelOptions {
             |node: &Arc<RedisConfig>| matches!(node.address, Address::Tcp { tls: true, .. });
         let tls = server_tls.unwrap_or_else(|| nodes.iter().any(is_tls));
         let address = Address::Sentinel(Arc::new(Sentinel::new(master, nodes, tls)));
-        Ok(Place { address, user, password, db })
+        Ok(Login { address, user, password, db })
     }
 }
 

@@ -1,0 +1,122 @@
+//! The Redis sink on a cluster: the same verbs, each key at the master that serves its slot.
+//!
+//! In: a [`Batch`], as for a single server. Out: a [`Report`], or a [`Failure`] after which the
+//! whole batch is sent again. Nothing here waits to try again.
+//!
+//! A sink has several lanes for exact keys and for tags: [`Topology::shard`] says which of them
+//! works for an action, so that in each there are only keys of one master, as long as nothing
+//! changes. A master that is down or stalled then delays its own keys alone. Each lane can reach
+//! every node nevertheless: `errand` finds the way of each step, `steps` holds them, `node`
+//! exchanges them on one connection, `topology` and `map` know who serves what. `verbs`, `tags`
+//! and `sweep` say what the steps are; `fence` tells a scan that keys have come.
+
+mod check;
+mod errand;
+mod fence;
+mod map;
+mod node;
+mod steps;
+mod sweep;
+mod tags;
+mod topology;
+mod verbs;
+
+use std::sync::Arc;
+
+pub(super) use check::{check, count};
+pub use topology::{SHARDS, Topology};
+
+use super::config::TagMode;
+use super::judge::Judge;
+use super::{LaneClass, UNKNOWN_SENDS_MAX};
+use crate::action::{Batch, Verb};
+use crate::sinks::{Failure, Report};
+use errand::Errand;
+use node::Connections;
+use sweep::Sweeps;
+
+/// Connections to the nodes of one cluster, sending one batch at a time.
+pub struct ClusterLane {
+    topology: Arc<Topology>,
+    class: LaneClass,
+    connections: Connections,
+    sweeps: Sweeps,
+    /// The latest seed of counters, as for a single server.
+    seed: u64,
+    /// How many sends in a row ended in an unknown error.
+    unknown_sends: u32,
+}
+
+impl ClusterLane {
+    /// A lane that connects when it first sends. All lanes of a sink share its topology.
+    pub fn new(topology: Arc<Topology>, class: LaneClass) -> Self {
+        let (connections, sweeps) = (Connections::default(), Sweeps::default());
+        ClusterLane { topology, class, connections, sweeps, seed: 0, unknown_sends: 0 }
+    }
+
+    /// Does all of `batch`. The lane's class is only its purpose: it does any verb.
+    ///
+    /// Dropping the future abandons the connections that are in use; the next send opens others.
+    ///
+    /// # Errors
+    /// A [`Failure`] says that the batch is not finished; any part of it may have run, on nodes
+    /// that work all of it, and the caller sends all of it again, after a wait of its own.
+    pub async fn send(&mut self, batch: &Batch) -> Result<Report, Failure> {
+        if batch.is_empty() {
+            return Ok(Report::default());
+        }
+        let topology = Arc::clone(&self.topology);
+        let give_up_on_unknown = self.unknown_sends + 1 >= UNKNOWN_SENDS_MAX;
+        let judge = Judge::new(topology.config(), self.class, give_up_on_unknown);
+        let ClusterLane { connections, sweeps, seed, .. } = self;
+        let mut errand = Errand::new(judge, &topology, connections, seed);
+        let outcome = run(&mut errand, sweeps, batch).await;
+        let (judge, failure) = errand.finish();
+        let (report, unknown) = judge.finish();
+        self.forget_strangers();
+        outcome?;
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        match unknown {
+            Some(failure) => {
+                self.unknown_sends += 1;
+                Err(failure)
+            }
+            None => {
+                self.unknown_sends = 0;
+                self.sweeps.clear();
+                Ok(report)
+            }
+        }
+    }
+
+    /// Closes connections to nodes that serve no slots any more.
+    fn forget_strangers(&mut self) {
+        if let Some(map) = self.topology.known_map() {
+            self.connections.retain(|node, _| map.masters().contains(node));
+        }
+    }
+}
+
+/// Quick things first, as on a single server.
+async fn run(errand: &mut Errand<'_>, sweeps: &mut Sweeps, batch: &Batch) -> Result<(), Failure> {
+    let has = |verb| batch.iter().any(|action| action.verb == verb);
+    let tag_mode = errand.topology.config().tag_mode;
+    if has(Verb::Delete) {
+        verbs::delete(errand, batch).await?;
+    }
+    if has(Verb::Bump) || has(Verb::Tag) && tag_mode == TagMode::Version {
+        verbs::bump(errand, batch).await?;
+    }
+    if has(Verb::Tag) && tag_mode == TagMode::Members {
+        tags::invalidate(errand, batch).await?;
+    }
+    if [Verb::DeleteMatching, Verb::BumpMatching, Verb::TagMatching].into_iter().any(has) {
+        sweeps.run(errand, batch).await?;
+    }
+    if has(Verb::Publish) {
+        verbs::publish(errand, batch).await?;
+    }
+    Ok(())
+}
