@@ -95,12 +95,31 @@ fn sink_line(sink: &Endpoint, mode: &str, section: &Section<'_>) {
                 TagMode::Members => "members",
                 TagMode::Version => "version",
             };
-            info!(sink = name, kind = "redis", target, mode, prefix, tag_key, tag_mode, "sink");
+            let wait_replicas = Some(redis.wait_replicas).filter(|&count| count > 0);
+            let window = Some(redis.failover_window).filter(|window| !window.is_zero());
+            let failover_window = window.map(time);
+            info!(
+                sink = name,
+                kind = "redis",
+                target,
+                mode,
+                prefix,
+                tag_key,
+                tag_mode,
+                wait_replicas,
+                failover_window,
+                "sink"
+            );
         }
         Section::Cdn(cdn) => {
             let (kind, after) = (cdn.kind().key(), list(cdn.after.iter()));
             let max_requests_per_second = cdn.max_requests_per_second;
-            info!(sink = name, kind, target, mode, after, max_requests_per_second, "sink");
+            let repeats = Some(&cdn.repurge_after).filter(|delays| !delays.is_empty());
+            let repurge_after = repeats.map(|delays| list(delays.iter().map(|&delay| time(delay))));
+            info!(
+                sink = name,
+                kind, target, mode, after, max_requests_per_second, repurge_after, "sink"
+            );
         }
     }
 }
