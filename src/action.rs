@@ -46,6 +46,13 @@ impl Verb {
         self == Verb::Publish || self.is_purge()
     }
 
+    /// Whether a reader that read before the commit can undo it, so that it may have to be done
+    /// again. What such a reader writes under an old version nobody asks for any more: a bump
+    /// needs no repeat.
+    pub fn is_redeleted(self) -> bool {
+        matches!(self, Verb::Delete | Verb::DeleteMatching | Verb::Tag | Verb::TagMatching)
+    }
+
     /// The rule key in the configuration that asks for this verb, which is also its name in
     /// `explain`, logs and metrics.
     pub fn key(self) -> &'static str {

@@ -25,6 +25,7 @@ mod rule_test;
 mod schema;
 mod secret;
 mod table;
+mod times;
 
 use std::path::{Path, PathBuf};
 

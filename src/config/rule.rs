@@ -5,10 +5,11 @@ use super::filter;
 use super::later;
 use super::rule_test;
 use super::table::{Table, list};
+use super::times;
 use crate::action::Verb;
 use crate::change::Op;
 use crate::problem::{Problem, Text, nearest};
-use crate::rules::{FallbackSpec, PublishSpec, RULE_VERBS, RuleSpec};
+use crate::rules::{FallbackSpec, PublishSpec, RULE_VERBS, RedeleteSpec, RuleSpec};
 
 const EXAMPLE: &str = "[[rule]]\ntable = \"public.products\"\ndelete = [\"product:{id}\"]";
 const TABLE_EXAMPLE: &str = "table = \"public.products\"";
@@ -47,6 +48,10 @@ fn read_rule(mut table: Table<'_>, sinks: &[String]) -> RuleSpec {
     let lookup = table.entry("lookup").and_then(|entry| entry.text());
     let bulk_above = table.entry("bulk_above").and_then(|entry| read_bulk_above(&entry));
     let fallback_every = table.entry("fallback_every").and_then(|entry| entry.duration());
+    let redelete_after = table.entry("redelete_after").and_then(|entry| {
+        let times = times::read(&entry, "delete again")?;
+        Some(RedeleteSpec { span: entry.value.span(), times })
+    });
     // A mistyped verb is reported as unknown, with this beside it.
     let mut verbs = RULE_VERBS.iter().chain([&Verb::Publish]);
     if !verbs.any(|verb| table.has(verb.key())) {
@@ -73,6 +78,7 @@ fn read_rule(mut table: Table<'_>, sinks: &[String]) -> RuleSpec {
         sinks,
         fallback,
         fallback_every,
+        redelete_after,
         tests: tests.unwrap_or_default(),
     }
 }

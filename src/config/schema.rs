@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::SINK_KINDS;
 use super::cdn::schema::{cloudfront, fastly, http};
+use super::times;
 use crate::action::Verb;
 use crate::change::Op;
 use crate::rules::RULE_VERBS;
@@ -285,6 +286,13 @@ fn rule() -> Value {
             "fallback_every",
             "The least time between two fallbacks of the rule that changes ask for.",
             default(reference("text"), "10s"),
+        ),
+        (
+            "redelete_after",
+            "How long after a transaction is visible its deletes are done again, against readers \
+             that read before it and write after them. Up to 4 times of at most 1 h, in ascending \
+             order. Default: never.",
+            json!({ "type": "array", "maxItems": times::TIMES_MAX, "items": reference("text") }),
         ),
         (
             "sinks",

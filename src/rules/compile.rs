@@ -1,5 +1,6 @@
 //! Compiling: from rules as typed to rules that can be matched.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::condition::Filter;
@@ -8,7 +9,7 @@ use super::lookup::Lookup;
 use super::matcher::Emission;
 use super::paths;
 use super::purges::{Purges, Underivable};
-use super::spec::{FallbackSpec, PublishSpec, RuleSpec, SinkSpec, is_wildcard};
+use super::spec::{FallbackSpec, PublishSpec, RedeleteSpec, RuleSpec, SinkSpec, is_wildcard};
 use super::table::TablePattern;
 use super::template::{Segment, Template, TemplateError};
 use crate::action::{Action, Verb};
@@ -26,11 +27,19 @@ pub struct RuleId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SinkId(pub u32);
 
+/// One list of `redelete_after`, which several rules may share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RedeleteId(pub u8);
+
+/// How many different lists the rules may have: each needs lanes of its own.
+const REDELETES_MAX: usize = 8;
+
 /// Every enabled rule, ready to be matched.
 #[derive(Debug, Default)]
 pub struct RuleSet {
     rules: Vec<Rule>,
     sinks: Vec<SinkSpec>,
+    redeletes: Vec<Arc<[Duration]>>,
 }
 
 /// One compiled rule.
@@ -54,6 +63,8 @@ pub struct Rule {
     pub fallback_every: Duration,
     /// `bulk_above`, where it is given.
     pub bulk_above: Option<u64>,
+    /// When what it deletes is deleted again; `None`: never.
+    pub redelete: Option<RedeleteId>,
 }
 
 /// One template of a rule.
@@ -122,6 +133,16 @@ impl RuleSet {
         &self.sinks[id.0 as usize]
     }
 
+    /// Every list of times after which rules delete again, by its [`RedeleteId`].
+    pub fn redeletes(&self) -> &[Arc<[Duration]>] {
+        &self.redeletes
+    }
+
+    /// When what a rule deletes is deleted again.
+    pub fn redelete_of(&self, rule: Option<RuleId>) -> Option<RedeleteId> {
+        self.rule(rule?).redelete
+    }
+
     /// Drops every rule whose name is not one of these.
     pub fn keep(&mut self, names: &[String]) {
         self.rules.retain(|rule| names.contains(&rule.name));
@@ -138,7 +159,8 @@ impl RuleSet {
             let coarse = rule.fallback.iter().filter(|coarse| coarse.sinks.contains(&sink));
             let coarse: Vec<_> = coarse.map(Coarse::action).collect();
             if !steps.is_empty() || !coarse.is_empty() {
-                let rest = (lookup, &steps, &coarse, rule.fallback_every, rule.bulk_above);
+                let times = rule.redelete.and_then(|id| self.redeletes.get(usize::from(id.0)));
+                let rest = (lookup, &steps, &coarse, rule.fallback_every, rule.bulk_above, times);
                 text.push_str(&format!("{:?}\n", (name, tables, ops, filter, rest)));
             }
         }
@@ -185,13 +207,16 @@ pub fn compile(
     problems: &mut Vec<Problem>,
 ) -> RuleSet {
     let mut rules = Vec::new();
+    let mut redeletes = Vec::new();
     for (spec, name) in specs.iter().zip(names) {
-        let rule = Compiler { spec, sinks: &sinks, problems }.rule(name);
+        let mut compiler = Compiler { spec, sinks: &sinks, problems };
+        let mut rule = compiler.rule(name);
+        rule.redelete = compiler.redelete(&rule, &mut redeletes);
         if spec.enabled {
             rules.push(rule);
         }
     }
-    RuleSet { rules, sinks }
+    RuleSet { rules, sinks, redeletes }
 }
 
 struct Compiler<'a> {
@@ -215,7 +240,51 @@ impl Compiler<'_> {
         let filter = Filter::new(self.spec.conditions.clone(), changed, lookup.as_ref(), templates);
         let fallback_every = self.spec.fallback_every.unwrap_or(FALLBACK_EVERY);
         let bulk_above = self.spec.bulk_above;
-        Rule { name, tables, ops, filter, lookup, steps, fallback, fallback_every, bulk_above }
+        Rule {
+            name,
+            tables,
+            ops,
+            filter,
+            lookup,
+            steps,
+            fallback,
+            fallback_every,
+            bulk_above,
+            redelete: None,
+        }
+    }
+
+    /// Which list of times the rule has, if any.
+    fn redelete(
+        &mut self,
+        rule: &Rule,
+        redeletes: &mut Vec<Arc<[Duration]>>,
+    ) -> Option<RedeleteId> {
+        let RedeleteSpec { span, times } = self.spec.redelete_after.as_ref()?;
+        if times.is_empty() {
+            return None;
+        }
+        let verbs = rule.steps.iter().map(|step| step.verb);
+        let mut verbs = verbs.chain(rule.fallback.iter().map(|coarse| coarse.verb));
+        if !verbs.any(Verb::is_redeleted) {
+            let message = "`redelete_after` in a rule that deletes nothing";
+            let help = "it repeats `delete`, `delete_matching` and `tags`; a CDN has \
+                        `repurge_after`, and a new version needs no repeat";
+            self.problems.push(Problem::new(span.clone(), message, "nothing to repeat").help(help));
+            return None;
+        }
+        let known = redeletes.iter().position(|known| known == times);
+        if known.is_none() && redeletes.len() == REDELETES_MAX {
+            let message = format!("more than {REDELETES_MAX} different `redelete_after`");
+            let problem = Problem::new(span.clone(), message, "another one");
+            self.problems.push(problem.help("let rules share their times"));
+            return None;
+        }
+        let at = known.unwrap_or_else(|| {
+            redeletes.push(Arc::clone(times));
+            redeletes.len() - 1
+        });
+        Some(RedeleteId(at as u8))
     }
 
     fn lookup(&mut self, steps: &[Step], ops: Ops, fallback: &[Coarse]) -> Option<Lookup> {

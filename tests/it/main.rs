@@ -30,6 +30,7 @@ mod positions;
 mod postgres;
 mod publish;
 mod readme;
+mod redelete;
 mod redis_sink;
 mod reload;
 mod replay;

@@ -10,6 +10,7 @@ mod order;
 mod outage;
 mod positions;
 mod purge;
+mod redelete;
 mod repeats;
 mod told;
 mod unreplayed;

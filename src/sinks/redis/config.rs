@@ -208,6 +208,11 @@ impl RedisConfig {
         format!("{target:?} {prefix:?} {tag_parts:?} {tag_mode:?}")
     }
 
+    /// How a tag is invalidated.
+    pub fn tag_mode(&self) -> TagMode {
+        self.tag_mode
+    }
+
     /// Which lane does `verb`, if Redis can do it. In the mode `version` a tag is a bump, and as
     /// quick.
     pub fn lane_class(&self, verb: Verb) -> Option<LaneClass> {
