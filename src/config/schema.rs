@@ -377,13 +377,27 @@ fn verbs() -> Vec<Key> {
     let mut verbs: Vec<Key> =
         verbs.map(|verb| (verb.key(), about(verb), reference("texts"))).collect();
     let text = || reference("text");
-    let publish = section(
-        &["channel", "message"],
+    let mut publish = section(
+        &[],
         vec![
-            ("channel", "The channel, without placeholders.", text()),
-            ("message", "The message; it may have placeholders.", text()),
+            ("channel", "The channel (PUBLISH), without placeholders.", text()),
+            ("stream", "Or the key of a stream (XADD), without placeholders.", text()),
+            (
+                "maxlen",
+                "About how many entries the stream keeps.",
+                default(
+                    json!({ "type": "integer", "minimum": 1, "maximum": 1_000_000_000 }),
+                    10_000,
+                ),
+            ),
+            (
+                "message",
+                "The message; it may have placeholders. Default: JSON for each deletion.",
+                text(),
+            ),
         ],
     );
+    publish["oneOf"] = json!([{ "required": ["channel"] }, { "required": ["stream"] }]);
     verbs.push((Verb::Publish.key(), about(Verb::Publish), publish));
     verbs
 }

@@ -79,13 +79,13 @@ pub struct RedeleteSpec {
     pub times: Arc<[Duration]>,
 }
 
-/// `publish = { channel = …, message = … }`.
+/// `publish = { channel = …, message = … }`, or with a stream.
 #[derive(Clone, Debug)]
 pub struct PublishSpec {
-    /// The channel, which does not vary.
-    pub channel: Text,
-    /// The template of the message.
-    pub message: Text,
+    /// The [`Address`](crate::action::Address), which does not vary.
+    pub address: Text,
+    /// The template of the message. `None`: each deletion is told as JSON.
+    pub message: Option<Text>,
 }
 
 /// What a rule's fallback consists of.
