@@ -397,7 +397,7 @@ fn verbs() -> Vec<Key> {
             ),
         ],
     );
-    publish["oneOf"] = json!([{ "required": ["channel"] }, { "required": ["stream"] }]);
+    publish["anyOf"] = json!([{ "required": ["channel"] }, { "required": ["stream"] }]);
     verbs.push((Verb::Publish.key(), about(Verb::Publish), publish));
     verbs
 }
