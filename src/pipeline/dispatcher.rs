@@ -491,11 +491,11 @@ async fn at(due: Option<tokio::time::Instant>) {
 
 /// The coarse action that reaches most of the actions of a sink that `sample` shows; `None`: none
 /// reaches any.
-fn coarsest<'r>(
-    rules: &'r RuleSet,
+fn coarsest(
+    rules: &RuleSet,
     sink: SinkId,
     sample: impl FnOnce(&mut dyn FnMut(Action<'_>)),
-) -> Option<(&'r Rule, &'r Coarse, Cover)> {
+) -> Option<(&Rule, &Coarse, Cover)> {
     let coarse = rules.rules().iter().flat_map(|rule| {
         let of_sink = rule.fallback.iter().filter(move |coarse| coarse.sinks.contains(&sink));
         of_sink.filter_map(move |coarse| Some((rule, coarse, Cover::of(coarse)?, 0usize)))
