@@ -33,7 +33,7 @@ pub enum Verb {
     PurgePath,
     /// CDN: purge everything. The value is [`EVERYTHING`].
     PurgeAll,
-    /// Redis: publish a message. The value is its channel, a zero byte, and its text.
+    /// Redis: publish a message. The value is its [`Address`], a zero byte, and its text.
     Publish,
     /// Not done to a sink: ask the database which actions a rule has. The value is what the rule
     /// needs to know of the change.
@@ -44,6 +44,13 @@ impl Verb {
     /// Whether it is done only after what its transaction removes from caches.
     pub fn is_afterwards(self) -> bool {
         self == Verb::Publish || self.is_purge()
+    }
+
+    /// Whether a reader that read before the commit can undo it, so that it may have to be done
+    /// again. What such a reader writes under an old version nobody asks for any more: a bump
+    /// needs no repeat.
+    pub fn is_redeleted(self) -> bool {
+        matches!(self, Verb::Delete | Verb::DeleteMatching | Verb::Tag | Verb::TagMatching)
     }
 
     /// The rule key in the configuration that asks for this verb, which is also its name in
@@ -126,12 +133,49 @@ impl<'a> Action<'a> {
         }
     }
 
-    /// The channel and the text of a [`Verb::Publish`].
+    /// The address, as it stands in the value, and the text of a [`Verb::Publish`].
     pub fn message(&self) -> (&'a [u8], &'a [u8]) {
         match self.value.iter().position(|&byte| byte == 0) {
             Some(end) => (&self.value[..end], &self.value[end + 1..]),
             None => (&[], self.value),
         }
+    }
+}
+
+/// What marks a stream's address: no channel has a control character.
+const STREAM_MARK: u8 = 1;
+
+/// Where a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address<'a> {
+    /// To whoever listens to a channel now (PUBLISH).
+    Channel(&'a [u8]),
+    /// To a stream that keeps about so many entries (XADD).
+    Stream {
+        /// Its key, without the sink's prefix.
+        key: &'a [u8],
+        /// How many entries are kept, in decimal.
+        maxlen: &'a [u8],
+    },
+}
+
+impl<'a> Address<'a> {
+    /// Reads it from the front of a message's value.
+    pub fn read(address: &'a [u8]) -> Self {
+        let stream = address.strip_prefix(&[STREAM_MARK]);
+        let parts = stream.and_then(|stream| {
+            let at = stream.iter().position(|&byte| byte == b':')?;
+            Some((&stream[..at], &stream[at + 1..]))
+        });
+        match parts {
+            Some((maxlen, key)) => Address::Stream { key, maxlen },
+            None => Address::Channel(address),
+        }
+    }
+
+    /// A stream's address, as it stands in a value.
+    pub fn stream(key: &str, maxlen: u64) -> String {
+        format!("{}{maxlen}:{key}", char::from(STREAM_MARK))
     }
 }
 

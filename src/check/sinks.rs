@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::file::rule;
 use super::finding::{Finding, Findings, Group};
-use crate::action::Verb;
+use crate::action::{Address, Verb};
 use crate::rules::{RuleSet, SinkId};
 use crate::sinks::cdn::cloudfront::{CloudFrontSink, statement};
 use crate::sinks::cdn::{CdnFinding, CdnSink, CdnState};
@@ -48,12 +48,12 @@ fn duties(rules: &RuleSet, sink: SinkId) -> Duties {
         let steps = rule.steps.iter().filter(|step| step.sinks.contains(&sink));
         for step in steps {
             duties.verbs.push(step.verb);
-            duties.channels.extend(step.channel().map(<[u8]>::to_vec));
+            step.address().into_iter().for_each(|address| add_address(&mut duties, address));
         }
         for coarse in rule.fallback.iter().filter(|coarse| coarse.sinks.contains(&sink)) {
             duties.verbs.push(coarse.verb);
             if coarse.verb == Verb::Publish {
-                duties.channels.push(coarse.action().message().0.to_vec());
+                add_address(&mut duties, coarse.action().message().0);
             }
         }
     }
@@ -61,7 +61,16 @@ fn duties(rules: &RuleSet, sink: SinkId) -> Duties {
     duties.verbs.dedup();
     duties.channels.sort_unstable();
     duties.channels.dedup();
+    duties.streams.sort_unstable();
+    duties.streams.dedup();
     duties
+}
+
+fn add_address(duties: &mut Duties, address: &[u8]) {
+    match Address::read(address) {
+        Address::Channel(channel) => duties.channels.push(channel.to_vec()),
+        Address::Stream { key, .. } => duties.streams.push(key.to_vec()),
+    }
 }
 
 /// What fallbacks look for in a sink's keys, each with its rule's name.

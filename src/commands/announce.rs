@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::info;
 
 use super::run::Parts;
-use crate::action::Verb;
+use crate::action::{Address, Verb};
 use crate::check::bytes;
 use crate::cli::Global;
 use crate::config::{CdnSinkConfig, OnGap, PostgresConfig, RedisSinkConfig, Secret, Visibility};
@@ -137,7 +137,10 @@ fn rule_line(name: &str, spec: &RuleSpec, compiled: Option<&Rule>) {
     let mut told: Vec<_> =
         actions.iter().map(|(verb, of)| format!("{} {}", verb.key(), list(of.iter()))).collect();
     if let Some(publish) = &spec.publish {
-        told.push(format!("publish to {}", publish.channel.value));
+        told.push(match Address::read(publish.address.value.as_bytes()) {
+            Address::Channel(channel) => format!("publish to {}", channel.escape_ascii()),
+            Address::Stream { key, .. } => format!("publish to stream {}", key.escape_ascii()),
+        });
     }
     let (actions, lookup) = (told.join("; "), spec.lookup.is_some().then_some(true));
     let Some(rule) = compiled else {

@@ -9,7 +9,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::{Outcome, load};
-use crate::action::Verb;
+use crate::action::{Address, Verb};
 use crate::cli::{ExplainArgs, Global};
 use crate::decode::{Event, wal2json};
 use crate::rules::{
@@ -31,6 +31,9 @@ struct Line<'a> {
     /// Of a message.
     #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<&'a str>,
+    /// The same, where it goes to a stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fallback: Option<&'a str>,
 }
@@ -171,8 +174,13 @@ impl<'a, W: Write> Lines<'a, W> {
         sink: Option<&str>,
         value: &str,
     ) {
-        let channel = (emission.action.verb == Verb::Publish)
-            .then(|| String::from_utf8_lossy(emission.action.message().0));
+        let address = (emission.action.verb == Verb::Publish)
+            .then(|| Address::read(emission.action.message().0));
+        let (channel, stream) = match address {
+            Some(Address::Channel(channel)) => (Some(String::from_utf8_lossy(channel)), None),
+            Some(Address::Stream { key, .. }) => (None, Some(String::from_utf8_lossy(key))),
+            None => (None, None),
+        };
         let line = Line {
             commit_lsn: self.facts.commit_lsn.map(|lsn| lsn.to_string()),
             xid: self.facts.xid,
@@ -183,6 +191,7 @@ impl<'a, W: Write> Lines<'a, W> {
             action: emission.action.verb.key(),
             value,
             channel: channel.as_deref(),
+            stream: stream.as_deref(),
             fallback: emission.fallback.map(|cause| cause.name()),
         };
         if self.written.is_ok() {

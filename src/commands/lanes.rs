@@ -10,11 +10,15 @@ use super::endpoints::lookup_config;
 use crate::action::{Action, Batch, Verb};
 use crate::config::{Config, PostgresConfig};
 use crate::lookups::{LookupLane, Pool};
-use crate::pipeline::{LaneId, LaneSpec, Pace, Repeats, Routes, Stage, Urgency};
-use crate::rules::{FALLBACK_EVERY, RuleId, RuleSet, SinkId};
+use crate::pipeline::{
+    LaneId, LaneSpec, Pace, RedeletedBy, Repeats, Routes, Since, Stage, Urgency,
+};
+use crate::rules::{FALLBACK_EVERY, RedeleteId, Rule, RuleId, RuleSet, SinkId};
 use crate::sinks::cdn::CdnLane;
 use crate::sinks::cdn::cloudfront::{CloudFrontLane, Part};
-use crate::sinks::redis::{ClusterLane, LaneClass, RedisLane, SHARDS, ServerRecord, Topology};
+use crate::sinks::redis::{
+    ClusterLane, LaneClass, RedisConfig, RedisLane, SHARDS, ServerRecord, TagMode, Topology,
+};
 use crate::sinks::{DryRunLane, Endpoint, Lane};
 use crate::state::{Fingerprint, Servers};
 
@@ -94,6 +98,23 @@ const REDIS: [Class; 5] = [
     (LaneClass::Publish, Stage::Tell, Urgency::Prompt),
 ];
 
+/// The lanes of a Redis for what one list of times of `redelete_after` does again: four for the
+/// first time, and two for the others, so that no key waits for a pattern.
+const REDELETING: [(LaneClass, Urgency); 6] = [
+    (LaneClass::Precise, Urgency::Prompt),
+    (LaneClass::Tags, Urgency::Prompt),
+    (LaneClass::Scan, Urgency::Prompt),
+    (LaneClass::Scan, Urgency::Paced),
+    (LaneClass::Precise, Urgency::Prompt),
+    (LaneClass::Scan, Urgency::Prompt),
+];
+
+/// How many of them are for the first time.
+const FIRST_TIME: usize = 4;
+
+/// The verbs that a reader can undo.
+const REDELETED: [Verb; 4] = [Verb::Delete, Verb::DeleteMatching, Verb::Tag, Verb::TagMatching];
+
 /// The lanes of a CDN. Purges that every update may ask for wait for their turn in one of their
 /// own, and repeats, which nothing leads to, in the last.
 const CDN: [(Part, Urgency); 3] = [
@@ -112,7 +133,7 @@ fn repeats(config: &Config, sink: &str, work: Work, first: usize) -> Option<Repe
     let sink = config.cdn.iter().find(|known| known.name == sink)?;
     let is_asked = work != Work::Left && !sink.repurge_after.is_empty();
     let (to, after) = (LaneId(first + CDN.len() - 1), Arc::clone(&sink.repurge_after));
-    is_asked.then_some(Repeats { to, after })
+    is_asked.then_some(Repeats { to, after, from: Since::Done })
 }
 
 /// The lanes of all sinks and of all lookups, and which of them does what.
@@ -127,16 +148,22 @@ pub(super) fn lanes(
     // Most configurations publish nothing, and then nothing is kept in order for it.
     let classes = if publishes(rules) { &REDIS[..] } else { &REDIS[..REDIS.len() - 1] };
     let mut places = Vec::new();
-    for (sink, spec) in sinks.iter().zip(rules.sinks()) {
-        let first = lanes.len();
+    for (at, (sink, spec)) in sinks.iter().zip(rules.sinks()).enumerate() {
+        let (id, first, work) = (SinkId(at as u32), lanes.len(), work(sink.name()));
         let topology = topology(sink);
         places.push(Place { first, topology: topology.clone() });
         let after = caches_before(config, sink.name(), &lanes);
         let purges_all = spec.purges.all;
-        let repeats = repeats(config, sink.name(), work(sink.name()), lanes.len());
+        let repeats = repeats(config, sink.name(), work, first);
         let again = repeats.is_some();
-        let mut add = |stage, urgency, joins_pool, lane: &dyn Fn() -> Lane| {
-            let lane = match work(sink.name()) {
+        let more = work != Work::Left && tells_of_redeletes(rules, id);
+        let request_actions = match sink {
+            Endpoint::Cdn(sink) => sink.request_items(),
+            Endpoint::CloudFront(sink) => sink.request_items(),
+            Endpoint::Redis(_) => None,
+        };
+        let mut add = |stage: Stage, urgency, joins_pool, lane: &dyn Fn() -> Lane| {
+            let lane = match work {
                 Work::Done => lane(),
                 Work::Shown => Lane::DryRun(DryRunLane::of(sink.clone())),
                 Work::Held => Lane::Hold,
@@ -145,35 +172,62 @@ pub(super) fn lanes(
             let pace = (urgency == Urgency::Paced).then(|| pace(rules));
             // Whatever is done again is not done again once more.
             let again = repeats.clone().filter(|repeats| repeats.to != LaneId(lanes.len()));
-            let (after, purges_all) = (after.clone(), purges_all);
+            let after = after.clone();
             let spec = LaneSpec::new(sink.name(), lane, stage);
-            let request_actions = match sink {
-                Endpoint::Cdn(sink) => sink.request_items(),
-                Endpoint::CloudFront(sink) => sink.request_items(),
-                Endpoint::Redis(_) => None,
-            };
             let spec = LaneSpec { pace, after, purges_all, again, request_actions, ..spec };
             lanes.push(LaneSpec { joins_pool, ..spec });
         };
         match sink {
-            Endpoint::Redis(config) => classes.iter().for_each(|&(class, stage, urgency)| {
-                let lane = || match &topology {
+            Endpoint::Redis(config) => {
+                let lane = |class| match &topology {
                     None => Lane::Redis(RedisLane::new(Arc::clone(config), class)),
                     Some(topology) => {
                         Lane::Cluster(Box::new(ClusterLane::new(Arc::clone(topology), class)))
                     }
                 };
-                for shard in 0..lanes_of(class, topology.is_some()) {
-                    add(stage, urgency, shard > 0, &lane);
+                for &(class, stage, urgency) in classes {
+                    for shard in 0..lanes_of(class, topology.is_some()) {
+                        add(stage, urgency, shard > 0, &|| lane(class));
+                    }
                 }
-            }),
-            Endpoint::Cdn(sink) => cdn(again).for_each(|(_, urgency)| {
-                add(Stage::Purge, urgency, false, &|| Lane::Cdn(CdnLane::new(Arc::clone(sink))));
-            }),
-            Endpoint::CloudFront(sink) => cdn(again).for_each(|(part, urgency)| {
-                let lane = || CloudFrontLane::new(Arc::clone(sink), part);
-                add(Stage::Purge, urgency, false, &|| Lane::CloudFront(Box::new(lane())));
-            }),
+                if more {
+                    add(Stage::Tell, Urgency::Prompt, false, &|| lane(LaneClass::Publish));
+                }
+                for _ in redeletes(rules, id, work) {
+                    for (class, urgency) in REDELETING {
+                        add(Stage::Remove, urgency, false, &|| lane(class));
+                    }
+                }
+            }
+            Endpoint::Cdn(sink) => {
+                let lane = || Lane::Cdn(CdnLane::new(Arc::clone(sink)));
+                cdn(again).for_each(|(_, urgency)| add(Stage::Purge, urgency, false, &lane));
+                if more {
+                    add(Stage::Purge, Urgency::Prompt, false, &lane);
+                }
+            }
+            Endpoint::CloudFront(sink) => {
+                let lane = |part| CloudFrontLane::new(Arc::clone(sink), part);
+                let lane = |part| Lane::CloudFront(Box::new(lane(part)));
+                cdn(again).for_each(|(part, urgency)| {
+                    add(Stage::Purge, urgency, false, &|| lane(part));
+                });
+                if more {
+                    add(Stage::Purge, Urgency::Prompt, false, &|| lane(Part::OnceMore));
+                }
+            }
+        }
+        if let Endpoint::Redis(config) = sink {
+            let more_at = first + lanes_before(classes, topology.is_some());
+            if more {
+                lanes[more_at - 1].once_more = Some(LaneId(more_at));
+            }
+            let redeletes = redeletes(rules, id, work);
+            redelete(rules, config, &redeletes, &mut lanes[first..], first);
+        } else if more {
+            let more_at = LaneId(lanes.len() - 1);
+            lanes[first].once_more = Some(more_at);
+            lanes[first + 1].once_more = Some(more_at);
         }
     }
     let mut lookup_lanes = HashMap::new();
@@ -226,9 +280,14 @@ fn lanes_of(class: LaneClass, is_cluster: bool) -> usize {
     }
 }
 
+/// How many lanes classes have together.
+fn lanes_before(classes: &[Class], is_cluster: bool) -> usize {
+    classes.iter().map(|lane| lanes_of(lane.0, is_cluster)).sum()
+}
+
 /// The place of an action among the lanes of a cluster, of which each class has several.
 fn shard(topology: &Topology, class: usize, action: Action<'_>) -> usize {
-    let before: usize = REDIS[..class].iter().map(|lane| lanes_of(lane.0, true)).sum();
+    let before = lanes_before(&REDIS[..class], true);
     match lanes_of(REDIS[class].0, true) {
         1 => before,
         _ => before + topology.shard(action),
@@ -252,6 +311,66 @@ fn class(sink: &Endpoint, verb: Verb, urgency: Urgency) -> usize {
         }
     };
     place.unwrap_or_default()
+}
+
+/// The lists of times after which a sink deletes something again.
+fn redeletes(rules: &RuleSet, sink: SinkId, work: Work) -> Vec<RedeleteId> {
+    let asks = |rule: &&Rule, id: RedeleteId| {
+        rule.redelete == Some(id) && asks(rule, sink, Verb::is_redeleted)
+    };
+    let ids = (0..rules.redeletes().len()).map(|at| RedeleteId(at as u8));
+    let is_asked = |id: &RedeleteId| rules.rules().iter().any(|rule| asks(&rule, *id));
+    ids.filter(|id| work != Work::Left && is_asked(id)).collect()
+}
+
+/// Whether a sink is told, or purges, what a rule with such a list deletes.
+fn tells_of_redeletes(rules: &RuleSet, sink: SinkId) -> bool {
+    let mut rules = rules.rules().iter().filter(|rule| rule.redelete.is_some());
+    rules.any(|rule| asks(rule, sink, Verb::is_afterwards))
+}
+
+/// Whether a rule asks a sink for some verb.
+fn asks(rule: &Rule, sink: SinkId, is_meant: impl Fn(Verb) -> bool) -> bool {
+    let steps = rule.steps.iter().map(|step| (step.verb, &step.sinks));
+    let coarse = rule.fallback.iter().map(|coarse| (coarse.verb, &coarse.sinks));
+    steps.chain(coarse).any(|(verb, sinks)| is_meant(verb) && sinks.contains(&sink))
+}
+
+/// Leads what is to be deleted again to the lanes that do so: the last of `lanes`, which are those
+/// of a Redis and begin at `first`.
+fn redelete(
+    rules: &RuleSet,
+    config: &RedisConfig,
+    redeletes: &[RedeleteId],
+    lanes: &mut [LaneSpec],
+    first: usize,
+) {
+    let mut begin = lanes.len() - redeletes.len() * REDELETING.len();
+    for &redelete in redeletes {
+        for (offset, &(class, urgency)) in REDELETING[..FIRST_TIME].iter().enumerate() {
+            let at = begin + offset;
+            let base = REDIS.iter().position(|lane| (lane.0, lane.2) == (class, urgency));
+            // A counter needs no repeat, whatever it is called.
+            let is_counter = |verb| {
+                config.tag_mode() == TagMode::Version
+                    && matches!(verb, Verb::Tag | Verb::TagMatching)
+            };
+            let is_done_here = |verb| config.lane_class(verb) == Some(class) && !is_counter(verb);
+            let verbs = REDELETED.into_iter().filter(|&verb| is_done_here(verb));
+            let lane = LaneId(first + at);
+            if let Some(base) = base {
+                let by: Vec<_> = verbs.map(|verb| RedeletedBy { redelete, verb, lane }).collect();
+                let before = lanes_before(&REDIS[..base], config.is_cluster());
+                let of_class = before..before + lanes_of(class, config.is_cluster());
+                lanes[of_class].iter_mut().for_each(|lane| lane.redeleted_by.extend(&by));
+            }
+            let to = begin + FIRST_TIME + usize::from(class != LaneClass::Precise);
+            let after = Arc::clone(&rules.redeletes()[usize::from(redelete.0)]);
+            let (to, from) = (LaneId(first + to), Since::Visible);
+            lanes[at].again = Some(Repeats { to, after, from });
+        }
+        begin += REDELETING.len();
+    }
 }
 
 fn publishes(rules: &RuleSet) -> bool {

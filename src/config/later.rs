@@ -13,4 +13,4 @@ pub(super) const POSTGRES: &[&str] = &["publication"];
 pub(super) const REDIS: &[&str] = &[];
 
 /// `[[rule]]`.
-pub(super) const RULE: &[&str] = &["redelete_after"];
+pub(super) const RULE: &[&str] = &[];

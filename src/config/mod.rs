@@ -27,6 +27,7 @@ mod schema;
 mod secret;
 mod sentinel;
 mod table;
+mod times;
 
 use std::path::{Path, PathBuf};
 

@@ -5,15 +5,22 @@ use super::filter;
 use super::later;
 use super::rule_test;
 use super::table::{Table, list};
-use crate::action::Verb;
+use super::times;
+use crate::action::{Address, Verb};
 use crate::change::Op;
 use crate::problem::{Problem, Text, nearest};
-use crate::rules::{FallbackSpec, PublishSpec, RULE_VERBS, RuleSpec};
+use crate::rules::{FallbackSpec, PublishSpec, RULE_VERBS, RedeleteSpec, RuleSpec};
 
 const EXAMPLE: &str = "[[rule]]\ntable = \"public.products\"\ndelete = [\"product:{id}\"]";
 const TABLE_EXAMPLE: &str = "table = \"public.products\"";
 const PUBLISH_EXAMPLE: &str =
     "publish = { channel = \"invalidations\", message = \"product:{id}\" }";
+/// About how many entries a stream keeps, where `maxlen` is not given.
+const MAXLEN: u64 = 10_000;
+
+/// The most that can be asked for: a stream is kept in Redis' memory.
+const MAXLEN_MAX: u64 = 1_000_000_000;
+
 const VERB_EXAMPLE: &str = "delete = [\"product:{id}\"]";
 
 /// What is counted of a transaction takes 8 to 16 bytes for each value.
@@ -47,6 +54,10 @@ fn read_rule(mut table: Table<'_>, sinks: &[String]) -> RuleSpec {
     let lookup = table.entry("lookup").and_then(|entry| entry.text());
     let bulk_above = table.entry("bulk_above").and_then(|entry| read_bulk_above(&entry));
     let fallback_every = table.entry("fallback_every").and_then(|entry| entry.duration());
+    let redelete_after = table.entry("redelete_after").and_then(|entry| {
+        let times = times::read(&entry, "delete again")?;
+        Some(RedeleteSpec { span: entry.value.span(), times })
+    });
     // A mistyped verb is reported as unknown, with this beside it.
     let mut verbs = RULE_VERBS.iter().chain([&Verb::Publish]);
     if !verbs.any(|verb| table.has(verb.key())) {
@@ -73,6 +84,7 @@ fn read_rule(mut table: Table<'_>, sinks: &[String]) -> RuleSpec {
         sinks,
         fallback,
         fallback_every,
+        redelete_after,
         tests: tests.unwrap_or_default(),
     }
 }
@@ -144,38 +156,67 @@ fn read_templates(table: &mut Table<'_>) -> Vec<(Verb, Text)> {
     templates
 }
 
-/// A message's channel must stand in a log and in front of a zero byte.
+/// A message's channel or stream must stand in a log and in front of a zero byte.
 fn read_publish(entry: &Entry<'_>) -> Option<PublishSpec> {
     if !entry.value.get_ref().is_table() {
         entry.wrong_type("a channel and a message", PUBLISH_EXAMPLE);
         return None;
     }
     let mut table = entry.table(&[])?;
-    let mut required = |key: &'static str| {
-        let text = table.entry(key).map(|entry| entry.text());
-        if text.is_none() {
-            let message = format!("`{}.{key}` is missing", entry.path);
-            table.missing(message, PUBLISH_EXAMPLE);
-        }
-        text.flatten()
-    };
-    let (channel, message) = (required("channel"), required("message"));
+    let channel = table.entry("channel").map(|entry| (entry.text(), "channel"));
+    let stream = table.entry("stream").map(|entry| (entry.text(), "stream"));
+    if channel.is_none() && stream.is_none() {
+        let message = format!("`{}.channel` is missing", entry.path);
+        table.missing(message, PUBLISH_EXAMPLE);
+    }
+    let maxlen = table.entry("maxlen").map(|entry| (entry.value.span(), read_maxlen(&entry)));
+    let message = table.entry("message").map(|entry| entry.text());
     table.finish();
-    let channel = channel?;
-    if channel.value.is_empty() || channel.value.chars().any(char::is_control) {
-        let message = format!("`{}.channel` must be readable", entry.path);
+    let is_stream = channel.is_none();
+    if let (Some(_), Some((Some(stream), _))) = (&channel, &stream) {
         let problem =
-            Problem::new(channel.span.clone(), message, "empty, or with control characters");
+            Problem::new(stream.span.clone(), "a channel and a stream", "beside a channel");
+        entry.reader.report(problem.help("write another rule for the second one"));
+        return None;
+    }
+    if let Some((span, _)) = maxlen.as_ref().filter(|_| !is_stream) {
+        let problem = Problem::new(span.clone(), "`maxlen` without a stream", "nothing is kept");
+        entry.reader.report(problem.help("a channel keeps no messages: leave it out"));
+    }
+    let (address, key) = channel.or(stream)?;
+    let mut address = address?;
+    if address.value.is_empty() || address.value.chars().any(char::is_control) {
+        let message = format!("`{}.{key}` must be readable", entry.path);
+        let problem =
+            Problem::new(address.span.clone(), message, "empty, or with control characters");
         entry.reader.report(problem.help(PUBLISH_EXAMPLE));
         return None;
     }
-    if channel.value.contains(['{', '}']) {
-        let message = "a channel does not vary";
-        let problem = Problem::new(channel.span.clone(), message, "a brace");
+    if address.value.contains(['{', '}']) {
+        let message = format!("a {key} does not vary");
+        let problem = Problem::new(address.span.clone(), message, "a brace");
         entry.reader.report(problem.help("put what varies into the message"));
         return None;
     }
-    Some(PublishSpec { channel, message: message? })
+    if is_stream {
+        let maxlen = maxlen.map_or(Some(MAXLEN), |(_, maxlen)| maxlen)?;
+        address.value = Address::stream(&address.value, maxlen);
+    }
+    let message = match message {
+        Some(text) => Some(text?),
+        None => None,
+    };
+    Some(PublishSpec { address, message })
+}
+
+fn read_maxlen(entry: &Entry<'_>) -> Option<u64> {
+    let number = entry.value.get_ref().as_integer().and_then(|text| text.as_str().parse().ok());
+    let number = number.filter(|number| (1..=MAXLEN_MAX).contains(number));
+    if number.is_none() {
+        let wanted = format!("a whole number from 1 to {MAXLEN_MAX}");
+        entry.wrong_type(&wanted, "write maxlen = 10000");
+    }
+    number
 }
 
 fn read_bulk_above(entry: &Entry<'_>) -> Option<u64> {

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::SINK_KINDS;
 use super::cdn::schema::{cloudfront, fastly, http};
+use super::times;
 use crate::action::Verb;
 use crate::change::Op;
 use crate::rules::RULE_VERBS;
@@ -335,6 +336,13 @@ fn rule() -> Value {
             default(reference("text"), "10s"),
         ),
         (
+            "redelete_after",
+            "How long after a transaction is visible its deletes are done again, against readers \
+             that read before it and write after them. Up to 4 times of at most 1 h, in ascending \
+             order. Default: never.",
+            json!({ "type": "array", "maxItems": times::TIMES_MAX, "items": reference("text") }),
+        ),
+        (
             "sinks",
             "The sinks to act on. Default: every sink that can express the action.",
             reference("texts"),
@@ -417,13 +425,27 @@ fn verbs() -> Vec<Key> {
     let mut verbs: Vec<Key> =
         verbs.map(|verb| (verb.key(), about(verb), reference("texts"))).collect();
     let text = || reference("text");
-    let publish = section(
-        &["channel", "message"],
+    let mut publish = section(
+        &[],
         vec![
-            ("channel", "The channel, without placeholders.", text()),
-            ("message", "The message; it may have placeholders.", text()),
+            ("channel", "The channel (PUBLISH), without placeholders.", text()),
+            ("stream", "Or the key of a stream (XADD), without placeholders.", text()),
+            (
+                "maxlen",
+                "About how many entries the stream keeps.",
+                default(
+                    json!({ "type": "integer", "minimum": 1, "maximum": 1_000_000_000 }),
+                    10_000,
+                ),
+            ),
+            (
+                "message",
+                "The message; it may have placeholders. Default: JSON for each deletion.",
+                text(),
+            ),
         ],
     );
+    publish["anyOf"] = json!([{ "required": ["channel"] }, { "required": ["stream"] }]);
     verbs.push((Verb::Publish.key(), about(Verb::Publish), publish));
     verbs
 }

@@ -1,5 +1,7 @@
 //! From nothing to a running stream: connection, identity, slot, barrier.
 
+use std::time::Instant;
+
 use tracing::info;
 
 use super::Settings;
@@ -47,6 +49,8 @@ pub(super) struct Connected {
     pub(super) partitions: Option<Partitions>,
     /// What was committed before this is in both of them.
     pub(super) catalog_lsn: Lsn,
+    /// The log up to there was written by then, where that matters.
+    pub(super) written: Option<(Lsn, Instant)>,
 }
 
 /// What came of connecting.
@@ -72,6 +76,7 @@ pub(super) struct About {
     tables: KnownTables,
     tables_query: TablesQuery,
     partitions: Option<Partitions>,
+    written: Option<(Lsn, Instant)>,
 }
 
 /// Connects, and asks what the stream's options depend on.
@@ -85,6 +90,11 @@ pub(super) async fn prepare(settings: &Settings, rules: &RuleSet) -> Result<Prep
     let mut tables_query = TablesQuery::new(rules);
     let known_tables = session.known_tables(&mut tables_query).await?;
     let partitions = session.partitions(&tables).await?;
+    // Only what is done again asks how old the log is.
+    let written = match rules.redeletes().is_empty() {
+        true => None,
+        false => session.last_checkpoint().await?,
+    };
     let options = Wal2jsonOptions {
         // The names of future partitions are unknown, and the list is fixed while it streams.
         tables: match partitions {
@@ -95,7 +105,8 @@ pub(super) async fn prepare(settings: &Settings, rules: &RuleSet) -> Result<Prep
         actions: Vec::new(),
         has_nulls: known_tables.may_hold_null(rules),
     };
-    let about = About { identity, server, host, tables: known_tables, tables_query, partitions };
+    let tables = known_tables;
+    let about = About { identity, server, host, tables, tables_query, partitions, written };
     Ok(Prepared { session, options, about })
 }
 
@@ -107,7 +118,7 @@ impl About {
         started: Wal2jsonStream,
         slot_lsn: Lsn,
     ) -> Connected {
-        let About { identity, server, host, tables, tables_query, partitions } = self;
+        let About { identity, server, host, tables, tables_query, partitions, written } = self;
         let heartbeat = settings.heartbeat.filter(|_| settings.mode == Mode::Live);
         let barrier = Barrier::start(
             settings.connect.clone(),
@@ -132,6 +143,7 @@ impl About {
             nulls,
             tables,
             partitions,
+            written,
         }
     }
 

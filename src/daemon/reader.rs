@@ -18,7 +18,7 @@ use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::metrics::{Counts, Tally};
 use crate::parked::Record;
-use crate::pipeline::{Hidden, Plan, Urgency, trace};
+use crate::pipeline::{Hidden, Manner, Plan, Urgency, trace};
 use crate::postgres::quote::identifier;
 use crate::postgres::{HEARTBEAT_PREFIX, Notice, PgError, PgErrorKind};
 use crate::rules::{
@@ -245,7 +245,9 @@ impl<'d> Reader<'d> {
                     // What ran before may have come before the transaction was visible.
                     for rule in self.bulk.collapsed() {
                         self.rules.fallback(rule, Cause::Bulk, &mut |coarse| {
-                            plan.push(coarse.sinks, coarse.action, Urgency::Prompt);
+                            let redelete = self.rules.redelete_of(coarse.rule);
+                            let manner = Manner { urgency: Urgency::Prompt, redelete };
+                            plan.push(coarse.sinks, coarse.action, manner);
                         });
                     }
                 }
@@ -496,7 +498,7 @@ impl<'a> Taker<'a> {
             }
             match (emission.action.verb, emission.rule) {
                 (Verb::Lookup, Some(rule)) => plan.look_up(rule, emission.action),
-                _ => plan.push(emission.sinks, emission.action, Urgency::of(emission)),
+                _ => plan.push(emission.sinks, emission.action, Manner::of(rules, emission)),
             }
         });
     }

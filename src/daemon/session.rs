@@ -114,6 +114,9 @@ impl<'d> Session<'d> {
         mut purpose: Purpose<'d>,
     ) -> Self {
         let Connected { stream, barrier, identity, server, host, slot_lsn, .. } = connected;
+        if let Some((lsn, at)) = connected.written {
+            dispatcher.plan_mut().written_by(lsn, at);
+        }
         reader.observe(Arc::clone(dispatcher.counts()), dispatcher.tap().clone());
         let slot = settings.slot.clone();
         let report = Report::new(settings, &host);

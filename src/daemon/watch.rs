@@ -11,7 +11,7 @@ use tracing::warn;
 use super::settling::Settling;
 use crate::config::Visibility;
 use crate::lsn::Lsn;
-use crate::pipeline::{Plan, Urgency, trace};
+use crate::pipeline::{Manner, Plan, Urgency, trace};
 use crate::postgres::Wanted;
 use crate::rules::{Cause, Facts, RuleSet};
 use crate::snapshot::Snapshot;
@@ -39,7 +39,8 @@ pub(super) fn run_fallbacks(rules: &RuleSet, plan: &mut Plan) {
         if tracing::enabled!(tracing::Level::DEBUG) {
             trace(rules, &emission, Facts::default());
         }
-        plan.push(emission.sinks, emission.action, Urgency::Prompt);
+        let (urgency, redelete) = (Urgency::Prompt, rules.redelete_of(emission.rule));
+        plan.push(emission.sinks, emission.action, Manner { urgency, redelete });
     });
     // It has no position of its own.
     plan.commit(Lsn::ZERO);

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::ops::Range;
+use std::time::Instant;
 
 use hashbrown::HashTable;
 
@@ -43,6 +44,45 @@ pub(super) struct ActionSet {
     spare: Vec<Page>,
     bytes: usize,
     hasher: foldhash::fast::RandomState,
+    /// What is known of the actions that are put from now on.
+    visible: Visible,
+}
+
+/// By when the transactions of some actions were visible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Visible {
+    /// There is none yet.
+    #[default]
+    Nobody,
+    /// All of them by then.
+    By(Instant),
+    /// That is not known of all.
+    Unknown,
+}
+
+impl Visible {
+    /// All of both.
+    fn and(self, other: Visible) -> Visible {
+        match (self, other) {
+            (Visible::Nobody, known) | (known, Visible::Nobody) => known,
+            (Visible::By(one), Visible::By(other)) => Visible::By(one.max(other)),
+            _ => Visible::Unknown,
+        }
+    }
+
+    /// The time, if it is known.
+    pub(super) fn by(self) -> Option<Instant> {
+        match self {
+            Visible::By(at) => Some(at),
+            Visible::Nobody | Visible::Unknown => None,
+        }
+    }
+}
+
+impl From<Option<Instant>> for Visible {
+    fn from(at: Option<Instant>) -> Self {
+        at.map_or(Visible::Unknown, Visible::By)
+    }
 }
 
 /// Where an action stands.
@@ -60,6 +100,8 @@ pub(super) struct Page {
     /// For each, the transaction that waits for it.
     pub(super) owners: Vec<TxnId>,
     hashes: Vec<u64>,
+    /// By when all of their transactions were visible.
+    pub(super) visible: Visible,
 }
 
 impl Page {
@@ -71,6 +113,7 @@ impl Page {
 
     /// Adds the actions of another page that stand there.
     fn extend(&mut self, other: &Page, range: Range<usize>) {
+        self.visible = self.visible.and(other.visible);
         for at in range {
             self.push(other.batch.get(at), other.owners[at], other.hashes[at]);
         }
@@ -142,7 +185,9 @@ impl ActionSet {
         };
         if let Some(place) = self.places.find(hash, is_equal) {
             let (page, slot) = at(place);
-            return Put::Merged(&mut self.pages[page].owners[slot]);
+            let page = &mut self.pages[page];
+            page.visible = page.visible.and(self.visible);
+            return Put::Merged(&mut page.owners[slot]);
         }
         self.append(action, owner, hash);
         Put::Added
@@ -160,11 +205,22 @@ impl ActionSet {
         let Some(page) = self.pages.back_mut() else { return };
         let place = Place { page: number, slot: page.batch.len() as u32 };
         page.push(action, owner, hash);
+        page.visible = page.visible.and(self.visible);
         self.bytes += action.value.len() + ACTION_BYTES;
         let (pages, first) = (&self.pages, self.first_page);
         self.places.insert_unique(hash, place, |place| {
             pages[place.page.wrapping_sub(first) as usize].hashes[place.slot as usize]
         });
+    }
+
+    /// What is known of the transactions of the actions that are put from now on.
+    pub(super) fn set_visible(&mut self, visible: Visible) {
+        self.visible = visible;
+    }
+
+    /// What is known of the transactions of all actions.
+    pub(super) fn set_all_visible(&mut self, visible: Visible) {
+        self.pages.iter_mut().for_each(|page| page.visible = visible);
     }
 
     /// Takes the actions that have waited longest. They merge with nothing any more.
@@ -246,6 +302,7 @@ impl ActionSet {
         let mut owners = Vec::new();
         let mut kept = ActionSet::default();
         while let Some(page) = self.take() {
+            kept.visible = page.visible;
             for (action, &owner) in page.batch.iter().zip(&page.owners) {
                 match is_meant(action) {
                     true => owners.push(owner),
@@ -254,6 +311,7 @@ impl ActionSet {
                 }
             }
         }
+        kept.visible = self.visible;
         *self = kept;
         owners
     }
@@ -264,6 +322,7 @@ impl ActionSet {
             page.batch.clear();
             page.owners.clear();
             page.hashes.clear();
+            page.visible = Visible::Nobody;
             self.spare.push(page);
         }
     }

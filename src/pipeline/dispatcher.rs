@@ -15,14 +15,14 @@ use tracing::{error, warn};
 use super::driver::{Driver, Outcome};
 use super::lane::Stage;
 use super::paced::Pace;
-use super::plan::{LaneId, Plan, PlannedLane, Repeats, Routes, Urgency};
+use super::plan::{LaneId, Manner, Plan, PlannedLane, RedeletedBy, Repeats, Routes};
 use super::trace::trace;
-use crate::action::Batch;
+use crate::action::{Action, Batch};
 use crate::failpoint::{Failpoint, Place};
 use crate::metrics::{Arrivals, Counts, Tally, Why};
 use crate::parked::{Parked, Record};
 use crate::rules::lookup::Found;
-use crate::rules::{Bulk, Cover, Facts, Rule, RuleId, RuleSet, SinkId};
+use crate::rules::{Bulk, Coarse, Cover, Facts, Rule, RuleId, RuleSet, SinkId};
 use crate::sinks::{Charges, Lane};
 use crate::status::{ErrorStatus, PastError, SinkState};
 use crate::tail::Tap;
@@ -36,6 +36,10 @@ const BULKS_MAX: usize = 10_000;
 /// How many of their values are remembered at most, but for those of the youngest transaction: its
 /// rules bound them. Beyond, counting begins anew for the others.
 const BULK_VALUES_MAX: usize = 500_000;
+
+/// How much memory what is to be deleted again may take, in bytes, before fallbacks take its place:
+/// some 60,000 keys for each list of times.
+const REPEATS_BYTES_MAX: usize = 8 << 20;
 
 /// A plan with lanes.
 pub struct Dispatcher {
@@ -51,6 +55,8 @@ pub struct Dispatcher {
     tap: Tap,
     /// When what waits came.
     arrivals: Arrivals,
+    /// From where on it is tried to make less of what is to be deleted again, in bytes.
+    repeats_bytes_max: usize,
     /// Aborted when the dispatcher is dropped.
     _drivers: JoinSet<()>,
 }
@@ -72,6 +78,10 @@ pub struct LaneSpec {
     pub purges_all: bool,
     /// Whether what it does is done again, later.
     pub again: Option<Repeats>,
+    /// Which lanes do its actions that are to be done again.
+    pub redeleted_by: Vec<RedeletedBy>,
+    /// The lane that does what it does once more, when repeats that are owed then are done.
+    pub once_more: Option<LaneId>,
     /// For [`Stage::Purge`]: how many purges one request of its sink holds, if they are bounded.
     pub request_actions: Option<usize>,
     /// Whether it shares its bound with the lane before it: both are shards of one class.
@@ -81,9 +91,22 @@ pub struct LaneSpec {
 impl LaneSpec {
     /// A lane without a pace, and which comes after no single one.
     pub fn new(sink: impl Into<String>, lane: Lane, stage: Stage) -> Self {
-        let (pace, after, purges_all, joins_pool) = (None, Vec::new(), false, false);
-        let (sink, again, request_actions) = (sink.into(), None, None);
-        LaneSpec { sink, lane, stage, pace, after, purges_all, again, request_actions, joins_pool }
+        let (pace, after, purges_all, again) = (None, Vec::new(), false, None);
+        let (sink, request_actions) = (sink.into(), None);
+        let (redeleted_by, once_more) = (Vec::new(), None);
+        LaneSpec {
+            sink,
+            lane,
+            stage,
+            pace,
+            after,
+            purges_all,
+            again,
+            redeleted_by,
+            once_more,
+            request_actions,
+            joins_pool: false,
+        }
     }
 }
 
@@ -142,7 +165,10 @@ impl Dispatcher {
         let mut pools = Vec::new();
         for (at, spec) in lanes.into_iter().enumerate() {
             let LaneSpec { sink, lane, stage, pace, after, .. } = spec;
-            let LaneSpec { purges_all, again, request_actions, joins_pool, .. } = spec;
+            let LaneSpec { purges_all, again, redeleted_by, once_more, .. } = spec;
+            let joins_pool = spec.joins_pool;
+            let request_actions = spec.request_actions;
+            repeating.extend(once_more);
             repeating.extend(again.as_ref().map(|again| again.to));
             if joins_pool {
                 join_pool(&mut pools, at);
@@ -170,7 +196,16 @@ impl Dispatcher {
                 charges,
             });
             let purge_all = sink_id.filter(|_| purges_all);
-            planned.push(PlannedLane { stage, pace, after, purge_all, again, request_actions });
+            planned.push(PlannedLane {
+                stage,
+                pace,
+                after,
+                purge_all,
+                again,
+                redeleted_by,
+                once_more,
+                request_actions,
+            });
         }
         for lane in repeating {
             handles[lane.0].repeats = true;
@@ -191,6 +226,7 @@ impl Dispatcher {
             bulks: HashMap::new(),
             tap: Tap::default(),
             arrivals: Arrivals::default(),
+            repeats_bytes_max: REPEATS_BYTES_MAX,
             _drivers: drivers,
         }
     }
@@ -202,6 +238,7 @@ impl Dispatcher {
 
     /// What is planned, for the stream and the barrier to change.
     pub fn plan_mut(&mut self) -> &mut Plan {
+        self.plan.tick(now());
         &mut self.plan
     }
 
@@ -236,6 +273,7 @@ impl Dispatcher {
             let hint = "the WAL is held until it is done";
             warn!(sink, actions, hint, "too much waits to be purged: everything is purged instead");
         }
+        self.bound_repeats();
         for (at, lane) in self.lanes.iter_mut().enumerate() {
             if lane.stage == Stage::Lookup && !self.plan.has_room_for_answers(LaneId(at)) {
                 continue;
@@ -328,27 +366,40 @@ impl Dispatcher {
         }
     }
 
+    /// Makes what is to be deleted again coarser, where it is too much.
+    fn bound_repeats(&mut self) {
+        let Some(lane) = self.plan.crowded_repeats(self.repeats_bytes_max) else {
+            self.repeats_bytes_max = REPEATS_BYTES_MAX;
+            return;
+        };
+        let rules = Arc::clone(&self.rules);
+        let Some(sink) = self.lanes[lane.0].sink_id else { return };
+        let best = coarsest(&rules, sink, |look| self.plan.sample_repeats(lane, SAMPLE, look));
+        let collapsed = best.map_or(0, |(rule, coarse, cover)| {
+            let is_reached = |action: Action<'_>| cover.reaches(action);
+            let action = coarse.action();
+            let actions = self.plan.collapse_repeats(lane, is_reached, sink, action);
+            let (sink, rule) = (&self.lanes[lane.0].sink, &rule.name);
+            warn!(sink, rule, actions, "too much is to be deleted again: a fallback is instead");
+            actions
+        });
+        if collapsed == 0 {
+            // The reader stops at the bound of all that waits. Not asked again for each batch.
+            self.repeats_bytes_max += REPEATS_BYTES_MAX / 8;
+        }
+    }
+
     /// Replaces the largest part of what waits for a lane that one coarse action reaches.
     fn collapse(&mut self, lane: LaneId) {
         let rules = Arc::clone(&self.rules);
         let Some(sink) = self.lanes[lane.0].sink_id else { return };
-        let coarse = rules.rules().iter().flat_map(|rule| {
-            let of_sink = rule.fallback.iter().filter(|coarse| coarse.sinks.contains(&sink));
-            of_sink.filter_map(move |coarse| Some((rule, coarse, Cover::of(coarse)?, 0usize)))
-        });
-        let mut candidates: Vec<_> = coarse.collect();
-        self.plan.sample(lane, SAMPLE, |action| {
-            for (_, _, cover, count) in &mut candidates {
-                *count += usize::from(cover.reaches(action));
-            }
-        });
-        let best = candidates.iter().max_by_key(|(.., count)| *count);
-        let Some((rule, coarse, cover, 1..)) = best else {
+        let best = coarsest(&rules, sink, |look| self.plan.sample(lane, SAMPLE, look));
+        let Some((rule, coarse, cover)) = best else {
             return self.cannot_collapse(lane, sink, &rules);
         };
         let action = coarse.action();
         let actions = self.plan.collapse(lane, |action| cover.reaches(action), sink, action);
-        if let Some(at) = rules.rules().iter().position(|known| std::ptr::eq(known, *rule)) {
+        if let Some(at) = rules.rules().iter().position(|known| std::ptr::eq(known, rule)) {
             self.counts.fallback(RuleId(at as u32), Why::Outage);
         }
         let (sink, rule) = (&self.lanes[lane.0].sink, &rule.name);
@@ -409,8 +460,8 @@ impl Dispatcher {
                 if tracing::enabled!(tracing::Level::DEBUG) {
                     trace(rules, emission, Facts::default());
                 }
-                let urgency = Urgency::of(emission);
-                plan.answer(lane, lookup, emission.sinks, emission.action, urgency);
+                let manner = Manner::of(rules, emission);
+                plan.answer(lane, lookup, emission.sinks, emission.action, manner);
                 Place::AmidAnswer.pass();
             });
         });
@@ -462,6 +513,27 @@ fn join_pool(pools: &mut Vec<Range<usize>>, at: usize) {
     }
 }
 
+/// The coarse action that reaches most of the actions of a sink that `sample` shows; `None`: none
+/// reaches any.
+fn coarsest(
+    rules: &RuleSet,
+    sink: SinkId,
+    sample: impl FnOnce(&mut dyn FnMut(Action<'_>)),
+) -> Option<(&Rule, &Coarse, Cover)> {
+    let coarse = rules.rules().iter().flat_map(|rule| {
+        let of_sink = rule.fallback.iter().filter(move |coarse| coarse.sinks.contains(&sink));
+        of_sink.filter_map(move |coarse| Some((rule, coarse, Cover::of(coarse)?, 0usize)))
+    });
+    let mut candidates: Vec<_> = coarse.collect();
+    sample(&mut |action| {
+        for (_, _, cover, count) in &mut candidates {
+            *count += usize::from(cover.reaches(action));
+        }
+    });
+    let (rule, coarse, cover, count) = candidates.into_iter().max_by_key(|(.., count)| *count)?;
+    (count > 0).then_some((rule, coarse, cover))
+}
+
 /// The sinks that each lane works for.
 fn served(
     lanes: &[LaneHandle],
@@ -485,7 +557,7 @@ mod observe;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::action::{Action, Verb};
+    use crate::action::Verb;
     use crate::lsn::Lsn;
     use crate::pipeline::Urgency;
     use crate::rules::SinkId;

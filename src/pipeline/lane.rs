@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::action_set::{ActionSet, Page, Put};
+use super::action_set::{ActionSet, Page, Put, Visible};
 use super::paced::PacedLane;
 use super::progress::{Progress, TxnId};
 use crate::action::{Action, Batch, Verb};
@@ -45,25 +45,30 @@ pub(super) enum LanePlan {
 }
 
 impl LanePlan {
-    /// Adds an action for a transaction.
+    /// Adds an action for a transaction, which was visible by then.
     pub(super) fn put(
         &mut self,
         progress: &mut Progress,
         action: Action<'_>,
         txn: TxnId,
+        visible: Visible,
     ) -> Position {
         match self {
-            LanePlan::Prompt(lane) => lane.put(progress, action, txn),
+            LanePlan::Prompt(lane) => {
+                lane.waiting.set_visible(visible);
+                lane.put(progress, action, txn)
+            }
             LanePlan::Paced(lane) => lane.put(progress, action, txn),
         }
     }
 
     /// Adds actions that have owners already, and empties their set. Calls `mark` with the
-    /// positions that stand for all of them.
+    /// positions that stand for all of them. Their transactions were visible by then.
     pub(super) fn absorb(
         &mut self,
         progress: &mut Progress,
         actions: &mut ActionSet,
+        visible: Visible,
         mut mark: impl FnMut(Position),
     ) {
         if let LanePlan::Prompt(lane) = self
@@ -72,11 +77,12 @@ impl LanePlan {
             && !progress.is_broken_as(Failpoint::MergeInFlight)
         {
             std::mem::swap(&mut lane.waiting, actions);
+            lane.waiting.set_all_visible(visible);
             return mark(lane.position());
         }
         while let Some(page) = actions.take() {
             for (action, &owner) in page.batch.iter().zip(&page.owners) {
-                mark(self.put(progress, action, owner));
+                mark(self.put(progress, action, owner, visible));
                 progress.finish(owner);
             }
             actions.recycle(page);
@@ -112,6 +118,16 @@ impl LanePlan {
         match self {
             LanePlan::Prompt(lane) => lane.in_flight.as_ref()?.owners.get(index).copied(),
             LanePlan::Paced(lane) => lane.owner(index),
+        }
+    }
+
+    /// By when the transactions of the batch in flight were visible.
+    pub(super) fn visible(&self) -> Visible {
+        match self {
+            LanePlan::Prompt(lane) => {
+                lane.in_flight.as_ref().map_or(Visible::Nobody, |page| page.visible)
+            }
+            LanePlan::Paced(_) => Visible::Unknown,
         }
     }
 

@@ -15,6 +15,8 @@ mod trace;
 pub use dispatcher::{Dispatcher, Done, LaneSpec};
 pub use lane::Stage;
 pub use paced::Pace;
-pub use plan::{Hidden, LaneId, Plan, PlannedLane, Repeats, Route, Routes, Urgency};
+pub use plan::{
+    Hidden, LaneId, Manner, Plan, PlannedLane, RedeletedBy, Repeats, Route, Routes, Since, Urgency,
+};
 pub use progress::{Progress, TxnId};
 pub use trace::trace;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Instant;
 
-use super::action_set::{ActionSet, PAGE_ACTIONS_MAX};
+use super::action_set::{ActionSet, PAGE_ACTIONS_MAX, Visible};
 use super::afterwards::{Afterwards, Bundle, Group, Load, Mark, Marks};
 use super::lane::{LanePlan, PromptLane, Stage, put};
 use super::paced::{Pace, PacedLane};
@@ -18,12 +18,12 @@ use super::sink_set::SinkSet;
 use crate::action::{Action, Batch};
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
-use crate::rules::{Cause, Emission, RuleId, SinkId};
+use crate::rules::{Cause, Emission, RedeleteId, RuleId, RuleSet, SinkId};
 use crate::snapshot::Snapshot;
 use positions::Sinks;
 use purges::Purges;
 use repeats::Repeated;
-pub use repeats::Repeats;
+pub use repeats::{RedeletedBy, Repeats, Since};
 use replicas::{Covered, Phase, Replicas};
 use visible::Invisible;
 
@@ -62,6 +62,29 @@ impl Urgency {
     }
 }
 
+/// How an action is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manner {
+    /// Whether it may be held back.
+    pub urgency: Urgency,
+    /// When it is done again; `None`: never.
+    pub redelete: Option<RedeleteId>,
+}
+
+impl Manner {
+    /// As the rule says that asks for it.
+    pub fn of(rules: &RuleSet, emission: &Emission<'_>) -> Self {
+        let redelete = rules.redelete_of(emission.rule);
+        Manner { urgency: Urgency::of(emission), redelete }
+    }
+}
+
+impl From<Urgency> for Manner {
+    fn from(urgency: Urgency) -> Self {
+        Manner { urgency, redelete: None }
+    }
+}
+
 /// What of a transaction waits until other sessions can see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hidden {
@@ -93,6 +116,11 @@ pub struct PlannedLane {
     pub purge_all: Option<SinkId>,
     /// Whether what it does is done again, later.
     pub again: Option<Repeats>,
+    /// Which lanes do its actions that are to be done again.
+    pub redeleted_by: Vec<RedeletedBy>,
+    /// For [`Stage::Tell`] and [`Stage::Purge`]: the lane that does what it does once more, when the
+    /// repeats that are owed then and that come before it are done.
+    pub once_more: Option<LaneId>,
     /// For [`Stage::Purge`]: how many purges one request of its sink holds. Batches are cut so that
     /// requests are full.
     pub request_actions: Option<usize>,
@@ -102,7 +130,18 @@ impl PlannedLane {
     /// A lane without a pace, and which comes after no single one.
     pub fn new(stage: Stage) -> Self {
         let (pace, after, purge_all) = (None, Vec::new(), None);
-        PlannedLane { stage, pace, after, purge_all, again: None, request_actions: None }
+        let (again, once_more, request_actions) = (None, None, None);
+        let redeleted_by = Vec::new();
+        PlannedLane {
+            stage,
+            pace,
+            after,
+            purge_all,
+            again,
+            redeleted_by,
+            once_more,
+            request_actions,
+        }
     }
 
     /// How many actions a batch has at most, so that requests are full.
@@ -144,10 +183,18 @@ pub struct Plan {
     afterwards: Afterwards,
     purges: Purges,
     repeated: Repeated,
+    /// For each lane, which others do its actions that are to be done again.
+    redeleted_by: Vec<Vec<RedeletedBy>>,
+    /// The time, as far as it was said.
+    now: Option<Instant>,
     /// For each lane, what the batch of lookups that is being answered asks for.
     answered: Vec<Marks>,
     open: Option<Open>,
     snapshot: Option<Snapshot>,
+    /// By when what the snapshot shows was visible.
+    seen_by: Visible,
+    /// The log up to there was written by then.
+    written: Option<(Lsn, Instant)>,
     progress: Progress,
     sinks: Sinks,
 }
@@ -163,6 +210,8 @@ struct Open {
     group: Group,
     /// The sinks that have done it before.
     left_out: SinkSet,
+    /// By when it was visible, if it is.
+    visible: Visible,
 }
 
 impl Plan {
@@ -171,7 +220,8 @@ impl Plan {
         let stages: Vec<Stage> = lanes.iter().map(|lane| lane.stage).collect();
         let afterwards = Afterwards::new(lanes.iter().map(|lane| lane.before(&stages)));
         let purges = Purges::new(&lanes, &routes);
-        let repeated = Repeated::new(&lanes);
+        let repeated = Repeated::new(&lanes, &stages);
+        let redeleted_by = lanes.iter().map(|lane| lane.redeleted_by.clone()).collect();
         let lane = |lane: PlannedLane| match lane.pace {
             Some(pace) => LanePlan::Paced(PacedLane::new(pace)),
             None => LanePlan::Prompt(PromptLane::new(lane.batch())),
@@ -188,9 +238,13 @@ impl Plan {
             afterwards,
             purges,
             repeated,
+            redeleted_by,
+            now: None,
             answered: stages.iter().map(|_| Marks::default()).collect(),
             open: None,
             snapshot: None,
+            seen_by: Visible::Unknown,
+            written: None,
             progress: Progress::default(),
             sinks: Sinks::default(),
             stages,
@@ -216,17 +270,29 @@ impl Plan {
     /// The same, where it is known where the transaction ends in the log.
     pub fn begin_until(&mut self, hidden: Option<(u32, Hidden)>, end_lsn: Lsn) {
         let txn = self.progress.begin();
+        let is_wanted = hidden.is_some();
         let is_seen = |xid| self.snapshot.as_ref().is_some_and(|snapshot| snapshot.shows(xid));
         let hidden = hidden.filter(|&(xid, _)| !is_seen(xid) || self.is_unreplayed(end_lsn));
         if let Some((xid, _)) = hidden {
             let phase = if is_seen(xid) { Phase::Unreplayed(None) } else { Phase::Unseen };
             let (covered, actions, group) = (Covered::Yes, Vec::new(), None);
-            self.invisible.push(Invisible { txn, xid, end_lsn, phase, covered, actions, group });
+            let visible = Visible::Unknown;
+            self.invisible.push(Invisible {
+                txn,
+                xid,
+                end_lsn,
+                phase,
+                covered,
+                visible,
+                actions,
+                group,
+            });
         }
+        let visible = self.visible_by(hidden.is_none() && is_wanted, end_lsn);
         let order = self.progress.order(txn);
         let hidden = hidden.map(|(_, what)| what);
         let (group, left_out) = (Group::default(), SinkSet::default());
-        self.open = Some(Open { txn, order, hidden, group, left_out });
+        self.open = Some(Open { txn, order, hidden, group, left_out, visible });
     }
 
     /// The open transaction's place in the stream.
@@ -236,10 +302,11 @@ impl Plan {
 
     /// The open transaction asks for an action at some sinks. Without an open transaction nothing
     /// happens.
-    pub fn push(&mut self, sinks: &[SinkId], action: Action<'_>, urgency: Urgency) {
+    pub fn push(&mut self, sinks: &[SinkId], action: Action<'_>, manner: impl Into<Manner>) {
         let Some(left_out) = self.open.as_ref().map(|open| open.left_out) else { return };
+        let Manner { urgency, redelete } = manner.into();
         for &sink in sinks.iter().filter(|&&sink| !left_out.contains(sink)) {
-            let lane = (self.routes.actions)(sink, action, urgency);
+            let lane = self.route(sink, action, urgency, redelete);
             self.push_to(lane, action);
         }
     }
@@ -280,7 +347,8 @@ impl Plan {
             put(&mut self.progress, set, action, open.txn);
             self.cut_messages(None);
         } else {
-            let position = self.lanes[lane.0].put(&mut self.progress, action, open.txn);
+            let (txn, visible) = (open.txn, open.visible);
+            let position = self.lanes[lane.0].put(&mut self.progress, action, txn, visible);
             if self.orders {
                 open.group.after.add(Mark { lane, position });
             }
@@ -382,7 +450,8 @@ impl Plan {
     /// The next batch for an idle lane. It is the lane's until [`done`](Self::done).
     pub fn take(&mut self, lane: LaneId, now: impl Fn() -> Instant) -> Option<Batch> {
         self.take_repeats(lane, &now);
-        let mut batch = self.lanes[lane.0].take(now)?;
+        let mut batch = self.lanes[lane.0].take(&now)?;
+        self.taken(lane, now);
         if self.stages[lane.0] == Stage::Purge {
             self.take_purges(lane, &mut batch);
         }
@@ -422,7 +491,7 @@ impl Plan {
     }
 
     fn hand_on(&mut self, lane: LaneId, actions: &mut ActionSet) {
-        self.lanes[lane.0].absorb(&mut self.progress, actions, |_| {});
+        self.lanes[lane.0].absorb(&mut self.progress, actions, Visible::Unknown, |_| {});
     }
 
     /// The stream broke off. What is visible still runs. The next stream starts with everything
@@ -443,6 +512,7 @@ impl Plan {
         self.purges.leave_all_groups();
         self.progress.void();
         self.snapshot = None;
+        self.written = None;
         self.set_hurry(false);
     }
 

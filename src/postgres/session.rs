@@ -4,6 +4,7 @@
 //! replication commands and SQL, both only through the simple protocol.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use postgres_protocol::message::frontend;
 
@@ -27,8 +28,16 @@ const SESSION_OPTIONS: &str = "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle
 /// startup packet also outranks what the role and the database have set.
 const FORCED_OPTIONS: &str = "-c client_min_messages=warning";
 
+/// Where the last checkpoint began in the log, and how many seconds ago. Everybody may ask.
+const LAST_CHECKPOINT: &str = "SELECT redo_lsn, \
+    extract(epoch FROM pg_catalog.clock_timestamp() - checkpoint_time) \
+    FROM pg_catalog.pg_control_checkpoint()";
+
+/// The time of a checkpoint is in whole seconds, and taken a little before its place in the log.
+const CHECKPOINT_MARGIN: Duration = Duration::from_secs(2);
+
 /// How long saying goodbye may take.
-const CLOSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Who a server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,6 +261,26 @@ impl ReplicationSession {
             Err((error, Usable::Yes)) => Err(StartFailure { session: Some(Box::new(self)), error }),
             Err((error, Usable::No)) => Err(StartFailure { session: None, error }),
         }
+    }
+
+    /// Up to where the log was written by when: the last checkpoint's. `None`: it is not to be had.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub async fn last_checkpoint(&mut self) -> Result<Option<(Lsn, Instant)>, PgError> {
+        let asked_at = Instant::now();
+        let rows = match self.exchange("ask for the last checkpoint", LAST_CHECKPOINT).await {
+            Ok(Answer::Rows(rows)) => rows,
+            // Somebody took the right to ask away.
+            Ok(Answer::Streaming) | Err((_, Usable::Yes)) => return Ok(None),
+            Err((error, Usable::No)) => return Err(error),
+        };
+        let mut row = rows.into_iter().flatten().map(Option::unwrap_or_default);
+        let lsn = row.next().and_then(|lsn| lsn.parse().ok());
+        let age = row.next().and_then(|age| age.parse().ok());
+        let age = age.and_then(|age| Duration::try_from_secs_f64(age).ok());
+        let age = age.and_then(|age: Duration| age.checked_sub(CHECKPOINT_MARGIN));
+        Ok(lsn.zip(age.and_then(|age| asked_at.checked_sub(age))))
     }
 
     /// Ends the session with a word, which spares the server's log a complaint. Dropping it ends

@@ -1,5 +1,6 @@
 //! Compiling: from rules as typed to rules that can be matched.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::condition::Filter;
@@ -8,7 +9,8 @@ use super::lookup::Lookup;
 use super::matcher::Emission;
 use super::paths;
 use super::purges::{Purges, Underivable};
-use super::spec::{FallbackSpec, PublishSpec, RuleSpec, SinkSpec, is_wildcard};
+use super::render::{Escape, append_json};
+use super::spec::{FallbackSpec, PublishSpec, RedeleteSpec, RuleSpec, SinkSpec, is_wildcard};
 use super::table::TablePattern;
 use super::template::{Segment, Template, TemplateError};
 use crate::action::{Action, Verb};
@@ -26,11 +28,19 @@ pub struct RuleId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SinkId(pub u32);
 
+/// One list of `redelete_after`, which several rules may share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RedeleteId(pub u8);
+
+/// How many different lists the rules may have: each needs lanes of its own.
+const REDELETES_MAX: usize = 8;
+
 /// Every enabled rule, ready to be matched.
 #[derive(Debug, Default)]
 pub struct RuleSet {
     rules: Vec<Rule>,
     sinks: Vec<SinkSpec>,
+    redeletes: Vec<Arc<[Duration]>>,
 }
 
 /// One compiled rule.
@@ -54,6 +64,8 @@ pub struct Rule {
     pub fallback_every: Duration,
     /// `bulk_above`, where it is given.
     pub bulk_above: Option<u64>,
+    /// When what it deletes is deleted again; `None`: never.
+    pub redelete: Option<RedeleteId>,
 }
 
 /// One template of a rule.
@@ -65,9 +77,21 @@ pub struct Step {
     pub template: Template,
     /// Where.
     pub sinks: Vec<SinkId>,
+    /// What the JSON of a message tells of; `None`: it is no JSON, or no message.
+    pub tells: Option<Verb>,
 }
 
 impl Step {
+    /// What becomes of a row's text in it.
+    pub(super) fn escape(&self) -> Escape {
+        match (self.verb, self.tells) {
+            (_, Some(Verb::DeleteMatching)) => Escape::GlobInJson,
+            (_, Some(_)) => Escape::Json,
+            (Verb::DeleteMatching, None) => Escape::Glob,
+            _ => Escape::Verbatim,
+        }
+    }
+
     /// Whether it is a path that stands for all that start with it.
     pub fn is_wildcard(&self) -> bool {
         let last = self.template.segments.last();
@@ -75,8 +99,8 @@ impl Step {
             && matches!(last, Some(Segment::Literal(literal)) if is_wildcard(literal))
     }
 
-    /// The channel of a message.
-    pub fn channel(&self) -> Option<&[u8]> {
+    /// The address of a message.
+    pub fn address(&self) -> Option<&[u8]> {
         match (self.verb, self.template.segments.first()) {
             (Verb::Publish, Some(Segment::Literal(address))) => {
                 Some(Action { verb: self.verb, value: address }.message().0)
@@ -122,6 +146,16 @@ impl RuleSet {
         &self.sinks[id.0 as usize]
     }
 
+    /// Every list of times after which rules delete again, by its [`RedeleteId`].
+    pub fn redeletes(&self) -> &[Arc<[Duration]>] {
+        &self.redeletes
+    }
+
+    /// When what a rule deletes is deleted again.
+    pub fn redelete_of(&self, rule: Option<RuleId>) -> Option<RedeleteId> {
+        self.rule(rule?).redelete
+    }
+
     /// Drops every rule whose name is not one of these.
     pub fn keep(&mut self, names: &[String]) {
         self.rules.retain(|rule| names.contains(&rule.name));
@@ -138,7 +172,8 @@ impl RuleSet {
             let coarse = rule.fallback.iter().filter(|coarse| coarse.sinks.contains(&sink));
             let coarse: Vec<_> = coarse.map(Coarse::action).collect();
             if !steps.is_empty() || !coarse.is_empty() {
-                let rest = (lookup, &steps, &coarse, rule.fallback_every, rule.bulk_above);
+                let times = rule.redelete.and_then(|id| self.redeletes.get(usize::from(id.0)));
+                let rest = (lookup, &steps, &coarse, rule.fallback_every, rule.bulk_above, times);
                 text.push_str(&format!("{:?}\n", (name, tables, ops, filter, rest)));
             }
         }
@@ -185,13 +220,16 @@ pub fn compile(
     problems: &mut Vec<Problem>,
 ) -> RuleSet {
     let mut rules = Vec::new();
+    let mut redeletes = Vec::new();
     for (spec, name) in specs.iter().zip(names) {
-        let rule = Compiler { spec, sinks: &sinks, problems }.rule(name);
+        let mut compiler = Compiler { spec, sinks: &sinks, problems };
+        let mut rule = compiler.rule(name);
+        rule.redelete = compiler.redelete(&rule, &mut redeletes);
         if spec.enabled {
             rules.push(rule);
         }
     }
-    RuleSet { rules, sinks }
+    RuleSet { rules, sinks, redeletes }
 }
 
 struct Compiler<'a> {
@@ -203,8 +241,8 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     fn rule(&mut self, name: String) -> Rule {
         let tables = self.tables();
-        let steps = self.steps(&self.spec.templates, self.spec.publish.as_ref());
-        let fallback = self.fallback(&steps);
+        let steps = self.steps(&self.spec.templates, self.spec.publish.as_ref(), &name);
+        let fallback = self.fallback(&steps, &name);
         let ops = Ops::new(self.spec.on.as_deref().unwrap_or(&Op::ALL));
         let steps: Vec<Step> = steps.into_iter().map(|(step, _)| step).collect();
         let lookup = self.lookup(&steps, ops, &fallback);
@@ -215,7 +253,51 @@ impl Compiler<'_> {
         let filter = Filter::new(self.spec.conditions.clone(), changed, lookup.as_ref(), templates);
         let fallback_every = self.spec.fallback_every.unwrap_or(FALLBACK_EVERY);
         let bulk_above = self.spec.bulk_above;
-        Rule { name, tables, ops, filter, lookup, steps, fallback, fallback_every, bulk_above }
+        Rule {
+            name,
+            tables,
+            ops,
+            filter,
+            lookup,
+            steps,
+            fallback,
+            fallback_every,
+            bulk_above,
+            redelete: None,
+        }
+    }
+
+    /// Which list of times the rule has, if any.
+    fn redelete(
+        &mut self,
+        rule: &Rule,
+        redeletes: &mut Vec<Arc<[Duration]>>,
+    ) -> Option<RedeleteId> {
+        let RedeleteSpec { span, times } = self.spec.redelete_after.as_ref()?;
+        if times.is_empty() {
+            return None;
+        }
+        let verbs = rule.steps.iter().map(|step| step.verb);
+        let mut verbs = verbs.chain(rule.fallback.iter().map(|coarse| coarse.verb));
+        if !verbs.any(Verb::is_redeleted) {
+            let message = "`redelete_after` in a rule that deletes nothing";
+            let help = "it repeats `delete`, `delete_matching` and `tags`; a CDN has \
+                        `repurge_after`, and a new version needs no repeat";
+            self.problems.push(Problem::new(span.clone(), message, "nothing to repeat").help(help));
+            return None;
+        }
+        let known = redeletes.iter().position(|known| known == times);
+        if known.is_none() && redeletes.len() == REDELETES_MAX {
+            let message = format!("more than {REDELETES_MAX} different `redelete_after`");
+            let problem = Problem::new(span.clone(), message, "another one");
+            self.problems.push(problem.help("let rules share their times"));
+            return None;
+        }
+        let at = known.unwrap_or_else(|| {
+            redeletes.push(Arc::clone(times));
+            redeletes.len() - 1
+        });
+        Some(RedeleteId(at as u8))
     }
 
     fn lookup(&mut self, steps: &[Step], ops: Ops, fallback: &[Coarse]) -> Option<Lookup> {
@@ -257,13 +339,34 @@ impl Compiler<'_> {
         &mut self,
         templates: &'t [(Verb, Text)],
         publish: Option<&'t PublishSpec>,
+        rule: &str,
     ) -> Vec<(Step, &'t Text)> {
         let mut steps = self.template_steps(templates);
-        if let Some(PublishSpec { channel, message }) = publish {
-            let only = [(Verb::Publish, message.clone())];
-            if let Some((mut step, _)) = self.template_steps(&only).pop() {
-                step.template.address_to(&channel.value);
-                steps.push((step, message));
+        match publish {
+            None => {}
+            Some(PublishSpec { address, message: Some(message) }) => {
+                let only = [(Verb::Publish, message.clone())];
+                if let Some((mut step, _)) = self.template_steps(&only).pop() {
+                    step.template.address_to(&address.value);
+                    steps.push((step, message));
+                }
+            }
+            Some(PublishSpec { address, message: None }) => {
+                let sinks = self.sinks_for(Verb::Publish, address);
+                let told: Vec<_> = steps.iter().filter(|(step, _)| is_told(step.verb)).collect();
+                let tell = |(step, text): &&(Step, &'t Text)| {
+                    let (verb, sinks) = (Verb::Publish, sinks.clone());
+                    let mut template = step.template.told_as_json(step.verb, rule);
+                    template.address_to(&address.value);
+                    (Step { verb, template, sinks, tells: Some(step.verb) }, *text)
+                };
+                let mut told: Vec<_> = told.iter().map(tell).collect();
+                if told.is_empty() && !templates.iter().any(|(verb, _)| is_told(*verb)) {
+                    let message = "a message about nothing: the rule deletes nothing in Redis";
+                    let problem = Problem::new(address.span.clone(), message, "nothing to tell");
+                    self.problems.push(problem.help("give it a `message` of its own"));
+                }
+                steps.append(&mut told);
             }
         }
         steps
@@ -291,7 +394,9 @@ impl Compiler<'_> {
                         "a row's text stands for itself in a pattern: use `*` or `?` to match more",
                     ));
                 }
-                Ok(template) => steps.push((Step { verb: *verb, template, sinks }, text)),
+                Ok(template) => {
+                    steps.push((Step { verb: *verb, template, sinks, tells: None }, text))
+                }
                 Err(error) => self.problems.push(template_problem(text, error)),
             }
         }
@@ -343,18 +448,22 @@ impl Compiler<'_> {
         able
     }
 
-    fn fallback(&mut self, steps: &[(Step, &Text)]) -> Vec<Coarse> {
+    fn fallback(&mut self, steps: &[(Step, &Text)], rule: &str) -> Vec<Coarse> {
         let FallbackSpec::Actions { derive: derived, templates, publish } = &self.spec.fallback
         else {
             return Vec::new();
         };
         let is_written = !templates.is_empty() || publish.is_some();
-        let mut coarse = self.written(templates, publish.as_ref());
+        let mut coarse = self.written(templates, publish.as_ref(), rule);
         if !derived {
             return coarse;
         }
         let mut purges = Purges::new(self.sinks, &coarse);
         for (step, text) in steps {
+            // What stands for it is told below.
+            if step.tells.is_some() {
+                continue;
+            }
             if step.verb.is_purge() {
                 if let Err(reason) = purges.add(step) {
                     self.problems.push(underivable(self.sinks, text, &reason));
@@ -376,6 +485,10 @@ impl Compiler<'_> {
                 }
             }
         }
+        if let Some(PublishSpec { address, message: None }) = &self.spec.publish {
+            let sinks = self.sinks_for(Verb::Publish, address);
+            tell_of(&mut coarse, address, &sinks, rule);
+        }
         for purge in purges.into_coarse() {
             if !coarse.contains(&purge) {
                 coarse.push(purge);
@@ -389,9 +502,11 @@ impl Compiler<'_> {
         &mut self,
         templates: &[(Verb, Text)],
         publish: Option<&PublishSpec>,
+        rule: &str,
     ) -> Vec<Coarse> {
         let mut coarse = Vec::new();
-        for (step, text) in self.steps(templates, publish) {
+        let with_text = publish.filter(|publish| publish.message.is_some());
+        for (step, text) in self.steps(templates, with_text, rule) {
             match step.template.as_literal() {
                 Some(value) => {
                     let value = value.to_vec();
@@ -407,7 +522,42 @@ impl Compiler<'_> {
                 ),
             }
         }
+        if let Some(PublishSpec { address, message: None }) = publish {
+            let sinks = self.sinks_for(Verb::Publish, address);
+            tell_of(&mut coarse, address, &sinks, rule);
+        }
         coarse
+    }
+}
+
+/// Whether a message without a text of its own tells of it.
+fn is_told(verb: Verb) -> bool {
+    verb.is_redeleted() || matches!(verb, Verb::Bump | Verb::BumpMatching)
+}
+
+/// Adds a message about each coarse action in Redis. It belongs to no single row or commit.
+fn tell_of(coarse: &mut Vec<Coarse>, address: &Text, sinks: &[SinkId], rule: &str) {
+    let told: Vec<_> = coarse.iter().filter(|coarse| is_told(coarse.verb)).collect();
+    let tell = |told: &&Coarse| {
+        let mut value = [address.value.as_bytes(), b"\0{\"action\":\""].concat();
+        value.extend_from_slice(told.verb.key().as_bytes());
+        value.extend_from_slice(b"\",\"value\":\"");
+        append_json(&told.value, &mut value);
+        let kind: &[u8] = match told.verb {
+            Verb::DeleteMatching | Verb::BumpMatching | Verb::TagMatching => b"\",\"pattern\":true",
+            _ => b"\"",
+        };
+        value.extend_from_slice(kind);
+        value.extend_from_slice(b",\"rule\":\"");
+        append_json(rule.as_bytes(), &mut value);
+        value.extend_from_slice(b"\"}");
+        Coarse { verb: Verb::Publish, value, sinks: sinks.to_vec() }
+    };
+    let told: Vec<_> = told.iter().map(tell).collect();
+    for message in told {
+        if !coarse.contains(&message) {
+            coarse.push(message);
+        }
     }
 }
 

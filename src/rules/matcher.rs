@@ -8,7 +8,7 @@ use super::fallback::Cause;
 use super::known_tables::{KnownTables, TableNews};
 use super::lookup::Asked;
 use super::partitions::{Partitions, table_key, write_table_key};
-use super::render::{Coverage, Escape, Facts, Renderer};
+use super::render::{Coverage, Facts, Renderer};
 use crate::action::{Action, Verb};
 use crate::change::{Change, Op};
 use crate::lsn::Lsn;
@@ -170,10 +170,7 @@ impl Matcher {
             }
             let mut coverage = Coverage::Exact;
             for step in &rule.steps {
-                let escape = match step.verb {
-                    Verb::DeleteMatching => Escape::Glob,
-                    _ => Escape::Verbatim,
-                };
+                let escape = step.escape();
                 let renderer = Renderer { change, facts, escape };
                 let covered = renderer.render(&step.template, buffer, |value| {
                     let action = Action { verb: step.verb, value };

@@ -34,7 +34,7 @@ mod test;
 pub use absence::Absence;
 pub use add_tables::to_wal2json;
 pub use bulk::{BULK_ABOVE, Bulk};
-pub use compile::{FALLBACK_EVERY, Rule, RuleId, RuleSet, SinkId, Step, compile};
+pub use compile::{FALLBACK_EVERY, RedeleteId, Rule, RuleId, RuleSet, SinkId, Step, compile};
 pub use condition::{Condition, Pattern, Test};
 pub use ddl::{DDL_PREFIX, Ddl, MalformedDdl, TableName};
 pub use fallback::{Cause, Coarse, Cover};
@@ -45,7 +45,8 @@ pub use name::rule_names;
 pub use partitions::Partitions;
 pub use render::Facts;
 pub use spec::{
-    FallbackSpec, PathPurges, PublishSpec, Purges, RULE_VERBS, RuleSpec, SinkSpec, is_wildcard,
+    FallbackSpec, PathPurges, PublishSpec, Purges, RULE_VERBS, RedeleteSpec, RuleSpec, SinkSpec,
+    is_wildcard,
 };
 pub use table::{Part, TablePattern};
 pub use template::{Template, TemplateError};

@@ -35,6 +35,38 @@ pub(super) enum Escape {
     Verbatim,
     /// It stands for itself in a pattern.
     Glob,
+    /// It stands within a string of JSON.
+    Json,
+    /// The same, for itself in a pattern that stands there.
+    GlobInJson,
+}
+
+impl Escape {
+    fn append(self, value: &[u8], buffer: &mut Vec<u8>) {
+        match self {
+            Escape::Verbatim => buffer.extend_from_slice(value),
+            Escape::Glob => glob::escape(value, buffer),
+            Escape::Json => append_json(value, buffer),
+            Escape::GlobInJson => {
+                let mut pattern = Vec::new();
+                glob::escape(value, &mut pattern);
+                append_json(&pattern, buffer);
+            }
+        }
+    }
+}
+
+/// Appends what stands between the quotes of a JSON string. What is no UTF-8 becomes U+FFFD.
+pub(super) fn append_json(value: &[u8], buffer: &mut Vec<u8>) {
+    for char in String::from_utf8_lossy(value).chars() {
+        match char {
+            '"' | '\\' => buffer.extend_from_slice(&[b'\\', char as u8]),
+            '\0'..='\x1f' => {
+                buffer.extend_from_slice(format!("\\u{:04x}", u32::from(char)).as_bytes());
+            }
+            _ => buffer.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+    }
 }
 
 /// Why a template has no rendering for an image.
@@ -217,18 +249,15 @@ impl Renderer<'_> {
         if is_null {
             return Ok(false);
         }
-        if self.escape == Escape::Glob {
+        if self.escape != Escape::Verbatim {
             let text = buffer.split_off(start);
-            glob::escape(&text, buffer);
+            self.escape.append(&text, buffer);
         }
         Ok(true)
     }
 
     fn push(&self, value: &[u8], buffer: &mut Vec<u8>) {
-        match self.escape {
-            Escape::Verbatim => buffer.extend_from_slice(value),
-            Escape::Glob => glob::escape(value, buffer),
-        }
+        self.escape.append(value, buffer);
     }
 
     /// A column's value in the image that the placeholder picks; `None` is NULL.

@@ -1,5 +1,6 @@
 //! A rule as it was typed: what the configuration hands to the compiler.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::condition::Condition;
@@ -39,6 +40,8 @@ pub struct RuleSpec {
     pub fallback: FallbackSpec,
     /// `fallback_every`.
     pub fallback_every: Option<Duration>,
+    /// `redelete_after`.
+    pub redelete_after: Option<RedeleteSpec>,
     /// `[[rule.test]]`.
     pub tests: Vec<RuleTest>,
 }
@@ -61,18 +64,28 @@ impl Default for RuleSpec {
             sinks: None,
             fallback: FallbackSpec::default(),
             fallback_every: None,
+            redelete_after: None,
             tests: Vec::new(),
         }
     }
 }
 
-/// `publish = { channel = …, message = … }`.
+/// `redelete_after = […]`.
+#[derive(Clone, Debug)]
+pub struct RedeleteSpec {
+    /// Where it stands.
+    pub span: Span,
+    /// How long after a transaction is visible: in ascending order.
+    pub times: Arc<[Duration]>,
+}
+
+/// `publish = { channel = …, message = … }`, or with a stream.
 #[derive(Clone, Debug)]
 pub struct PublishSpec {
-    /// The channel, which does not vary.
-    pub channel: Text,
-    /// The template of the message.
-    pub message: Text,
+    /// The [`Address`](crate::action::Address), which does not vary.
+    pub address: Text,
+    /// The template of the message. `None`: each deletion is told as JSON.
+    pub message: Option<Text>,
 }
 
 /// What a rule's fallback consists of.

@@ -10,6 +10,8 @@
 use std::ops::Range;
 
 use super::filter::Filter;
+use super::render::append_json;
+use crate::action::Verb;
 use crate::problem::nearest;
 
 /// A parsed template.
@@ -161,8 +163,8 @@ impl Template {
     }
 
     /// Makes a message's template one of [`Verb::Publish`](crate::action::Verb::Publish)'s values.
-    pub(super) fn address_to(&mut self, channel: &str) {
-        let mut address = channel.as_bytes().to_vec();
+    pub(super) fn address_to(&mut self, address: &str) {
+        let mut address = address.as_bytes().to_vec();
         address.push(0);
         match self.segments.first_mut() {
             Some(Segment::Literal(literal)) => {
@@ -170,6 +172,41 @@ impl Template {
             }
             _ => self.segments.insert(0, Segment::Literal(address)),
         }
+    }
+
+    /// The JSON that tells what a rule does with what this template renders.
+    pub(super) fn told_as_json(&self, verb: Verb, rule: &str) -> Template {
+        let mut json = Template { segments: Vec::new() };
+        json.literal("{\"action\":\"");
+        json.literal(verb.key());
+        json.literal("\",\"value\":\"");
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(literal) => json.json_literal(literal),
+                placeholder => json.segments.push(placeholder.clone()),
+            }
+        }
+        json.literal("\",\"commit_lsn\":\"");
+        json.variable(Variable::CommitLsn);
+        json.literal("\",\"table\":\"");
+        json.variable(Variable::Schema);
+        json.literal(".");
+        json.variable(Variable::Table);
+        json.literal("\",\"rule\":\"");
+        json.json_literal(rule.as_bytes());
+        json.literal("\"}");
+        json
+    }
+
+    fn json_literal(&mut self, text: &[u8]) {
+        let mut escaped = Vec::new();
+        append_json(text, &mut escaped);
+        self.literal(&String::from_utf8_lossy(&escaped));
+    }
+
+    fn variable(&mut self, variable: Variable) {
+        let (source, filters) = (Source::Variable(variable), Vec::new());
+        self.segments.push(Segment::Placeholder(Placeholder { source, filters }));
     }
 
     fn literal(&mut self, text: &str) {

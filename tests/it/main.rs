@@ -31,6 +31,7 @@ mod positions;
 mod postgres;
 mod publish;
 mod readme;
+mod redelete;
 mod redis_cluster;
 mod redis_sink;
 mod reload;

@@ -125,3 +125,92 @@ fn an_application_that_listens_may_be_absent() {
     world.wait_confirmed();
     world.stop();
 }
+
+const STREAM: &str = r#"
+[[rule]]
+name = "item \"x\""
+table = "public.items"
+delete = ["item:{id}"]
+tags = ["tag-{n}"]
+publish = { stream = "inv", maxlen = 100 }
+"#;
+
+/// The texts of a stream's entries.
+fn entries(redis: &Redis, stream: &str) -> Vec<String> {
+    let Reply::Array(Some(entries)) = redis.cmd(&["XRANGE", stream, "-", "+"]) else {
+        panic!("no stream")
+    };
+    let text = |entry: Reply| match entry {
+        Reply::Array(Some(parts)) => match parts.into_iter().nth(1) {
+            Some(Reply::Array(Some(fields))) => match &fields[..] {
+                [Reply::Bulk(Some(name)), Reply::Bulk(Some(text))] if name == b"message" => {
+                    String::from_utf8(text.clone()).unwrap()
+                }
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    entries.into_iter().map(text).collect()
+}
+
+#[test]
+fn a_stream_keeps_what_was_deleted_as_json() {
+    let mut world = World::new(TABLE, STREAM);
+    world.edit("[[rule]]", "prefix = \"app:\"\n[[rule]]");
+    world.start();
+    world.sql("INSERT INTO items VALUES (1, 7)");
+    world.wait_confirmed();
+    let entries = entries(&world.redis, "app:inv");
+    let told: Vec<serde_json::Value> =
+        entries.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    for (told, (action, value)) in told.iter().zip([("delete", "item:1"), ("tags", "tag-7")]) {
+        assert_eq!((&told["action"], &told["value"]), (&action.into(), &value.into()));
+        assert_eq!((&told["table"], &told["rule"]), (&"public.items".into(), &"item \"x\"".into()));
+        assert!(told["commit_lsn"].as_str().unwrap().contains('/'));
+    }
+    world.sql("TRUNCATE items");
+    world.wait_confirmed();
+    let last = self::entries(&world.redis, "app:inv").pop().unwrap();
+    let last: serde_json::Value = serde_json::from_str(&last).unwrap();
+    assert_eq!((&last["action"], &last["pattern"]), (&"tags".into(), &true.into()));
+    assert_eq!(last["value"], "tag-*");
+    world.stop();
+}
+
+#[test]
+fn a_stream_is_cut_and_no_stream_at_its_key_is_given_up_on() {
+    let mut world = World::new(TABLE, STREAM);
+    world.start();
+    world.sql("INSERT INTO items SELECT n, 0 FROM generate_series(1, 5000) n");
+    world.wait_confirmed();
+    let Reply::Int(length) = world.redis.cmd(&["XLEN", "inv"]) else { panic!("no stream") };
+    // Whole nodes of 100 entries are cut.
+    assert!((100..=300).contains(&length), "{length}");
+    world.redis.cmd(&["DEL", "inv"]);
+    world.redis.set("inv", "not ours");
+    world.fill(&["item:1"]);
+    world.sql("UPDATE items SET n = 1 WHERE id = 1");
+    world.wait_gone(&["item:1"]);
+    world.wait_for_log("can never succeed");
+    world.wait_confirmed();
+    world.stop();
+}
+
+#[test]
+fn what_is_told_as_json_is_escaped_once() {
+    let table = "CREATE TABLE items (id text PRIMARY KEY, n int)";
+    let mut world = World::new(
+        table,
+        &STREAM.replace("stream = \"inv\", maxlen = 100", "channel = \"inv: *\""),
+    );
+    let mut listener = subscribe(&world.redis);
+    world.start();
+    world.sql("INSERT INTO items VALUES (E'a\"b\\\\c\\nd*', NULL)");
+    let told: serde_json::Value = serde_json::from_str(&next(&mut listener)).unwrap();
+    assert_eq!(told["value"], "item:a\"b\\c\nd*");
+    world.wait_confirmed();
+    assert_silent(&mut listener);
+}

@@ -11,7 +11,7 @@ use crate::size;
 use crate::stats::{largest, list, median, smallest, thousands};
 
 /// Rows of one transaction.
-const ROWS_PER_TRANSACTION: u64 = 3;
+pub(super) const ROWS_PER_TRANSACTION: u64 = 3;
 
 /// One run of walpurge over the backlog.
 pub(super) struct Drained {
@@ -102,7 +102,7 @@ fn spread(rates: &[f64]) -> String {
 }
 
 /// Changes every item, a few in each transaction.
-fn load(bed: &Bed) -> Result<()> {
+pub(super) fn load(bed: &Bed) -> Result<()> {
     eprintln!("  loading {} changes", bed.items);
     bed.sql.run("SET synchronous_commit = off")?;
     bed.sql.run(&format!(
@@ -120,10 +120,15 @@ fn load(bed: &Bed) -> Result<()> {
 
 /// Lets walpurge remove every item's key.
 pub(super) fn drain(bed: &Bed, end_lsn: &str) -> Result<Drained> {
+    drain_with(bed, end_lsn, "")
+}
+
+/// The same with more in the rule.
+pub(super) fn drain_with(bed: &Bed, end_lsn: &str, more: &str) -> Result<Drained> {
     let slot = "bench_walpurge";
     bed.fill_keys()?;
     bed.copy_slot(slot)?;
-    let mut daemon = Daemon::start(&bed.config(slot, Visibility::Wait))?;
+    let mut daemon = Daemon::start(&(bed.config(slot, Visibility::Wait) + more))?;
     let walsender = bed.walsender(slot)?;
     bed.wait_drained(&mut daemon)?;
     let drained = Drained {

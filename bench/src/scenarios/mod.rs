@@ -5,6 +5,7 @@ mod drain;
 mod huge;
 mod idle;
 mod latency;
+mod redelete;
 mod rules;
 
 use anyhow::Result;
@@ -29,6 +30,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         title: "Draining a backlog",
         about: "small transactions that wait in the slot, beside pg_recvlogical",
         run: drain::run,
+    },
+    Scenario {
+        name: "redelete",
+        title: "Draining a backlog that is deleted again",
+        about: "the same backlog with and without redelete_after",
+        run: redelete::run,
     },
     Scenario {
         name: "huge",

@@ -3,7 +3,6 @@
 mod cloudfront;
 mod fastly;
 mod http;
-mod repurge;
 pub(super) mod schema;
 
 use std::path::Path;
@@ -16,6 +15,7 @@ use super::entry::Entry;
 use super::redis::SinkMode;
 use super::secret::{Secret, SecretError};
 use super::table::{Table, list};
+use super::times;
 use crate::action::SinkKind;
 use crate::problem::{Problem, Text, nearest};
 use crate::rules::{Purges, SinkSpec};
@@ -229,7 +229,8 @@ fn read_sink(
     let max_requests_per_second = table
         .entry("max_requests_per_second")
         .and_then(|entry| whole_number(&entry, 1, REQUESTS_PER_SECOND_MAX));
-    let repurge_after = table.entry("repurge_after").and_then(|entry| repurge::read(&entry));
+    let repurge_after =
+        table.entry("repurge_after").and_then(|entry| times::read(&entry, "purge again"));
     let api = match kind {
         "fastly" => CdnApi::Fastly(fastly::read(name, &mut table)),
         "cloudfront" => CdnApi::CloudFront(cloudfront::read(name, &mut table)),

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::repurge;
 use crate::config::schema::{Key, any_of, default, reference, section, words};
+use crate::config::times;
 
 /// `[fastly.NAME]`.
 pub(in crate::config) fn fastly() -> Value {
@@ -147,7 +147,7 @@ fn shared() -> Vec<Key> {
             "repurge_after",
             "How long after a purge was done it is done again, for edges behind a shield. Up to 4 \
              times of at most 1 h, in ascending order. Default: never.",
-            json!({ "type": "array", "maxItems": repurge::TIMES_MAX, "items": reference("text") }),
+            json!({ "type": "array", "maxItems": times::TIMES_MAX, "items": reference("text") }),
         ),
         (
             "mode",

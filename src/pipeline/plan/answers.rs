@@ -1,6 +1,6 @@
 //! What lookups bring, for the transactions that asked.
 
-use super::{CROWDED_BYTES, LaneId, Mark, Plan, Stage, TxnId, Urgency, put};
+use super::{CROWDED_BYTES, LaneId, Manner, Mark, Plan, Stage, TxnId, put};
 use crate::action::Action;
 use crate::rules::SinkId;
 
@@ -18,16 +18,19 @@ impl Plan {
         index: usize,
         sinks: &[SinkId],
         action: Action<'_>,
-        urgency: Urgency,
+        manner: impl Into<Manner>,
     ) {
+        let Manner { urgency, redelete } = manner.into();
+        // Who asked was visible when the lookup was.
+        let visible = self.lanes[lane.0].visible();
         let Some(txn) = self.lanes[lane.0].owner(index) else { return };
         let left_out = self.progress.left_out(txn);
         for &sink in sinks.iter().filter(|&&sink| !left_out.contains(sink)) {
-            let to = (self.routes.actions)(sink, action, urgency);
+            let to = self.route(sink, action, urgency, redelete);
             if self.stages[to.0].is_afterwards() {
                 self.answer_afterwards(lane, txn, to, action);
             } else {
-                let position = self.lanes[to.0].put(&mut self.progress, action, txn);
+                let position = self.lanes[to.0].put(&mut self.progress, action, txn, visible);
                 if self.orders {
                     self.answered[lane.0].add(Mark { lane: to, position });
                 }

@@ -40,7 +40,10 @@ impl Plan {
         if !self.orders {
             return 0;
         }
-        self.afterwards.bytes_of(|lane| self.stages[lane] == Stage::Tell)
+        let is_told = |&lane: &usize| self.stages[lane] == Stage::Tell;
+        let lanes = (0..self.stages.len()).filter(is_told).map(LaneId);
+        let once_more: usize = lanes.map(|lane| self.repeated.load(lane).bytes).sum();
+        self.afterwards.bytes_of(|lane| self.stages[lane] == Stage::Tell) + once_more
     }
 
     /// Whether so much waits to be told, or of a rule to be looked up, that a coarser action should
@@ -58,7 +61,10 @@ impl Plan {
     pub fn is_full(&self, lane: LaneId) -> bool {
         match self.stages[lane.0] {
             Stage::Purge => self.is_full_of_purges(lane),
-            _ => self.pooled_bytes(lane) >= WAITING_BYTES_MAX,
+            _ => {
+                let again = self.repeated.load(lane).bytes;
+                self.pooled_bytes(lane) + again >= WAITING_BYTES_MAX
+            }
         }
     }
 
@@ -91,8 +97,9 @@ impl Plan {
         let owners = prompt.waiting_mut().extract(is_reached);
         let end = prompt.position();
         let Some(oldest) = self.progress.oldest_of(&owners) else { return 0 };
-        let to = (self.routes.actions)(sink, coarse, Urgency::Prompt);
-        let position = self.lanes[to.0].put(&mut self.progress, coarse, oldest);
+        let to = self.route(sink, coarse, Urgency::Prompt, self.redelete_of(lane));
+        let visible = self.now.into();
+        let position = self.lanes[to.0].put(&mut self.progress, coarse, oldest, visible);
         owners.iter().for_each(|&owner| self.progress.finish(owner));
         let instead = Mark { lane: to, position };
         self.afterwards.redirect(lane, end, instead);

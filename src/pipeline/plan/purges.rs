@@ -22,6 +22,7 @@ use super::{
 };
 use crate::action::{Action, Batch, Verb};
 use crate::lsn::Lsn;
+use crate::pipeline::action_set::Visible;
 use crate::pipeline::afterwards::{Group, Load};
 use crate::pipeline::progress::{Progress, TxnId};
 
@@ -236,7 +237,7 @@ impl Plan {
         let Some(prompt) = self.lanes[lane.0].prompt_mut() else { return 0 };
         let owners = prompt.waiting_mut().extract(|action| action.verb != Verb::PurgeAll);
         let Some(oldest) = self.progress.oldest_of(&owners) else { return 0 };
-        self.lanes[coarse.0].put(&mut self.progress, Action::PURGE_ALL, oldest);
+        self.lanes[coarse.0].put(&mut self.progress, Action::PURGE_ALL, oldest, Visible::Unknown);
         owners.iter().for_each(|&owner| self.progress.finish(owner));
         owners.len()
     }

@@ -14,8 +14,9 @@ use super::{
 };
 use crate::action::{Action, Verb};
 use crate::lsn::Lsn;
+use crate::pipeline::action_set::Visible;
 use crate::pipeline::progress::TxnId;
-use crate::rules::{Cause, RuleSet, SinkId};
+use crate::rules::{Cause, RedeleteId, RuleSet, SinkId};
 
 /// How much memory what is owed to replicas may take before fallbacks take its place.
 const OWED_BYTES_MAX: usize = WAITING_BYTES_MAX / 2;
@@ -59,6 +60,7 @@ struct Fallback {
     sinks: Vec<SinkId>,
     verb: Verb,
     value: Vec<u8>,
+    redelete: Option<RedeleteId>,
 }
 
 impl Replicas {
@@ -83,7 +85,8 @@ impl Plan {
         rules.all_fallbacks(Cause::Gap, |emission| {
             let Action { verb, value } = emission.action;
             let (sinks, value) = (emission.sinks.to_vec(), value.to_vec());
-            fallbacks.push(Fallback { sinks, verb, value });
+            let redelete = rules.redelete_of(emission.rule);
+            fallbacks.push(Fallback { sinks, verb, value, redelete });
         });
         let is_covered = rules.rules().iter().all(|rule| !rule.fallback.is_empty());
         let (replayed_lsn, waiting, bytes) = (Lsn::ZERO, Vec::new(), 0);
@@ -190,7 +193,8 @@ impl Plan {
                     self.put_afterwards(&mut group, LaneId(lane), action, txn);
                     continue;
                 }
-                let position = self.lanes[lane].put(&mut self.progress, action, txn);
+                let now = self.now.into();
+                let position = self.lanes[lane].put(&mut self.progress, action, txn, now);
                 if self.orders {
                     group.after.add(Mark { lane: LaneId(lane), position });
                 }
@@ -231,10 +235,10 @@ impl Plan {
         let mut group = Group::default();
         let mut actions = Vec::new();
         actions.resize_with(self.lanes.len(), ActionSet::default);
-        for Fallback { sinks, verb, value } in &fallbacks {
+        for Fallback { sinks, verb, value, redelete } in &fallbacks {
             for &sink in sinks {
                 let action = Action { verb: *verb, value };
-                let lane = (self.routes.actions)(sink, action, Urgency::Prompt);
+                let lane = self.route(sink, action, Urgency::Prompt, *redelete);
                 match self.stages[lane.0].is_afterwards() {
                     true => self.put_afterwards(&mut group, lane, action, txn),
                     false => put(&mut self.progress, &mut actions[lane.0], action, txn),
@@ -248,7 +252,8 @@ impl Plan {
                 return;
             }
             let (phase, covered, group) = (Phase::Coarse, Covered::Yes, Some(group));
-            replicas.push(Invisible { txn, xid: 0, end_lsn, phase, covered, actions, group });
+            let (xid, visible) = (0, Visible::Unknown);
+            replicas.push(Invisible { txn, xid, end_lsn, phase, covered, visible, actions, group });
         }
     }
 

@@ -11,6 +11,7 @@ mod order;
 mod outage;
 mod positions;
 mod purge;
+mod redelete;
 mod repeats;
 mod told;
 mod unreplayed;

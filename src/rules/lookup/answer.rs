@@ -1,9 +1,8 @@
 //! From one row of a result to actions.
 
 use super::super::compile::Step;
-use super::super::render::{Coverage, Escape, Renderer};
+use super::super::render::{Coverage, Renderer};
 use super::{Input, Lookup};
-use crate::action::Verb;
 use crate::change::{Change, Field, FieldValue, Op, Row, Value};
 
 /// Renders a rule's templates for the rows of results, in memory of its own.
@@ -66,10 +65,7 @@ impl Answer {
         };
         let mut coverage = Coverage::Exact;
         for (at, step) in steps.iter().enumerate() {
-            let escape = match step.verb {
-                Verb::DeleteMatching => Escape::Glob,
-                _ => Escape::Verbatim,
-            };
+            let escape = step.escape();
             let renderer = Renderer { change: &change, facts: input.facts, escape };
             let covered = renderer.render(&step.template, buffer, |value| emit(at, value));
             if covered == Coverage::Partial {

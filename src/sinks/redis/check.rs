@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::config::{Address, RedisConfig, TagMode};
 use super::connection::Connection;
 use super::error::{Verdict, classify};
+use super::publish::STREAM_FIELD;
 use super::replicas;
 use super::wire::{Reply, Request};
 use super::{LaneClass, cluster};
@@ -30,14 +31,16 @@ pub struct CheckLine {
 pub struct Duties {
     /// The verbs.
     pub verbs: Vec<Verb>,
-    /// The channels of their messages; none: any.
+    /// The channels of their messages; none, and no stream either: any.
     pub channels: Vec<Vec<u8>>,
+    /// The keys of the streams that messages go to, without the sink's prefix.
+    pub streams: Vec<Vec<u8>>,
 }
 
 impl Duties {
     /// These verbs.
     pub fn of(verbs: &[Verb]) -> Self {
-        Duties { verbs: verbs.to_vec(), channels: Vec::new() }
+        Duties { verbs: verbs.to_vec(), ..Duties::default() }
     }
 }
 
@@ -117,6 +120,11 @@ fn acl_line(login: &str, duties: &Duties, config: &RedisConfig) -> String {
         all.extend(CLUSTER_COMMANDS);
     }
     all.extend(duties.verbs.iter().flat_map(|verb| commands(*verb, config.tag_mode)));
+    if !duties.streams.is_empty() {
+        all.push("xadd");
+        // Nobody is told through a channel.
+        all.retain(|command| *command != "publish" || !duties.channels.is_empty());
+    }
     all.sort_unstable();
     all.dedup();
     let mut pattern = b"~".to_vec();
@@ -133,7 +141,7 @@ fn acl_line(login: &str, duties: &Duties, config: &RedisConfig) -> String {
             quoted(&pattern)
         };
         patterns.extend(duties.channels.iter().map(granted));
-        if duties.channels.is_empty() {
+        if duties.channels.is_empty() && duties.streams.is_empty() {
             patterns.push("&*".to_owned());
         }
     }
@@ -357,6 +365,15 @@ async fn try_publish(config: &RedisConfig, duties: &Duties) -> Result<(), Failur
         connection.send(&request).await?;
         if let Reply::Error(text) = connection.reply("PUBLISH").await? {
             return Err(failure(&text, "PUBLISH", config, acl));
+        }
+    }
+    for stream in &duties.streams {
+        request.clear();
+        request.command("XADD", 5).arg_joined(&[&config.prefix, stream]);
+        request.arg(b"*").arg(STREAM_FIELD).arg(b"");
+        connection.send(&request).await?;
+        if let Reply::Error(text) = connection.reply("XADD").await? {
+            return Err(failure(&text, "XADD", config, acl));
         }
     }
     Ok(())

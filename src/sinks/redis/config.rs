@@ -282,6 +282,11 @@ impl RedisConfig {
         self.failover_window
     }
 
+    /// How a tag is invalidated.
+    pub fn tag_mode(&self) -> TagMode {
+        self.tag_mode
+    }
+
     /// Which lane does `verb`, if Redis can do it. In the mode `version` a tag is a bump, and as
     /// quick.
     pub fn lane_class(&self, verb: Verb) -> Option<LaneClass> {

@@ -79,7 +79,10 @@ impl<'a> Judge<'a> {
 
     /// Judges an error of the server that `config` leads to.
     pub(super) fn classify_at(&self, config: &RedisConfig, text: &str, command: &str) -> Verdict {
-        let duties = || Duties::of(class_verbs(self.config, self.class));
+        let duties = || {
+            let streams = if command == "XADD" { vec![Vec::new()] } else { Vec::new() };
+            Duties { streams, ..Duties::of(class_verbs(self.config, self.class)) }
+        };
         let acl = || missing_rights(&duties(), self.config);
         classify(text, command, config, acl)
     }

@@ -1,13 +1,16 @@
-//! How are messages published? One PUBLISH each, in the order in which they came; nobody has to
-//! listen.
+//! How are messages published? One PUBLISH or XADD each, in the order in which they came; nobody has
+//! to listen. A stream keeps about as many entries as is asked for: cutting it exactly is slow.
 
 use super::session::Session;
-use super::wire::Reply;
-use crate::action::{Batch, Verb};
+use super::wire::{Reply, Request};
+use crate::action::{Address, Batch, Verb};
 use crate::sinks::Failure;
 
 /// Messages of one request.
 const PIPELINE_MESSAGES_MAX: usize = 512;
+
+/// The field of a stream's entry that holds the message.
+pub(super) const STREAM_FIELD: &[u8] = b"message";
 
 /// Does the batch's `publish` actions.
 pub(super) async fn publish(session: &mut Session<'_>, batch: &Batch) -> Result<(), Failure> {
@@ -16,9 +19,19 @@ pub(super) async fn publish(session: &mut Session<'_>, batch: &Batch) -> Result<
         if action.verb != Verb::Publish {
             continue;
         }
-        let (channel, text) = action.message();
-        session.request.simple(&[b"PUBLISH", channel, text]);
-        sent.push(index);
+        let (address, text) = action.message();
+        let command = match Address::read(address) {
+            Address::Channel(channel) => {
+                session.request.simple(&[b"PUBLISH", channel, text]);
+                "PUBLISH"
+            }
+            Address::Stream { key, maxlen } => {
+                let key = [&session.config.prefix, key];
+                add_to_stream(session.request, &key, maxlen, text);
+                "XADD"
+            }
+        };
+        sent.push((index, command));
         if sent.len() == PIPELINE_MESSAGES_MAX {
             take_published(session, &mut sent).await?;
         }
@@ -26,15 +39,26 @@ pub(super) async fn publish(session: &mut Session<'_>, batch: &Batch) -> Result<
     take_published(session, &mut sent).await
 }
 
-async fn take_published(session: &mut Session<'_>, sent: &mut Vec<usize>) -> Result<(), Failure> {
+/// Adds a message to the stream whose key has these parts.
+pub(super) fn add_to_stream(request: &mut Request, key: &[&[u8]], maxlen: &[u8], text: &[u8]) {
+    request.command("XADD", 8).arg_joined(key);
+    for arg in [b"MAXLEN", &b"~"[..], maxlen, b"*", STREAM_FIELD, text] {
+        request.arg(arg);
+    }
+}
+
+async fn take_published(
+    session: &mut Session<'_>,
+    sent: &mut Vec<(usize, &'static str)>,
+) -> Result<(), Failure> {
     if sent.is_empty() {
         return Ok(());
     }
     session.flush().await?;
-    for index in sent.drain(..) {
+    for (index, command) in sent.drain(..) {
         session.judge.report.requested += 1;
-        if let Reply::Error(text) = session.reply("PUBLISH").await? {
-            session.note(Some(index), &text, "PUBLISH")?;
+        if let Reply::Error(text) = session.reply(command).await? {
+            session.note(Some(index), &text, command)?;
         }
     }
     Ok(())

@@ -20,6 +20,28 @@ async fn one_pattern_and_many_delete_what_matches() {
     }
 }
 
+/// How many calls of SCAN Redis has counted.
+fn scans(redis: &Redis) -> u64 {
+    let stats = redis.cli(&["INFO", "commandstats"]);
+    let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_scan:calls="));
+    calls.map_or(0, |calls| calls.split(',').next().unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_thousand_patterns_share_one_pass() {
+    let redis = Redis::start();
+    let mut lane = lane(&redis);
+    let names: Vec<_> = (0..20_000).map(|number| format!("list:{number}:x")).collect();
+    set_all(&redis, &names);
+    send(&mut lane, Verb::DeleteMatching, ["other:*"]).await;
+    let one = scans(&redis);
+    let patterns: Vec<_> = (0..1000).map(|number| format!("list:{number}:*")).collect();
+    let report = send(&mut lane, Verb::DeleteMatching, &patterns).await;
+    assert_eq!(report.removed, 1000);
+    let all = scans(&redis) - one;
+    assert!(one >= 10 && all * 2 <= one * 3, "{all} for all, {one} for one");
+}
+
 #[tokio::test]
 async fn an_escaped_value_matches_itself_alone() {
     let redis = Redis::start();

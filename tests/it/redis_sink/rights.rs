@@ -5,7 +5,7 @@ use std::process::Command;
 
 use testkit::TestDir;
 use testkit::redis::{Redis, Reply};
-use walpurge::action::Verb;
+use walpurge::action::{Address, Verb};
 use walpurge::sinks::redis::{Duties, RedisConfig, RedisOptions, TagMode, check, least_acl};
 
 use super::{batch, cache_with_tag, lane_with, outage, refused, run, send, set_all};
@@ -99,6 +99,35 @@ async fn the_least_rights_suffice_for_every_verb_and_for_its_check() {
             assert_eq!(redis.cmd(&["ACL", "LOG"]), Reply::Array(Some(vec![])), "{verb:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_least_rights_for_a_stream_are_none_for_channels() {
+    let redis = Redis::start();
+    let mut options =
+        RedisOptions::new("cache", redis.url().replace("redis://", "redis://app:geheim@"));
+    options.prefix = "shop:".into();
+    let config = RedisConfig::new(options.clone()).unwrap();
+    let streams = vec![b"inv".to_vec()];
+    let duties = Duties { streams, ..Duties::of(&[Verb::Publish]) };
+    let line = least_acl(&duties, &config);
+    assert!(!line.contains('&') && !line.contains("+publish"), "{line}");
+    grant(&redis, &line.replace(" +xadd", ""));
+    let mut lane = lane_with(&redis.url(), |lane| *lane = options);
+    let message = format!("{}\0text", Address::stream("inv", 10));
+    let sent = lane.send(&batch(Verb::Publish, [message.as_bytes()])).await;
+    let (_, hint) = refused(sent);
+    assert!(hint.contains("+xadd"), "{hint}");
+    let lines = check(&config, &duties).await;
+    assert!(lines.iter().any(|line| !line.ok), "{lines:?}");
+    grant(&redis, &line);
+    redis.cmd(&["ACL", "LOG", "RESET"]);
+    send(&mut lane, Verb::Publish, [message.as_bytes()]).await;
+    assert_eq!(redis.cmd(&["XLEN", "shop:inv"]), Reply::Int(1));
+    let lines = check(&config, &duties).await;
+    assert!(lines.iter().all(|line| line.ok), "{lines:?}");
+    assert_eq!(redis.cmd(&["XLEN", "shop:inv"]), Reply::Int(1), "the trial adds nothing");
+    assert_eq!(redis.cmd(&["ACL", "LOG"]), Reply::Array(Some(vec![])));
 }
 
 #[tokio::test]

@@ -21,7 +21,11 @@ const LAST: Duration = Duration::from_secs(8);
 fn plan(few: usize) -> Plan {
     let lane = |sink: u32, purges_all: bool, to: Option<usize>| PlannedLane {
         purge_all: purges_all.then_some(SinkId(sink)),
-        again: to.map(|to| Repeats { to: LaneId(to), after: [FIRST, LAST].into() }),
+        again: to.map(|to| Repeats {
+            to: LaneId(to),
+            after: [FIRST, LAST].into(),
+            from: Since::Done,
+        }),
         ..PlannedLane::new(Stage::Purge)
     };
     let pace: Pace = Box::new(|_| PACE);

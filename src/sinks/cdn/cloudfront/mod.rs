@@ -107,6 +107,9 @@ pub enum Part {
     Paced,
     /// What is done again.
     Repeats,
+    /// What is done once more after what caches delete again. It has no share of its own: what the
+    /// distribution refuses meanwhile is tried again.
+    OnceMore,
 }
 
 impl Part {
@@ -115,6 +118,7 @@ impl Part {
             Part::Prompt => "prompt",
             Part::Paced => "paced",
             Part::Repeats => "repeats",
+            Part::OnceMore => "once-more",
         };
         format!("cloudfront-{sink}.{part}.json")
     }
@@ -127,7 +131,7 @@ impl Part {
             (Part::Paced, false) => (5, ITEMS_MAX),
             (Part::Prompt, true) => (7, ITEMS_WITH_REPEATS_MAX),
             (Part::Paced, true) => (3, ITEMS_WITH_REPEATS_MAX),
-            (Part::Repeats, _) => (5, ITEMS_WITH_REPEATS_MAX),
+            (Part::Repeats | Part::OnceMore, _) => (5, ITEMS_WITH_REPEATS_MAX),
         }
     }
 }

@@ -4,13 +4,14 @@ use super::super::bump::bumped;
 use super::super::config::TagMode;
 use super::super::delete::UNLINK_KEYS_MAX;
 use super::super::error::outage;
+use super::super::publish::add_to_stream;
 use super::super::session::{Keys, next_seed};
 use super::super::slot::hash_slot;
 use super::super::wire::{Reply, push_decimal};
 use super::errand::Errand;
 use super::node::{Parcel, exchange};
 use super::steps::{Outcome, Steps};
-use crate::action::{Batch, Verb};
+use crate::action::{Address, Batch, Verb};
 use crate::sinks::Failure;
 
 /// Does the batch's `delete` actions.
@@ -134,19 +135,48 @@ pub(super) async fn bump_keys(errand: &mut Errand<'_>, keys: &Keys) -> Result<()
     Ok(())
 }
 
-/// Does the batch's `publish` actions: through any one node, which tells all the others.
+/// Does the batch's `publish` actions: a stream is a key as any other.
 pub(super) async fn publish(errand: &mut Errand<'_>, batch: &Batch) -> Result<(), Failure> {
-    let mut steps = Steps::default();
-    let mut sent = Vec::new();
+    let (mut messages, mut told) = (Steps::default(), Vec::new());
+    let (mut entries, mut added) = (Steps::default(), Vec::new());
     for (index, action) in batch.iter().enumerate() {
-        if action.verb == Verb::Publish {
-            let (channel, text) = action.message();
-            steps.add(0, &["PUBLISH"], |request| {
-                request.simple(&[b"PUBLISH", channel, text]);
-            });
-            sent.push(index);
+        if action.verb != Verb::Publish {
+            continue;
+        }
+        let (address, text) = action.message();
+        match Address::read(address) {
+            Address::Channel(channel) => {
+                messages.add(0, &["PUBLISH"], |request| {
+                    request.simple(&[b"PUBLISH", channel, text]);
+                });
+                told.push(index);
+            }
+            Address::Stream { key, maxlen } => {
+                let key = [&errand.topology.config().prefix, key].concat();
+                entries.add(hash_slot(&key), &["XADD"], |request| {
+                    add_to_stream(request, &[&key], maxlen, text);
+                });
+                added.push(index);
+            }
         }
     }
+    if !added.is_empty() {
+        let answers = errand.run(&entries).await;
+        for (step, &index) in added.iter().enumerate() {
+            errand.judge.report.requested += 1;
+            if let Some([Reply::Error(text)]) = answers.answered(&entries, step) {
+                errand.judge.note(Some(index), text, "XADD")?;
+            }
+        }
+    }
+    match told.is_empty() {
+        true => Ok(()),
+        false => tell(errand, &messages, &told).await,
+    }
+}
+
+/// Sends messages through any one node, which tells all the others.
+async fn tell(errand: &mut Errand<'_>, steps: &Steps, sent: &[usize]) -> Result<(), Failure> {
     let map = errand.topology.map().await?;
     let seen = errand.topology.looks();
     let mut nodes = map.masters().to_vec();
@@ -159,7 +189,7 @@ pub(super) async fn publish(errand: &mut Errand<'_>, batch: &Batch) -> Result<()
         let config = errand.topology.node(&node);
         let all = (0..steps.len()).collect();
         let parcel = Parcel { node: node.clone(), asking: false, steps: all };
-        let exchanged = exchange(parcel, config, kept, &steps).await;
+        let exchanged = exchange(parcel, config, kept, steps).await;
         if let Some(failure) = exchanged.failure {
             last = Some(failure);
             continue;

@@ -1,20 +1,20 @@
-//! `repurge_after`.
+//! Lists of times after which something is done again: `repurge_after`, `redelete_after`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::entry::Entry;
+use super::entry::Entry;
 
-/// How often a purge is repeated at most: each time costs as much as the first.
+/// How often anything is done again at most: each time costs as much as the first.
 pub(super) const TIMES_MAX: usize = 4;
 
-/// The longest time after which it is repeated: WAL is held until then.
+/// The longest time after which it is: WAL is held until then.
 const AFTER_MAX: Duration = Duration::from_secs(3600);
 
 const HELP: &str = "write up to 4 times, in ascending order: [\"2s\", \"10s\"]";
 
-/// Reads the times, in ascending order. An empty list repeats nothing.
-pub(super) fn read(entry: &Entry<'_>) -> Option<Arc<[Duration]>> {
+/// Reads the times, in ascending order. An empty list repeats nothing. `what` is done then.
+pub(super) fn read(entry: &Entry<'_>, what: &str) -> Option<Arc<[Duration]>> {
     let Some(items) = entry.items() else {
         entry.wrong_type("a list of durations", HELP);
         return None;
@@ -35,7 +35,7 @@ pub(super) fn read(entry: &Entry<'_>) -> Option<Arc<[Duration]>> {
                 continue;
             }
         };
-        item.problem_with_help(format!("`{}` is no time to purge again", item.path), label, HELP);
+        item.problem_with_help(format!("`{}` is no time to {what}", item.path), label, HELP);
     }
     (times.len() == items.len()).then(|| times.into())
 }
