@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests, the benchmarks and the demo need and this machine lacks, on
 # Debian and Ubuntu: a Postgres server with wal2json, Redis, Varnish with xkey, Python with
-# virtual environments, openssl and a C compiler.
+# virtual environments, openssl, a C compiler, and what makes packages and renders their pages.
 # Starts no service, makes no database cluster, and touches nothing that is there already.
 set -eu
 
@@ -44,6 +44,10 @@ missing() {
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     command -v openssl >/dev/null || echo openssl
     command -v cc >/dev/null || echo "gcc libc6-dev"
+    command -v dpkg-shlibdeps >/dev/null || echo dpkg-dev
+    command -v xz >/dev/null || echo xz-utils
+    command -v groff >/dev/null || echo groff-base
+    PATH="$PATH:/usr/sbin" command -v adduser >/dev/null || echo adduser
     # The TLS library brings ready-made bindings and assembly for these two only.
     case $(uname -m) in
     x86_64 | aarch64) ;;

@@ -15,6 +15,7 @@
 pub mod cdn;
 pub mod dir;
 pub mod install;
+pub mod machine;
 pub mod port;
 pub mod postgres;
 pub mod process;
@@ -24,6 +25,7 @@ pub mod redis;
 use std::time::{Duration, Instant};
 
 pub use dir::TestDir;
+pub use machine::Machine;
 pub use port::free_port;
 
 /// How long to pause between two looks at a condition.
