@@ -34,7 +34,15 @@ fn build(version: &str, file: &Path) {
     let target = Path::new(env!("CARGO_BIN_EXE_walpurge")).ancestors().nth(2).unwrap();
     let output = Command::new(cargo_deb)
         .args(["deb", "--no-build", "--offline", "--locked", "--profile", "dev", "--strip"])
-        .args(["--fast", "--no-dbgsym", "--deb-version", version, "--output"])
+        .args([
+            "--fast",
+            "--compress-type",
+            "gz",
+            "--no-dbgsym",
+            "--deb-version",
+            version,
+            "--output",
+        ])
         .arg(file)
         .current_dir(root())
         .env("CARGO_TARGET_DIR", target)
@@ -176,7 +184,8 @@ fn instances_are_judged_on_their_own(world: &World, machine: &Machine, config: &
         .replace("bin/walpurge run", "bin/walpurge run --config /etc/walpurge/%i.toml")
         .replace("Directory=walpurge", "Directory=walpurge-%i");
     std::fs::write(machine.shared("unit"), unit).unwrap();
-    machine.sh("mkdir -p /etc/systemd/system && cp /mnt/unit /etc/systemd/system/walpurge@.service");
+    machine
+        .sh("mkdir -p /etc/systemd/system && cp /mnt/unit /etc/systemd/system/walpurge@.service");
     for name in ["a", "b"] {
         write_config(machine, &format!("{name}.toml"), config);
         machine.sh(&format!("systemctl start walpurge@{name}.service"));
@@ -221,5 +230,5 @@ fn assert_files(machine: &Machine) {
     let fields = "dpkg-query -W -f '${Depends}|${Conffiles}' walpurge";
     let fields = machine.sh(fields);
     assert!(fields.starts_with("adduser | systemd-sysusers, libc6 (>= "), "{fields}");
-    assert!(fields.contains("\n /etc/walpurge/config.toml "), "{fields}");
+    assert!(fields.contains(" /etc/walpurge/config.toml "), "{fields}");
 }

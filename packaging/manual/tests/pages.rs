@@ -53,7 +53,8 @@ fn every_command_has_a_page_that_renders_without_a_warning() {
         assert!(names.iter().any(|known| known == name), "{name} is missing: {names:?}");
     }
     let first = rendered(&dir.join("man/walpurge.1"));
-    for part in ["walpurge-check(1)", "EXIT STATUS", "/etc/walpurge/config.toml", "WALPURGE_CONFIG"] {
+    for part in ["walpurge-check(1)", "EXIT STATUS", "/etc/walpurge/config.toml", "WALPURGE_CONFIG"]
+    {
         assert!(first.contains(part), "walpurge.1 lacks {part}:\n{first}");
     }
 }

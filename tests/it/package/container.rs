@@ -102,7 +102,7 @@ END
         let (pid, env) = (self.pid(), &self.env);
         std::fs::write(self.machine.shared("exec"), command).unwrap();
         let enter = format!(
-            "exec nsenter --target={} --mount env -i {env} sh -c \"$(cat /mnt/exec)\"",
+            "exec nsenter --target={} --mount --root --wd=/ env -i {env} sh -c \"$(cat /mnt/exec)\"",
             pid.trim()
         );
         self.machine.run(&enter).status.success()

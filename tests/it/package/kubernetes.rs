@@ -48,14 +48,8 @@ pub(super) fn example() -> Vec<Value> {
 fn the_schemas_of_kubernetes_allow_the_example() {
     let documents = example();
     let kinds: Vec<_> = documents.iter().map(|document| at(document, "/kind")).collect();
-    let expected = [
-        "ConfigMap",
-        "Service",
-        "StatefulSet",
-        "PodDisruptionBudget",
-        "Secret",
-        "PodMonitor",
-    ];
+    let expected =
+        ["ConfigMap", "Service", "StatefulSet", "PodDisruptionBudget", "Secret", "PodMonitor"];
     assert_eq!(kinds, expected);
     // They check: a word that is not theirs is refused.
     let dir = TestDir::new("kubernetes");
@@ -106,7 +100,8 @@ fn the_configuration_in_the_config_map_is_taken_and_fits_the_pod() {
 
     // Each directory that the image names is a volume of its own.
     let mounts = at(container, "/volumeMounts").as_array().unwrap();
-    let mounts: Vec<_> = mounts.iter().map(|mount| at(mount, "/mountPath").as_str().unwrap()).collect();
+    let mounts: Vec<_> =
+        mounts.iter().map(|mount| at(mount, "/mountPath").as_str().unwrap()).collect();
     for (_, directory) in super::container::image().env {
         assert!(mounts.contains(&directory.as_str()), "{directory} is not mounted: {mounts:?}");
     }
