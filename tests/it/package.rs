@@ -34,15 +34,7 @@ fn build(version: &str, file: &Path) {
     let target = Path::new(env!("CARGO_BIN_EXE_walpurge")).ancestors().nth(2).unwrap();
     let output = Command::new(cargo_deb)
         .args(["deb", "--no-build", "--offline", "--locked", "--profile", "dev", "--strip"])
-        .args([
-            "--fast",
-            "--compress-type",
-            "gz",
-            "--no-dbgsym",
-            "--deb-version",
-            version,
-            "--output",
-        ])
+        .args(["--fast", "--no-dbgsym", "--deb-version", version, "--output"])
         .arg(file)
         .current_dir(root())
         .env("CARGO_TARGET_DIR", target)
@@ -94,7 +86,7 @@ fn write_config(machine: &Machine, name: &str, text: &str) {
 
 /// What is on the machine by our name, but for what dpkg knows of us.
 fn leftovers(machine: &Machine) -> String {
-    machine.sh("find /etc /usr /var/lib /run /root /home -xdev -name '*walpurge*' \
+    machine.sh("find /etc /usr /var/lib /root /home -xdev -name '*walpurge*' \
                     -not -path '*/doc-base/*' -not -path '/root/*/*' -not -path '/home/*/*'")
 }
 
@@ -190,8 +182,11 @@ fn instances_are_judged_on_their_own(world: &World, machine: &Machine, config: &
         write_config(machine, &format!("{name}.toml"), config);
         machine.sh(&format!("systemctl start walpurge@{name}.service"));
         wait_until("an instance is standby", PATIENCE, || {
-            let log = machine.shared(format!("walpurge@{name}.service.log"));
-            std::fs::read_to_string(log).unwrap_or_default().contains("standby")
+            let ask = format!(
+                "RUNTIME_DIRECTORY=/run/walpurge-{name} walpurge status --json \
+                     --config /etc/walpurge/{name}.toml | grep -q '\"role\": \"standby\"'"
+            );
+            machine.run(&ask).status.success()
         });
     }
     write_config(machine, "config.toml", config);

@@ -19,7 +19,7 @@ file_of() {
 # What a unit says for a key, with its instance's name.
 value_of() {
     instance=$(echo "$1" | sed -n 's/.*@\(.*\)\..*/\1/p')
-    sed -n "s/^$2=//p" "$(file_of "$1")" | sed "s/%i/$instance/g"
+    sed -n "s/^$2=//p" "$(file_of "$1")" | sed "s,%i,$instance,g"
 }
 
 pid_of() {
