@@ -109,11 +109,6 @@ impl Machine {
         assert!(output.status.success(), "{script}\n{}\n{out}\n{err}", output.status);
         out.trim().to_owned()
     }
-
-    /// Whether it is still there.
-    pub fn is_running(&mut self) -> bool {
-        self.init.is_running()
-    }
 }
 
 impl Drop for Machine {
