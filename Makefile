@@ -18,7 +18,7 @@ BREAK ?=
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 help: ## Lists these commands.
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 demo: install build ## Starts a private Postgres and Redis and shows stale keys go as rows change.
 	@$(DEMO) $(ARGS)

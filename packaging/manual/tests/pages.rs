@@ -22,11 +22,11 @@ fn run(program: &str, args: &[&str]) -> Output {
     output.unwrap_or_else(|error| panic!("{program}: {error}; run scripts/install.sh"))
 }
 
-/// The page as a terminal shows it, without bold and underlined letters.
+/// The page as a terminal shows it, without bold and underlined letters, and without hyphenation.
 #[track_caller]
 fn rendered(page: &Path) -> String {
     let page = page.to_str().unwrap();
-    let output = run("groff", &["-man", "-Tutf8", "-ww", "-P-c", "-P-bou", page]);
+    let output = run("groff", &["-man", "-Tutf8", "-ww", "-P-c", "-P-bou", "-rHY=0", page]);
     let warnings = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && warnings.is_empty(), "{page}: {warnings}");
     String::from_utf8(output.stdout).unwrap()
