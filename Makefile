@@ -1,7 +1,7 @@
 # What one does with this repository; `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: bench build check demo help install python test torture
+.PHONY: bench build cargo-deb check demo help install package python test torture
 
 CARGO ?= cargo
 # How the demo and the benchmarks are started, and with what arguments.
@@ -18,7 +18,7 @@ BREAK ?=
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 help: ## Lists these commands.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 demo: install build ## Starts a private Postgres and Redis and shows stale keys go as rows change.
 	@$(DEMO) $(ARGS)
@@ -26,7 +26,7 @@ demo: install build ## Starts a private Postgres and Redis and shows stale keys 
 build: ## Builds the program and everything around it.
 	@$(CARGO) build --quiet --workspace
 
-test: install python ## Runs every test, against private servers of its own.
+test: install python cargo-deb ## Runs every test, against private servers of its own.
 ifeq ($(NEXTEST),yes)
 	@$(CARGO) nextest run --workspace $(ARGS)
 else
@@ -47,6 +47,11 @@ bench: install ## Measures on this machine; ONLY=drain (redelete, huge, latency,
 	@$(CARGO) build --quiet --release --package walpurge
 	@$(BENCH) $(ONLY) $(ARGS)
 
+package: cargo-deb ## Makes the Debian package, and one with debug symbols, in target/debian.
+	@$(CARGO) build --quiet --release --locked --package walpurge --package manual
+	@$${CARGO_TARGET_DIR:-target}/release/manual target/package
+	@$${CARGO_TARGET_DIR:-target}/cargo-deb/bin/cargo-deb deb --no-build --locked
+
 install: ## Installs the servers, browser and tools that tests need, where they are missing (apt).
 	@scripts/install.sh $(WANTED)
 
@@ -54,3 +59,6 @@ demo bench: WANTED := servers
 
 python: install build ## Makes the Python environment that tests of CloudFront need (PyPI), where it is missing.
 	@scripts/python.sh $${CARGO_TARGET_DIR:-target}/python
+
+cargo-deb: build ## Installs cargo-deb for this repository alone (crates.io), where it is missing.
+	@scripts/cargo-deb.sh $${CARGO_TARGET_DIR:-target}/cargo-deb

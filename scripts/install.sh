@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what the tests, the benchmarks and the demo need and this machine lacks, on
 # Debian and Ubuntu: a Postgres server with wal2json, Redis, Varnish with xkey, Chromium with its
-# driver, promtool, Python with virtual environments, openssl, systemd's tools and a C compiler.
+# driver, promtool, Python with virtual environments, openssl, systemd's tools, a C
+# compiler, and what makes packages and renders their pages.
 # `install.sh servers` leaves out the browser and promtool, which only tests need.
 # Starts no service, makes no database cluster, and touches nothing that is there already.
 set -eu
@@ -53,6 +54,10 @@ missing() {
     command -v openssl >/dev/null || echo openssl
     command -v systemd-analyze >/dev/null && command -v systemd-sysusers >/dev/null || echo systemd
     command -v cc >/dev/null || echo "gcc libc6-dev"
+    command -v dpkg-shlibdeps >/dev/null || echo dpkg-dev
+    command -v xz >/dev/null || echo xz-utils
+    command -v groff >/dev/null || echo groff-base
+    PATH="$PATH:/usr/sbin" command -v adduser >/dev/null || echo adduser
     # The TLS library brings ready-made bindings and assembly for these two only.
     case $(uname -m) in
     x86_64 | aarch64) ;;

@@ -54,6 +54,18 @@ pub fn promtool() -> Result<PathBuf> {
     program("promtool").context("no promtool: run scripts/install.sh")
 }
 
+/// `cargo-deb`, installed for this repository alone by the first who asks: the program.
+///
+/// # Errors
+///
+/// When it can be neither had nor built.
+pub fn cargo_deb() -> Result<PathBuf> {
+    let directory = target_dir().join("cargo-deb");
+    let _lock = lock("cargo-deb")?;
+    run("cargo-deb.sh", &[&directory])?;
+    Ok(directory.join("bin/cargo-deb"))
+}
+
 /// Runs a script of the repository to its end.
 fn run(script: &str, args: &[&Path]) -> Result<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts").join(script);

@@ -16,6 +16,7 @@ pub mod browser;
 pub mod cdn;
 pub mod dir;
 pub mod install;
+pub mod machine;
 pub mod notify;
 pub mod port;
 pub mod postgres;
@@ -26,6 +27,7 @@ pub mod redis;
 use std::time::{Duration, Instant};
 
 pub use dir::TestDir;
+pub use machine::Machine;
 pub use port::free_port;
 
 /// How long to pause between two looks at a condition.

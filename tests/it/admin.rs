@@ -1,7 +1,7 @@
 //! Looking at a running daemon: what it answers, to whom, and that nobody who asks holds it up.
 
 mod clients;
-mod http;
+pub mod http;
 mod monitoring;
 mod page;
 mod screenshots;

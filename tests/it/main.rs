@@ -25,6 +25,7 @@ mod lookup_values;
 mod lookups;
 mod messages;
 mod oracle;
+mod package;
 mod parked;
 mod partitions;
 mod positions;

@@ -203,7 +203,7 @@ fn it_is_made_again_when_somebody_drops_it_and_that_is_no_gap() {
     world.fill(&["product:1"]);
     world.sql("UPDATE products SET category = 0 WHERE id = 1");
     world.wait_gone(&["product:1"]);
-    assert!(!world.log().contains("gap"), "{}", world.news());
+    assert!(!world.log().contains("there is a gap"), "{}", world.news());
     world.stop();
 }
 
