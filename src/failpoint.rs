@@ -63,8 +63,12 @@ impl Failpoint {
 /// it comes there for the fifth time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// `sent`: a request has gone to Redis, its reply is not taken.
+    /// `sent`: a request has gone to a sink, its reply is not taken.
     Sent,
+    /// `purge_noted`: CloudFront is about to be asked for what is on disk.
+    PurgeNoted,
+    /// `purge_accepted`: it has begun that, and nobody has noted so.
+    PurgeAccepted,
     /// `answered`: a sink has done a batch, and nobody knows but its lane.
     Answered,
     /// `before_confirm`: something is done, and the server is about to be told.
@@ -110,6 +114,8 @@ impl Place {
     fn name(self) -> &'static str {
         match self {
             Place::Sent => "sent",
+            Place::PurgeNoted => "purge_noted",
+            Place::PurgeAccepted => "purge_accepted",
             Place::Answered => "answered",
             Place::BeforeConfirm => "before_confirm",
             Place::AfterConfirm => "after_confirm",

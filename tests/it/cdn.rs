@@ -2,6 +2,7 @@
 
 mod bulk;
 mod cloudfront;
+mod crashes;
 mod daemon;
 mod fastly;
 mod http;

@@ -12,6 +12,7 @@ use reqwest::{Client, Request};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::failpoint::Place;
 use crate::sinks::CONNECT_TIMEOUT;
 
 /// How long one request may take, its answer included. Purges are answered within a second; a
@@ -71,6 +72,7 @@ pub(super) async fn exchange(client: &Client, request: Request) -> Result<Reply,
     let place = place(&request);
     let at = |error: reqwest::Error| format!("{place}: {}", said(&error.without_url()));
     let mut response = client.execute(request).await.map_err(at)?;
+    Place::Sent.pass();
     let (status, headers) = (response.status().as_u16(), std::mem::take(response.headers_mut()));
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(at)? {

@@ -89,7 +89,7 @@ fn what_the_cdn_rejects_is_parked() {
 }
 
 /// What stands for an account.
-const AWS: [(&str, &str); 2] =
+pub const AWS: [(&str, &str); 2] =
     [("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "not-a-secret")];
 
 pub fn with_cloudfront(cloudfront: &CloudFront) -> World {

@@ -34,6 +34,7 @@ use super::pacer::Pacer;
 use super::work::fingerprint;
 use super::{REQUEST_TIMEOUT, rejected};
 use crate::action::Batch;
+use crate::failpoint::Place;
 use crate::sinks::{CONNECT_TIMEOUT, Failure, Rejected, Report};
 use error::{Trouble, judge};
 use items::{EVERYTHING, Item, portions};
@@ -383,8 +384,10 @@ impl CloudFrontLane {
             if pending.id.is_some() {
                 break;
             }
+            Place::PurgeNoted.pass();
             match self.sink.create(pending).await {
                 Ok((id, is_completed)) => {
+                    Place::PurgeAccepted.pass();
                     let items = pending.items.len() as u64;
                     self.sink.charges.add(items);
                     info!(sink = self.sink.name(), items, invalidation = id, "invalidating");
