@@ -441,4 +441,28 @@ mod tests {
         assert!(lanes[scans].stage == Stage::Remove && lanes[scans + 1].pace.is_some());
         assert_eq!(lanes[scans + 2].stage, Stage::Tell);
     }
+
+    #[test]
+    fn every_shard_of_a_cluster_leads_to_the_lanes_that_delete_again() {
+        let text = "[postgres]\nurl = \"postgres://h/d\"\n\
+            [redis.a]\nurl = \"redis://h\"\n\
+            [redis.b]\ncluster = [\"redis://h\"]\n\
+            [[rule]]\ntable = \"public.t\"\ndelete = [\"key:{id}\"]\n\
+            redelete_after = [\"1s\"]\n";
+        let loaded = parse("t", text).unwrap();
+        let sinks = endpoints::sinks(&loaded.config, Kept::Nothing);
+        let sinks = sinks.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+        let rules = Arc::new(loaded.rules);
+        let (lanes, _) = lanes(&loaded.config, sinks, &rules, None, |_| Work::Done);
+        for (sink, shards) in [("a", 1), ("b", SHARDS)] {
+            let leads = lanes.iter().filter(|lane| lane.sink == sink).flat_map(|lane| {
+                lane.redeleted_by.iter().filter(|by| by.verb == Verb::Delete).map(|by| by.lane)
+            });
+            let leads: Vec<LaneId> = leads.collect();
+            assert_eq!(leads, vec![leads[0]; shards], "{sink}");
+            let again = &lanes[leads[0].0];
+            let to = again.again.as_ref().map(|repeats| &lanes[repeats.to.0]);
+            assert!(again.sink == sink && to.is_some_and(|to| to.sink == sink), "{sink}");
+        }
+    }
 }
