@@ -76,7 +76,12 @@ impl Bed {
 
     /// Makes a slot that stands where the base slot stands.
     pub(crate) fn copy_slot(&self, name: &str) -> Result<()> {
-        let copy = format!("SELECT pg_copy_logical_replication_slot('{BASE_SLOT}', '{name}')");
+        self.copy_slot_of(BASE_SLOT, name)
+    }
+
+    /// Makes a slot that stands where another one stands.
+    pub(crate) fn copy_slot_of(&self, slot: &str, name: &str) -> Result<()> {
+        let copy = format!("SELECT pg_copy_logical_replication_slot('{slot}', '{name}')");
         self.sql.run(&copy).map(drop)
     }
 

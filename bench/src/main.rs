@@ -5,8 +5,10 @@
 //! ([`size`]). Results go to standard output and to `target/bench/`, progress to standard error.
 //! Every ratio compares runs of the same call, interleaved: this machine, this hour.
 
+mod backlog;
 mod bed;
 mod daemon;
+mod plot;
 mod process;
 mod recvlogical;
 mod report;
@@ -38,7 +40,7 @@ fn run() -> Result<()> {
     for scenario in chosen(&names)? {
         eprintln!("{}: {}", scenario.name, scenario.about);
         let section = (scenario.run)().with_context(|| scenario.name.to_owned())?;
-        report.add(scenario, &section)?;
+        report.add(scenario, section)?;
     }
     report.finish()
 }

@@ -12,6 +12,9 @@ use crate::process;
 /// How often its walsender's processor time is read; the last reading counts.
 const SAMPLE_EVERY: Duration = Duration::from_millis(2);
 
+/// The slot with which the options are found out.
+const PROBE: &str = "bench_probe";
+
 /// One run.
 pub(crate) struct Run {
     pub(crate) seconds: f64,
@@ -21,9 +24,17 @@ pub(crate) struct Run {
 
 /// The options with which walpurge starts the output plugin, as Postgres has logged them.
 pub(crate) fn plugin_options(bed: &Bed) -> Result<Vec<(String, String)>> {
-    bed.create_slot("bench_probe")?;
-    Daemon::start(&bed.config("bench_probe", Visibility::Wait))?.stop()?;
-    bed.drop_slot("bench_probe")?;
+    options_of(bed, |slot| bed.config(slot, Visibility::Wait))
+}
+
+/// The same with the configuration that is made for a slot.
+pub(crate) fn options_of(
+    bed: &Bed,
+    config: impl FnOnce(&str) -> String,
+) -> Result<Vec<(String, String)>> {
+    bed.create_slot(PROBE)?;
+    Daemon::start(&config(PROBE))?.stop()?;
+    bed.drop_slot(PROBE)?;
     let log = bed.postgres.log();
     // Where the plugin did not know an option, there is a second command without it.
     let mut lines = log.lines().filter(|line| line.contains("START_REPLICATION SLOT"));

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::plot::{self, Bar};
 use crate::scenarios::Scenario;
 
 /// What one scenario has found.
@@ -14,6 +15,7 @@ pub(crate) struct Section {
     /// What was measured, in a sentence or two.
     about: String,
     rows: Vec<Row>,
+    bars: Vec<Bar>,
     /// Every single figure.
     pub(crate) raw: Value,
 }
@@ -34,13 +36,18 @@ pub(crate) enum Target {
 impl Section {
     /// A section without rows yet.
     pub(crate) fn new(about: String, raw: Value) -> Self {
-        Section { about, rows: Vec::new(), raw }
+        Section { about, rows: Vec::new(), bars: Vec::new(), raw }
     }
 
     /// Adds a figure.
     pub(crate) fn row(&mut self, measure: impl Into<String>, result: impl Into<String>) {
         let (measure, result) = (measure.into(), result.into());
         self.rows.push(Row { measure, result, target: String::new() });
+    }
+
+    /// Adds a rate to the picture, as so many times the rate of pg_recvlogical.
+    pub(crate) fn bar(&mut self, label: impl Into<String>, ratio: f64) {
+        self.bars.push(Bar { label: label.into(), ratio });
     }
 
     /// Adds a figure that has a target.
@@ -68,6 +75,7 @@ impl Section {
 pub(crate) struct Report {
     dir: PathBuf,
     text: String,
+    bars: Vec<Bar>,
 }
 
 impl Report {
@@ -85,11 +93,11 @@ impl Report {
              {cores} processors, load {load} before the start; {client}; {redis}.\n\
              Private servers; Postgres without fsync and autovacuum, Redis without persistence.\n"
         );
-        Ok(Report { dir, text })
+        Ok(Report { dir, text, bars: Vec::new() })
     }
 
     /// Adds a scenario's results, and keeps its raw figures.
-    pub(crate) fn add(&mut self, scenario: &Scenario, section: &Section) -> Result<()> {
+    pub(crate) fn add(&mut self, scenario: &Scenario, section: Section) -> Result<()> {
         let raw = json!({ "scenario": scenario.name, "results": section.raw });
         let file = self.dir.join(format!("{}.json", scenario.name));
         std::fs::write(&file, serde_json::to_string_pretty(&raw)? + "\n")?;
@@ -97,6 +105,7 @@ impl Report {
         let about = &section.about;
         write!(self.text, "\n## {}\n\n{about}\n\n", scenario.title)?;
         self.text.push_str("| measure | result | target |\n|---|---:|---:|\n");
+        self.bars.extend(section.bars);
         for Row { measure, result, target } in &section.rows {
             writeln!(self.text, "| {measure} | {result} | {target} |")?;
         }
@@ -109,6 +118,10 @@ impl Report {
         let file = self.dir.join("results.md");
         std::fs::write(&file, self.text).with_context(|| file.display().to_string())?;
         eprintln!("written to {}", file.display());
+        let title = "Rows a second, beside a client that throws them away";
+        if let Some(svg) = plot::svg(title, "pg_recvlogical", &self.bars) {
+            std::fs::write(self.dir.join("rates.svg"), svg)?;
+        }
         Ok(())
     }
 }

@@ -15,6 +15,18 @@ pub(crate) const CHANGES: Size = Size { name: "BENCH_CHANGES", default: 600_000 
 /// Paired runs.
 pub(crate) const RUNS: Size = Size { name: "BENCH_RUNS", default: 5 };
 
+/// Rows that change in a backlog of another shape.
+pub(crate) const SHAPE: Size = Size { name: "BENCH_SHAPE", default: 200_000 };
+
+/// Paired runs over such a backlog, and over that of the script.
+pub(crate) const SHAPE_RUNS: Size = Size { name: "BENCH_SHAPE_RUNS", default: 3 };
+
+/// Changes in the longest of the growing backlogs.
+pub(crate) const GROWTH: Size = Size { name: "BENCH_GROWTH", default: 1_000_000 };
+
+/// Changes in the backlog that the script drains.
+pub(crate) const SCRIPT: Size = Size { name: "BENCH_SCRIPT", default: 150_000 };
+
 /// Rows of the one huge transaction.
 pub(crate) const HUGE: Size = Size { name: "BENCH_HUGE", default: 1_000_000 };
 

@@ -84,6 +84,7 @@ pub(super) fn run() -> Result<Section> {
     section.row("walpurge, changes/s", spread(&rates));
     section.row("ratio of each pair", list(&ratios, 2));
     section.judged("median ratio", median(&ratios), "", Target::AtLeast(0.95));
+    section.bar("small transactions", median(&ratios));
     section.row("walpurge, CPU seconds per million", format!("{:.2}", median(&cpu)));
     section.row("its walsender, CPU seconds per million", format!("{:.2}", median(&walsender)));
     section.row(
@@ -105,17 +106,21 @@ fn spread(rates: &[f64]) -> String {
 pub(super) fn load(bed: &Bed) -> Result<()> {
     eprintln!("  loading {} changes", bed.items);
     bed.sql.run("SET synchronous_commit = off")?;
-    bed.sql.run(&format!(
+    bed.sql.run(&changes(bed.items))?;
+    bed.sql.run("RESET synchronous_commit").map(drop)
+}
+
+/// What changes so many items.
+pub(super) fn changes(items: u64) -> String {
+    format!(
         "DO $$ BEGIN
-             FOR n IN 0..{} - 1 BY {ROWS_PER_TRANSACTION} LOOP
+             FOR n IN 0..{items} - 1 BY {ROWS_PER_TRANSACTION} LOOP
                  UPDATE items SET price = price + 1, updated_at = clock_timestamp()
                      WHERE id >= n AND id < n + {ROWS_PER_TRANSACTION};
                  COMMIT;
              END LOOP;
-         END $$",
-        bed.items
-    ))?;
-    bed.sql.run("RESET synchronous_commit").map(drop)
+         END $$"
+    )
 }
 
 /// Lets walpurge remove every item's key.

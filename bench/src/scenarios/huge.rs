@@ -62,6 +62,7 @@ pub(super) fn run() -> Result<Section> {
     section.row("pg_recvlogical, changes/s", thousands(yardstick_rate));
     section.row("walpurge, changes/s", thousands(rate));
     section.row("ratio", format!("{:.2}", rate / yardstick_rate));
+    section.bar("one huge transaction", rate / yardstick_rate);
     let most = Target::AtMost(64.0);
     section.judged("peak memory, Redis healthy", healthy.peak_rss_mib, " MiB", most);
     section.judged("peak memory, Redis stalled", stalled.peak_rss_mib, " MiB", most);

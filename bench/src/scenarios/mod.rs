@@ -1,12 +1,16 @@
 //! The scenarios. Another one is another file, and a line in [`SCENARIOS`].
 
+mod busy;
 mod cdn;
 mod drain;
+mod growth;
 mod huge;
 mod idle;
 mod latency;
 mod redelete;
 mod rules;
+mod script;
+mod shapes;
 
 use anyhow::Result;
 
@@ -32,6 +36,24 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: drain::run,
     },
     Scenario {
+        name: "shapes",
+        title: "Backlogs of other shapes",
+        about: "wide rows, many tables, many rules, beside pg_recvlogical",
+        run: shapes::run,
+    },
+    Scenario {
+        name: "growth",
+        title: "Backlogs that grow",
+        about: "the cost of a change in ever longer backlogs",
+        run: growth::run,
+    },
+    Scenario {
+        name: "script",
+        title: "Beside a script",
+        about: "a backlog beside a loop of psycopg2 and redis-py",
+        run: script::run,
+    },
+    Scenario {
         name: "redelete",
         title: "Draining a backlog that is deleted again",
         about: "the same backlog with and without redelete_after",
@@ -48,6 +70,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         title: "From the commit's reply to the key's end",
         about: "one commit at a time, beside the application's own UNLINK",
         run: latency::run,
+    },
+    Scenario {
+        name: "busy",
+        title: "From the commit's reply to the key's end, on a busy server",
+        about: "one commit at a time beside 5,000 others a second",
+        run: busy::run,
     },
     Scenario {
         name: "idle",
