@@ -7,12 +7,13 @@ use crate::config::parse;
 /// A table `public.NAME` with a primary key `id` and columns `slug` and `price`.
 fn table(oid: u32, name: &str) -> Relation {
     let column =
-        |name: &str| Column { name: name.into(), is_virtual: false, is_in_key: name == "id" };
+        |name: &str| Column { name: name.into(), generated: Generated::No, is_in_key: name == "id" };
     Relation {
         oid,
         schema: "public".into(),
         name: name.into(),
         sql_name: format!("public.{name}"),
+        owner: "postgres".into(),
         kind: Kind::Table,
         persistence: Persistence::Permanent,
         identity: ReplicaIdentity::Default,
