@@ -19,6 +19,7 @@ mod error;
 mod fields;
 mod frame;
 mod hint;
+mod published;
 mod query;
 pub mod quote;
 mod replica;
@@ -46,6 +47,7 @@ pub use fields::{Notice, ServerError};
 pub use frame::{
     FRAME_BYTES_MAX, Frame, FrameError, FrameReader, OVERSIZED_HEAD_BYTES, READ_BYTES,
 };
+pub use published::PublicationQuery;
 pub use query::Rows;
 pub use replica::{Replayed, Replica, ReplicaLost, Upstream};
 pub use replication::{ReplicationStream, Reply};
