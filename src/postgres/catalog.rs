@@ -1,5 +1,7 @@
 //! What the catalog says of the rules' tables: names, columns and partitions.
 
+use std::collections::BTreeSet;
+
 use super::error::PgError;
 use super::query::Rows;
 use super::quote::literal;
@@ -22,20 +24,14 @@ impl TablesQuery {
     /// Asks for the tables of these rules.
     pub fn new(rules: &RuleSet) -> Self {
         let tables: Vec<_> = rules.tables().collect();
-        let named = rules.rules().iter().flat_map(|rule| {
-            rule.columns().into_iter().chain(rule.filter_columns()).map(<[u8]>::to_vec)
-        });
-        let named: std::collections::BTreeSet<_> = named.collect();
-        let columns: Vec<_> =
-            named.iter().map(|name| literal(&String::from_utf8_lossy(name))).collect();
         let open = format!(
             "SELECT c.oid, n.nspname, c.relname, c.relkind, a.attname, NOT a.attnotnull \
              FROM pg_catalog.pg_class c \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 \
-                 AND NOT a.attisdropped AND a.attname = ANY (ARRAY[{}]::name[]) \
+                 AND NOT a.attisdropped AND a.attname = ANY ({}) \
              WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND ({}",
-            columns.join(","),
+            named_columns(rules),
             conditions(&tables, "n.nspname", "c.relname")
         );
         TablesQuery { open, followed: Vec::new() }
@@ -136,8 +132,18 @@ impl ReplicationSession {
     }
 }
 
+/// The columns that rules name, as an array for SQL.
+pub(super) fn named_columns(rules: &RuleSet) -> String {
+    let named = rules.rules().iter().flat_map(|rule| {
+        rule.columns().into_iter().chain(rule.filter_columns()).map(<[u8]>::to_vec)
+    });
+    let named: BTreeSet<_> = named.collect();
+    let named: Vec<_> = named.iter().map(|name| literal(&String::from_utf8_lossy(name))).collect();
+    format!("ARRAY[{}]::name[]", named.join(","))
+}
+
 /// What patterns mean for SQL, in parentheses; it may let through more than they do.
-fn conditions(patterns: &[&TablePattern], schema: &str, table: &str) -> String {
+pub(super) fn conditions(patterns: &[&TablePattern], schema: &str, table: &str) -> String {
     let part = |column: &str, part: &Part| match part {
         Part::Exact(name) => format!("{column} = {}", literal(&String::from_utf8_lossy(name))),
         Part::Any | Part::Glob(_) => "true".to_owned(),

@@ -20,6 +20,7 @@ mod fields;
 mod frame;
 mod hint;
 mod publication;
+mod published;
 mod query;
 pub mod quote;
 pub(crate) mod relations;
@@ -48,6 +49,7 @@ pub use fields::{Notice, ServerError};
 pub use frame::{
     FRAME_BYTES_MAX, Frame, FrameError, FrameReader, OVERSIZED_HEAD_BYTES, READ_BYTES,
 };
+pub use published::PublicationQuery;
 pub use query::Rows;
 pub use replica::{Replayed, Replica, ReplicaLost, Upstream};
 pub use replication::{ReplicationStream, Reply};

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::Client;
 
-use super::wanted::Wanted;
 use super::{COLUMN_LISTS_SINCE, GENERATED_SINCE, MARK, MARK_OF_CHANGE};
 use crate::change::Op;
 use crate::postgres::PgError;
@@ -72,61 +71,6 @@ impl Found {
     /// Whether `setup` made it, and may change it.
     pub fn is_ours(&self) -> bool {
         self.comment == MARK || self.comment == MARK_OF_CHANGE
-    }
-
-    /// Why it does not carry what the rules need, and the SQL that mends it; for a publication
-    /// that is not ours to change.
-    pub(crate) fn lacks(&self, name: &str, wanted: &Wanted) -> Vec<(String, String)> {
-        let publication = crate::postgres::quote::identifier(name);
-        let mut lacks = Vec::new();
-        let missing: Vec<_> = wanted.ops.difference(&self.ops).map(|op| op.name()).collect();
-        if !missing.is_empty() {
-            let all: Vec<_> = wanted.ops.union(&self.ops).map(|op| op.name()).collect();
-            lacks.push((
-                format!("it does not publish {}", missing.join(", ")),
-                format!("ALTER PUBLICATION {publication} SET (publish = '{}');", all.join(", ")),
-            ));
-        }
-        for (oid, table) in &wanted.tables {
-            let sql_name = &table.sql_name;
-            let Some(found) = self.tables.get(oid) else {
-                if !self.all_tables && !self.schemas.contains(&table.schema) {
-                    lacks.push((
-                        format!("it does not hold {sql_name}"),
-                        format!("ALTER PUBLICATION {publication} ADD TABLE {sql_name};"),
-                    ));
-                }
-                continue;
-            };
-            let mend = format!(
-                "ALTER PUBLICATION {publication} DROP TABLE {sql_name}, ADD TABLE {sql_name};"
-            );
-            let mend = mend.replace(", ADD", &format!(";\nALTER PUBLICATION {publication} ADD"));
-            if found.has_filter {
-                lacks.push((format!("it leaves out rows of {sql_name}"), mend.clone()));
-            }
-            let has = |column: &&String| found.columns.as_ref().is_none_or(|c| c.contains(column));
-            let lacking: Vec<&String> =
-                table.needed.iter().filter(|column| !has(column)).collect();
-            if !lacking.is_empty() {
-                let lacking: Vec<_> = lacking.iter().map(|column| column.as_str()).collect();
-                lacks.push((
-                    format!("of {sql_name} it leaves out {}", lacking.join(", ")),
-                    mend,
-                ));
-            }
-        }
-        if self.via_root && wanted.tables.values().any(|table| table.is_partitioned) {
-            lacks.push((
-                "it publishes partitions under the name of the whole table, and a TRUNCATE of one \
-                 not at all"
-                    .to_owned(),
-                format!(
-                    "ALTER PUBLICATION {publication} SET (publish_via_partition_root = false);"
-                ),
-            ));
-        }
-        lacks
     }
 }
 
