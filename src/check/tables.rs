@@ -8,9 +8,7 @@ use super::file::{count, rule as rule_subject};
 use super::finding::{Finding, Findings, Group};
 use super::lookups::Shapes;
 use crate::change::Op;
-use crate::postgres::relations::{
-    Column, Generated, Kind, Persistence, Relation, ReplicaIdentity, leaves,
-};
+use crate::postgres::relations::{Generated, Kind, Persistence, Relation, ReplicaIdentity, leaves};
 use crate::problem::nearest;
 use crate::rules::lookup::Shape;
 use crate::rules::{Part, Rule, RuleId, RuleSet, TablePattern};

@@ -19,7 +19,7 @@ mod error;
 mod fields;
 mod frame;
 mod hint;
-mod publication;
+pub mod publication;
 mod published;
 mod query;
 pub mod quote;

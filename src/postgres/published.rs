@@ -149,8 +149,7 @@ impl PublicationQuery {
                 },
             );
             if let Some(column) = hidden {
-                let hiding =
-                    if is(generated) { Hiding::Generated } else { Hiding::NotListed };
+                let hiding = if is(generated) { Hiding::Generated } else { Hiding::NotListed };
                 leaf.hidden_columns.insert(column, hiding);
             }
         }

@@ -9,13 +9,11 @@
 mod found;
 mod plan;
 mod settle;
-#[cfg(test)]
-mod tests;
 mod wanted;
 
 pub use found::{Found, FoundTable};
 pub use plan::{Plan, Surplus, remove_publication};
-pub use settle::{SETTLE, is_settled, open_transactions_until, oldest_open};
+pub use settle::{WAIT_SQL, settle, wait_for_open_transactions};
 pub use wanted::{Fault, Wanted, WantedTable};
 
 /// What stands in the comment of a publication that `setup` made, so that nobody else's is ever

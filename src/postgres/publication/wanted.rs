@@ -44,7 +44,8 @@ pub struct Fault {
 impl Wanted {
     /// What the rules need of these relations, whose columns are filled in.
     pub(crate) fn new(rules: &RuleSet, relations: &[Relation], server_version_num: u32) -> Wanted {
-        let ops = Op::ALL.into_iter().filter(|&op| rules.rules().iter().any(|r| r.ops.contains(op)));
+        let ops =
+            Op::ALL.into_iter().filter(|&op| rules.rules().iter().any(|r| r.ops.contains(op)));
         let mut wanted = Wanted { ops: ops.collect(), ..Wanted::default() };
         let by_oid: HashMap<u32, &Relation> = relations.iter().map(|r| (r.oid, r)).collect();
         let is_meant = |relation: &Relation| {
@@ -52,7 +53,8 @@ impl Wanted {
         };
         for relation in relations.iter().filter(|relation| is_meant(relation)) {
             // A partition is published with what it is a partition of.
-            let mut wholes = std::iter::successors(Some(relation), |of| by_oid.get(&of.parent?).copied());
+            let mut wholes =
+                std::iter::successors(Some(relation), |of| by_oid.get(&of.parent?).copied());
             if wholes.any(|whole| whole.oid != relation.oid && is_meant(whole)) {
                 continue;
             }
