@@ -1,6 +1,7 @@
 //! `walpurge setup` and `teardown`: the slot and the event triggers.
 
 mod ddl;
+mod publication;
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
