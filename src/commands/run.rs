@@ -221,6 +221,8 @@ pub(super) fn settings(config: &PostgresConfig, mode: Mode) -> anyhow::Result<Se
     Ok(Settings {
         connect: connect_config(config)?,
         slot: config.slot.clone(),
+        plugin: config.plugin,
+        publication: config.publication.clone(),
         create_slot: config.create_slot,
         visibility: config.visibility,
         replicas: replica_configs(config)?,

@@ -41,7 +41,7 @@ pub use replayed::Seen;
 pub use replicas::ReplicaSettings;
 use session::{Ended, Session};
 
-use crate::config::{OnGap, Visibility};
+use crate::config::{OnGap, Plugin, Visibility};
 use crate::parked::Parked;
 use crate::pipeline::{Dispatcher, LaneSpec, Plan, Routes};
 use crate::postgres::{ConnectConfig, PgError, PgErrorKind};
@@ -60,6 +60,10 @@ pub struct Settings {
     pub connect: ConnectConfig,
     /// The slot.
     pub slot: String,
+    /// Its output plugin.
+    pub plugin: Plugin,
+    /// What pgoutput sends.
+    pub publication: String,
     /// Whether a missing slot is created.
     pub create_slot: bool,
     /// Whether actions wait until their transaction is visible.
@@ -191,7 +195,7 @@ impl Daemon {
                 Err(error) => error.into(),
             };
             let Some(error) = self.take(interrupted) else { continue };
-            if is_final(&error) {
+            if self.is_final(&error) {
                 return Err(error.into());
             }
             let role = match error.kind() {
@@ -221,8 +225,13 @@ impl Daemon {
     fn take(&mut self, interrupted: Interrupted) -> Option<PgError> {
         match interrupted {
             Interrupted::Error(error) | Interrupted::Undecodable(_, error) => {
-                if *error.kind() == PgErrorKind::SlotLost && self.settings.create_slot {
-                    self.history.pending = Some(GapCause::SlotLost);
+                let cause = match error.kind() {
+                    PgErrorKind::SlotLost => Some(GapCause::SlotLost),
+                    PgErrorKind::PublicationMissing => Some(GapCause::PublicationMissing),
+                    _ => None,
+                };
+                if let Some(cause) = cause.filter(|_| self.settings.create_slot) {
+                    self.history.pending = Some(cause);
                 }
                 Some(error)
             }
@@ -234,6 +243,22 @@ impl Daemon {
                 self.history.pending = Some(cause);
                 None
             }
+        }
+    }
+
+    /// Whether a person has to choose another slot or setting: nothing that the daemon waits for
+    /// will change that.
+    fn is_final(&self, error: &PgError) -> bool {
+        match error.kind() {
+            PgErrorKind::SlotOfOtherDatabase { .. }
+            | PgErrorKind::SlotOfOtherPlugin { .. }
+            | PgErrorKind::PublicationLacking { .. }
+            | PgErrorKind::SynchronousStandby => true,
+            // A slot of ours is made anew once there is a publication, which it takes.
+            PgErrorKind::PublicationMissing => {
+                !self.history.has_started || !self.settings.create_slot
+            }
+            _ => false,
         }
     }
 
@@ -305,16 +330,6 @@ async fn turn_for_ever(dispatcher: &mut Dispatcher, pulse: &Pulse) {
         }
     };
     pulse.waiting(turning).await
-}
-
-/// Whether a person has to choose another slot or setting: nothing that the daemon waits for will change that.
-fn is_final(error: &PgError) -> bool {
-    matches!(
-        error.kind(),
-        PgErrorKind::SlotOfOtherDatabase { .. }
-            | PgErrorKind::SlotOfOtherPlugin { .. }
-            | PgErrorKind::SynchronousStandby
-    )
 }
 
 fn log_undecodable(commit: Commit, error: &PgError) {

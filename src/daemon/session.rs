@@ -86,22 +86,22 @@ impl<'d> Session<'d> {
         dispatcher: &'d mut Dispatcher,
         purpose: Purpose<'d>,
     ) -> Self {
-        let mut reader =
-            Reader::new(matcher, connected.nulls, settings.visibility, settings.messages);
+        let decoder = std::mem::take(&mut connected.decoder);
+        let mut reader = Reader::new(matcher, decoder, settings.visibility, settings.messages);
         reader.learn(std::mem::take(&mut connected.tables), dispatcher.plan_mut());
         Self::with(connected, settings, reader, dispatcher, purpose)
     }
 
     /// A session that ends once the part of the stream that counts is done.
     pub(super) fn replay(
-        connected: Connected,
+        mut connected: Connected,
         settings: &Settings,
         matcher: &'d mut Matcher,
         dispatcher: &'d mut Dispatcher,
         replayed: &'d mut Replayed,
     ) -> Self {
-        let mut reader =
-            Reader::new(matcher, connected.nulls, settings.visibility, settings.messages);
+        let decoder = std::mem::take(&mut connected.decoder);
+        let mut reader = Reader::new(matcher, decoder, settings.visibility, settings.messages);
         reader.replay(replayed);
         Self::with(connected, settings, reader, dispatcher, Purpose::Replay)
     }

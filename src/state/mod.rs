@@ -58,6 +58,16 @@ pub struct Commit {
     pub xid: u32,
 }
 
+impl Commit {
+    /// Whether it is the same commit as one that was seen before. One that was given up may not
+    /// have told where it ends.
+    pub fn is(&self, seen: &Commit) -> bool {
+        let is_end_unknown = seen.end_lsn.0 == seen.commit_lsn.0.saturating_add(1);
+        (self.commit_lsn, self.xid) == (seen.commit_lsn, seen.xid)
+            && (self.end_lsn == seen.end_lsn || is_end_unknown)
+    }
+}
+
 impl Position {
     /// How far its history is known to have come.
     pub fn reached_lsn(&self) -> Lsn {
