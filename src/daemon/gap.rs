@@ -22,8 +22,8 @@ use crate::lsn::Lsn;
 use crate::postgres::client::simple_query;
 use crate::postgres::quote::literal;
 use crate::postgres::{
-    Asking, ChosenHost, OrdinaryConnection, Persistence, PgError, PgErrorKind,
-    ReplicationSession, connect_client,
+    Asking, ChosenHost, OrdinaryConnection, Persistence, PgError, PgErrorKind, ReplicationSession,
+    connect_client,
 };
 use crate::rules::Cause;
 use crate::state::GapCause;

@@ -9,6 +9,7 @@ mod held;
 mod history;
 mod interrupted;
 mod outage;
+mod published;
 mod purpose;
 mod reader;
 mod replay;
@@ -35,6 +36,7 @@ use gap::Closing;
 pub use history::History;
 use interrupted::Interrupted;
 use outage::Outage;
+pub use published::check_publication;
 use purpose::Purpose;
 pub use replay::{Asked, Refused, Replay, ReplayEnd, ReplayFailure, Start};
 pub use replayed::Seen;
@@ -274,6 +276,9 @@ impl Daemon {
         }
         if settings.mode == Mode::Live {
             let (rules, plan) = (matcher.rules(), dispatcher.plan_mut());
+            if let Some(publication) = &connected.tables.publication {
+                debt.look(publication, rules);
+            }
             debt.pay(settings.visibility, rules, plan, connected.catalog_lsn);
         }
         matcher.set_partitions(connected.partitions.take(), connected.catalog_lsn);

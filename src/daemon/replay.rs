@@ -20,11 +20,11 @@ use crate::decode::pgoutput;
 use crate::lsn::Lsn;
 use crate::parked::Parked;
 use crate::pipeline::{Dispatcher, LaneSpec, Routes};
+use crate::postgres::quote::literal;
 use crate::postgres::{
     Asking, HEARTBEAT_PREFIX, PgError, PgErrorKind, PluginOptions, ReplicationSession,
     StartFailure, StartedStream, is_too_new,
 };
-use crate::postgres::quote::literal;
 use crate::replay::{Clock, Origin, Pair, Range, Times, micros_of, read_times, shown};
 use crate::rules::{Matcher, RuleSet};
 

@@ -149,12 +149,20 @@ impl PublicationQuery {
                 },
             );
             if let Some(column) = hidden {
-                let hiding =
-                    if is(generated) { Hiding::Generated } else { Hiding::NotListed };
+                let hiding = if is(generated) { Hiding::Generated } else { Hiding::NotListed };
                 leaf.hidden_columns.insert(column, hiding);
             }
         }
         publication
+    }
+
+    /// The same where there has to be one.
+    ///
+    /// # Errors
+    /// [`PgErrorKind::PublicationMissing`] if there is none of that name.
+    pub fn found(&self, rows: Rows) -> Result<Publication, PgError> {
+        let operation = format!("use publication {:?}: there is none of that name", self.name);
+        self.answer(rows).ok_or_else(|| PgError::new(PgErrorKind::PublicationMissing, operation))
     }
 }
 
@@ -177,10 +185,7 @@ impl ReplicationSession {
         self.subject_mut().publication = Some(query.name.clone());
         let operation = format!("use publication {:?}", query.name);
         let rows = self.command(&operation, &query.sql).await?;
-        query.answer(rows).ok_or_else(|| {
-            let operation = format!("{operation}: there is none of that name");
-            PgError::new(PgErrorKind::PublicationMissing, operation).about(self.subject_mut())
-        })
+        query.found(rows).map_err(|error| error.about(self.subject_mut()))
     }
 
     /// Refuses a publication that does not carry what the rules need.

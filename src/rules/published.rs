@@ -160,9 +160,12 @@ impl Publication {
                 lacking.insert(Lacking::Rows);
             }
             let needed = |(name, _): &(&String, &Hiding)| named.contains(name.as_bytes());
-            lacking.extend(leaf.hidden_columns.iter().filter(needed).map(|(name, hiding)| {
-                Lacking::Column { name: name.clone(), hiding: *hiding }
-            }));
+            lacking.extend(
+                leaf.hidden_columns
+                    .iter()
+                    .filter(needed)
+                    .map(|(name, hiding)| Lacking::Column { name: name.clone(), hiding: *hiding }),
+            );
         }
         lacking
     }

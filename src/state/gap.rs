@@ -81,10 +81,9 @@ impl fmt::Display for GapCause {
                 "the commit at {commit_lsn}, which was seen before, is not in the server's log: \
                  it is an older copy"
             ),
-            GapCause::PublicationMissing => write!(
-                f,
-                "the publication was missing, or is younger than the slot's position"
-            ),
+            GapCause::PublicationMissing => {
+                write!(f, "the publication was missing, or is younger than the slot's position")
+            }
             GapCause::Unfinished => write!(f, "walpurge ended while it closed one"),
             GapCause::Assumed => write!(f, "--assume-gap says so"),
         }

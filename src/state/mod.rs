@@ -18,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
 pub use gap::{Continuity, GapCause, Server, judge};
-pub use owed::{Due, Owed};
+pub use owed::{Carried, Due, Owed};
 pub use position_keeper::PositionKeeper;
 pub use servers::Servers;
 pub use sinks::{

@@ -145,9 +145,7 @@ impl Decoder {
         let numbers = cursor.take((count as usize).saturating_mul(size_of::<u32>()))?;
         cursor.end()?;
         let (chunks, _) = numbers.as_chunks();
-        let is_known = |number: &[u8; 4]| {
-            self.relations.contains_key(&u32::from_be_bytes(*number))
-        };
+        let is_known = |number: &[u8; 4]| self.relations.contains_key(&u32::from_be_bytes(*number));
         if !chunks.iter().all(is_known) {
             return cursor.error("a table of which the stream has not told");
         }
