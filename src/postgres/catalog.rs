@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::error::PgError;
+use super::published::PublicationQuery;
 use super::query::Rows;
 use super::quote::literal;
 use super::session::ReplicationSession;
@@ -15,6 +16,8 @@ pub struct TablesQuery {
     open: String,
     /// Those, so that one that was renamed is found under its new name.
     followed: Vec<u32>,
+    /// The publication that is to carry them.
+    publication: Option<PublicationQuery>,
 }
 
 /// More tables are not followed to their new names: the question would get too long.
@@ -34,7 +37,18 @@ impl TablesQuery {
             named_columns(rules),
             conditions(&tables, "n.nspname", "c.relname")
         );
-        TablesQuery { open, followed: Vec::new() }
+        TablesQuery { open, followed: Vec::new(), publication: None }
+    }
+
+    /// Asks for the publication too.
+    #[must_use]
+    pub fn with(self, publication: PublicationQuery) -> Self {
+        TablesQuery { publication: Some(publication), ..self }
+    }
+
+    /// The publication that is asked for.
+    pub fn publication(&self) -> Option<&PublicationQuery> {
+        self.publication.as_ref()
     }
 
     /// The question.
@@ -46,13 +60,20 @@ impl TablesQuery {
         format!("{} OR c.oid IN ({}))", self.open, oids.join(","))
     }
 
-    /// A question whose answer, one value, stays the same while that of [`sql`](Self::sql) does.
+    /// A question whose answer, a value or two, stays the same while those of [`sql`](Self::sql)
+    /// and of the publication's do.
     pub fn digest(&self) -> String {
-        format!(
-            "SELECT pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtextextended(t::text, 0)) \
-             FROM ({}) t",
-            self.sql()
-        )
+        let digest = |sql: &str| {
+            format!(
+                "SELECT pg_catalog.count(*), \
+                 pg_catalog.sum(pg_catalog.hashtextextended(t::text, 0)) FROM ({sql}) t"
+            )
+        };
+        let tables = digest(&self.sql());
+        match &self.publication {
+            Some(publication) => format!("{tables} UNION ALL {}", digest(publication.sql())),
+            None => tables,
+        }
     }
 
     /// The answer, from the rows. Later questions ask for these tables even if their names change.
@@ -78,9 +99,16 @@ impl TablesQuery {
 
 impl ReplicationSession {
     /// The tables that rules mean.
+    ///
+    /// # Errors
+    /// Also if there is no such publication as is asked for.
     pub async fn known_tables(&mut self, query: &mut TablesQuery) -> Result<KnownTables, PgError> {
         let rows = self.command("read the columns of the rules' tables", &query.sql()).await?;
-        Ok(query.answer(rows))
+        let mut known = query.answer(rows);
+        if let Some(publication) = query.publication() {
+            known.publication = Some(self.publication(publication).await?);
+        }
+        Ok(known)
     }
 }
 

@@ -3,12 +3,12 @@
 //! Everybody may read it: the views and catalogs that are asked are public.
 
 use super::catalog::{conditions, named_columns};
-use super::error::PgError;
+use super::error::{PgError, PgErrorKind};
 use super::query::Rows;
 use super::quote::literal;
 use super::session::ReplicationSession;
 use crate::change::Op;
-use crate::rules::{Hiding, Publication, PublishedLeaf, PublishedTable, RuleSet};
+use crate::rules::{Hiding, Lack, Publication, PublishedLeaf, PublishedTable, RuleSet};
 
 /// From this version on a publication may list columns, filter rows and mean whole schemas.
 const COLUMN_LISTS_SINCE: u32 = 150_000;
@@ -82,7 +82,7 @@ impl PublicationQuery {
                   WHERE a.attrelid = l.oid AND a.attnum > 0 AND NOT a.attisdropped \
                     AND a.attname = ANY ({columns}) AND {hidden}) h \
                ON p.tablename IS NOT NULL \
-             WHERE pub.pubname = {name}",
+             WHERE pub.pubname = {name} ORDER BY t.oid, l.oid",
             name = literal(name),
             columns = named_columns(rules),
         );
@@ -155,27 +155,75 @@ impl PublicationQuery {
         }
         publication
     }
+
+    /// The same where there has to be one.
+    ///
+    /// # Errors
+    /// [`PgErrorKind::PublicationMissing`] if there is none of that name.
+    pub fn found(&self, rows: Rows) -> Result<Publication, PgError> {
+        let operation = format!("use publication {:?}: there is none of that name", self.name);
+        self.answer(rows).ok_or_else(|| PgError::new(PgErrorKind::PublicationMissing, operation))
+    }
 }
 
-/// The last item if it is the wanted one, since those that belong together come together; else the
-/// one that is, or a new one.
+/// The last item if it is the wanted one, since rows that belong together come together; else a new
+/// one.
 fn entry<T>(items: &mut Vec<T>, is_it: impl Fn(&T) -> bool, new: impl FnOnce() -> T) -> &mut T {
-    let found = items.iter().rposition(is_it);
-    let at = found.unwrap_or_else(|| {
+    if !items.last().is_some_and(is_it) {
         items.push(new());
-        items.len() - 1
-    });
-    &mut items[at]
+    }
+    let last = items.len() - 1;
+    &mut items[last]
 }
 
 impl ReplicationSession {
-    /// What a publication has of the rules' tables; `None`: there is no such publication.
-    pub async fn publication(
-        &mut self,
-        query: &PublicationQuery,
-    ) -> Result<Option<Publication>, PgError> {
-        let operation = format!("read publication {:?}", query.name);
+    /// What a publication has of the rules' tables.
+    ///
+    /// # Errors
+    /// [`PgErrorKind::PublicationMissing`] if there is none of that name.
+    pub async fn publication(&mut self, query: &PublicationQuery) -> Result<Publication, PgError> {
+        self.subject_mut().publication = Some(query.name.clone());
+        let operation = format!("use publication {:?}", query.name);
         let rows = self.command(&operation, &query.sql).await?;
-        Ok(query.answer(rows))
+        query.found(rows).map_err(|error| error.about(self.subject_mut()))
     }
+
+    /// Refuses a publication that does not carry what the rules need.
+    ///
+    /// # Errors
+    /// [`PgErrorKind::PublicationLacking`] with all that it lacks.
+    pub fn refuse_lacks(
+        &mut self,
+        publication: &Publication,
+        rules: &RuleSet,
+    ) -> Result<(), PgError> {
+        refuse_lacks(publication, rules).map_err(|error| error.about(self.subject_mut()))
+    }
+}
+
+/// The same without saying on which server.
+///
+/// # Errors
+/// As above.
+pub fn refuse_lacks(publication: &Publication, rules: &RuleSet) -> Result<(), PgError> {
+    let lacks = publication.lacks(rules);
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    let operation =
+        format!("use publication {:?}: it does not carry {}", publication.name, listed(&lacks));
+    let hint = lacks.iter().find_map(Lack::hint);
+    Err(PgError::new(PgErrorKind::PublicationLacking { hint }, operation))
+}
+
+/// How many things that are lacking are named.
+const LISTED_MAX: usize = 8;
+
+/// What is lacking, in a sentence.
+pub fn listed(lacks: &[Lack]) -> String {
+    let mut listed: Vec<_> = lacks.iter().take(LISTED_MAX).map(Lack::to_string).collect();
+    if lacks.len() > LISTED_MAX {
+        listed.push(format!("{} things more", lacks.len() - LISTED_MAX));
+    }
+    listed.join(", ")
 }

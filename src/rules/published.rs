@@ -23,7 +23,7 @@ pub struct Publication {
     pub via_root: bool,
     /// Another one after each change of its settings.
     pub version: String,
-    /// The tables that rules mean.
+    /// The tables that rules mean, and possibly others.
     pub tables: Vec<PublishedTable>,
 }
 
@@ -114,7 +114,11 @@ impl Publication {
             let version = is_carried.then(|| format!("{}/{}", self.version, table.version));
             (shown(&table.schema, &table.name), version)
         };
-        self.tables.iter().map(version).collect()
+        let is_meant = |table: &&PublishedTable| {
+            let (schema, name) = (table.schema.as_bytes(), table.name.as_bytes());
+            rules.tables().any(|pattern| pattern.matches(schema, name))
+        };
+        self.tables.iter().filter(is_meant).map(version).collect()
     }
 
     fn lacks_of(&self, table: &PublishedTable, rules: &RuleSet) -> Vec<Lack> {
