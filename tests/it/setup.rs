@@ -2,6 +2,7 @@
 
 mod ddl;
 mod publication;
+mod switch;
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};

@@ -54,7 +54,8 @@ pub(super) async fn switch(
     plugin: &str,
 ) -> anyhow::Result<()> {
     let fail = Misconfigured::or_failure;
-    let temporary = format!("{slot:.56}_switch");
+    // Of its own, since the server may keep that of one that was killed for a while.
+    let temporary = format!("{slot:.46}_switch_{:08x}", fastrand::u32(..));
     let start = create_slot(session, asking, &temporary, plugin, Persistence::Temporary).await?;
     Place::SwitchSlotCreated.pass();
     let mut reported = Instant::now();
