@@ -13,6 +13,8 @@ ONLY ?=
 MINUTES ?= 30
 SEED ?=
 BREAK ?=
+# The output plugin of the torture and of `make bench ONLY=drain`: wal2json or pgoutput.
+PLUGIN ?= wal2json
 
 # A fresh machine has no nextest.
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
@@ -34,8 +36,8 @@ else
 endif
 	@$(CARGO) test --quiet --workspace --doc
 
-torture: install ## Kills, cuts and stalls everything at random; MINUTES=30, SEED=1 repeats a plan, BREAK=confirm_early.
-	@MINUTES=$(MINUTES) SEED=$(SEED) BREAK=$(BREAK) $(CARGO) test --quiet --package walpurge --test it \
+torture: install ## Kills, cuts and stalls everything at random; MINUTES=30, SEED=1 repeats a plan, BREAK=confirm_early, PLUGIN=pgoutput.
+	@MINUTES=$(MINUTES) SEED=$(SEED) BREAK=$(BREAK) PLUGIN=$(PLUGIN) $(CARGO) test --quiet --package walpurge --test it \
 		torture::for_as_long_as_asked -- --exact --ignored --nocapture $(ARGS)
 
 check: ## Checks formatting, lints and the documentation's links.
@@ -43,9 +45,9 @@ check: ## Checks formatting, lints and the documentation's links.
 	@$(CARGO) clippy --quiet --workspace --all-targets -- --deny warnings
 	@RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --quiet --workspace --no-deps
 
-bench: install ## Measures on this machine; ONLY=drain (shapes, growth, latency, …) measures one thing.
+bench: install ## Measures on this machine; ONLY=drain (shapes, growth, latency, …) measures one thing, PLUGIN=pgoutput with that.
 	@$(CARGO) build --quiet --release --package walpurge
-	@$(BENCH) $(ONLY) $(ARGS)
+	@PLUGIN=$(PLUGIN) $(BENCH) $(ONLY) $(ARGS)
 
 package: cargo-deb ## Makes the Debian package, and one with debug symbols, in target/debian.
 	@$(CARGO) build --quiet --release --locked --package walpurge --package manual

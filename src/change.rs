@@ -1,6 +1,6 @@
 //! One row's insert, update or delete, or a table's truncate, as a decoder hands it on.
 //!
-//! Borrowed from the decoder's line: nothing is copied. Pure: no I/O, no clock.
+//! Borrowed from the decoder's message: nothing is copied. Pure: no I/O, no clock.
 
 use std::ops::Range;
 
@@ -48,10 +48,10 @@ pub enum Value<'a> {
     Text(&'a [u8]),
 }
 
-/// Where a decoder found one column: ranges of its line.
+/// Where a decoder found one column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Field {
-    /// The column's name.
+    /// The column's name: a range of what holds the row's names.
     pub name: Range<u32>,
     /// Its value.
     pub value: FieldValue,
@@ -62,26 +62,36 @@ pub struct Field {
 pub enum FieldValue {
     /// NULL.
     Null,
-    /// The line says null, where NaN and Infinity are printed so too.
+    /// The message says null, where NaN and Infinity are printed so too.
     Doubtful,
-    /// Text: a range of the line.
+    /// Text: a range of the message.
     Text(Range<u32>),
+    /// Text that the message says in other words.
+    Word(&'static str),
 }
 
 /// One image of a row: the columns that the stream carries of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Row<'a> {
+    /// What holds the names.
+    names: &'a [u8],
+    /// What holds the values.
     line: &'a [u8],
     fields: &'a [Field],
 }
 
 impl<'a> Row<'a> {
     /// An image that says nothing.
-    pub const EMPTY: Row<'static> = Row { line: &[], fields: &[] };
+    pub const EMPTY: Row<'static> = Row { names: &[], line: &[], fields: &[] };
 
     /// An image whose `fields` are ranges of `line`.
     pub fn new(line: &'a [u8], fields: &'a [Field]) -> Self {
-        Row { line, fields }
+        Row { names: line, line, fields }
+    }
+
+    /// An image whose names are ranges of `names`, and whose values of `line`.
+    pub fn named(names: &'a [u8], line: &'a [u8], fields: &'a [Field]) -> Self {
+        Row { names, line, fields }
     }
 
     /// Whether the stream carries nothing of this image.
@@ -100,13 +110,13 @@ impl<'a> Row<'a> {
     }
 
     fn find(&self, name: &[u8]) -> Option<&'a Field> {
-        self.fields.iter().find(|field| slice(self.line, &field.name) == name)
+        self.fields.iter().find(|field| slice(self.names, &field.name) == name)
     }
 
     /// The columns in the order of the stream.
     pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], Value<'a>)> + use<'a> {
         let row = *self;
-        row.fields.iter().map(move |field| (slice(row.line, &field.name), row.value_of(field)))
+        row.fields.iter().map(move |field| (slice(row.names, &field.name), row.value_of(field)))
     }
 
     fn value_of(&self, field: &Field) -> Value<'a> {
@@ -114,6 +124,7 @@ impl<'a> Row<'a> {
             FieldValue::Null => Value::Null,
             FieldValue::Doubtful => Value::Unclear,
             FieldValue::Text(range) => Value::Text(slice(self.line, range)),
+            FieldValue::Word(word) => Value::Text(word.as_bytes()),
         }
     }
 }

@@ -11,10 +11,11 @@ use super::replay::replay;
 use super::replicas::replicas;
 use super::server::{Server, server};
 use super::slot::{Presence, not_tried, room, slot, try_plugin};
-use super::{ANSWER_TIMEOUT, Targets, catalog, ddl, lookups, tables};
+use super::{ANSWER_TIMEOUT, Targets, ddl, lookups, tables};
 use crate::config::Visibility;
 use crate::postgres::client::simple_query;
 use crate::postgres::quote::identifier;
+use crate::postgres::relations;
 use crate::postgres::{
     ConnectConfig, Encryption, OrdinaryConnection, PgError, PgErrorKind, ReplicationSession,
     SystemIdentity, connect_any, connect_client, server_identity,
@@ -53,7 +54,7 @@ pub(super) async fn database(targets: Targets<'_>) -> Vec<Finding> {
     heartbeat(targets, &client, &mut findings).await;
     ddl::ddl(&client, targets.connect.dbname(), &mut findings).await;
     let mut found = findings.into_list();
-    found.extend(relations(targets, &client).await);
+    found.extend(of_rules(targets, &client).await);
     found
 }
 
@@ -236,15 +237,15 @@ async fn snapshot(client: &tokio_postgres::Client) -> Result<bool, PgError> {
     Ok(text.is_some_and(|text| text.parse::<Snapshot>().is_ok()))
 }
 
-async fn relations(targets: Targets<'_>, client: &tokio_postgres::Client) -> Vec<Finding> {
+async fn of_rules(targets: Targets<'_>, client: &tokio_postgres::Client) -> Vec<Finding> {
     let rules = targets.rules;
     // A partition counts with the table that it is a part of.
-    let wanted = |relation: &catalog::Relation| {
+    let wanted = |relation: &relations::Relation| {
         relation.parent.is_some() || tables::is_wanted(rules, relation)
     };
     let asking = async {
-        let mut relations = catalog::relations(client).await?;
-        catalog::read_columns(client, &mut relations, wanted).await?;
+        let mut relations = relations::relations(client).await?;
+        relations::read_columns(client, &mut relations, wanted).await?;
         Ok(relations)
     };
     match bounded("read the catalog", asking).await {

@@ -8,7 +8,6 @@
 //! Nothing ends early: what cannot be looked at says so in its place. Every step is bounded.
 //! Absent on purpose: problems of the file itself (`config`), output and exit codes (`commands`).
 
-mod catalog;
 mod database;
 mod ddl;
 mod failover;

@@ -1,14 +1,14 @@
 //! Do the tables of every rule exist, reach the write-ahead log, and log what the rule needs?
 //!
-//! Pure: relations come from [`catalog`](super::catalog).
+//! Pure: relations come from [`relations`](crate::postgres::relations).
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::catalog::{Column, Kind, Persistence, Relation, ReplicaIdentity};
 use super::file::{count, rule as rule_subject};
 use super::finding::{Finding, Findings, Group};
 use super::lookups::Shapes;
 use crate::change::Op;
+use crate::postgres::relations::{Generated, Kind, Persistence, Relation, ReplicaIdentity, leaves};
 use crate::problem::nearest;
 use crate::rules::lookup::Shape;
 use crate::rules::{Part, Rule, RuleId, RuleSet, TablePattern};
@@ -179,7 +179,7 @@ impl<'a> Examination<'a> {
     fn column(&mut self, relation: &Relation, name: &str, consequence: &str) -> bool {
         let found = relation.columns.iter().find(|column| column.name == name);
         let (fault, hint) = match found {
-            Some(Column { is_virtual: false, .. }) => return true,
+            Some(column) if column.generated != Generated::Virtual => return true,
             Some(_) => (
                 format!("column {name} is computed when it is read, and never logged"),
                 "use the columns that it is computed from, or make it STORED".to_owned(),
@@ -246,7 +246,8 @@ impl<'a> Examination<'a> {
             let not_carried: Vec<&str> = relation
                 .columns
                 .iter()
-                .filter(|column| !column.is_virtual && needed.contains(column.name.as_bytes()))
+                .filter(|column| column.generated != Generated::Virtual)
+                .filter(|column| needed.contains(column.name.as_bytes()))
                 .filter(|column| !relation.carries_old(column))
                 .map(|column| column.name.as_str())
                 .collect();
@@ -290,24 +291,6 @@ fn unlogged_because(relation: &Relation) -> Option<(&'static str, String)> {
         }
         (Kind::Table | Kind::Partitioned, Persistence::Permanent) => None,
     }
-}
-
-/// The partitions that hold rows, at whatever depth.
-fn leaves<'a>(relations: &'a [Relation], whole: &Relation) -> Vec<&'a Relation> {
-    let mut inside = HashSet::from([whole.oid]);
-    // Children may come before their parents: until nothing is added.
-    loop {
-        let before = inside.len();
-        let children = relations.iter().filter(|r| r.parent.is_some_and(|p| inside.contains(&p)));
-        let children: Vec<_> = children.map(|relation| relation.oid).collect();
-        inside.extend(children);
-        if inside.len() == before {
-            break;
-        }
-    }
-    let is_leaf =
-        |relation: &&Relation| relation.kind != Kind::Partitioned && inside.contains(&relation.oid);
-    relations.iter().filter(is_leaf).collect()
 }
 
 fn near_column(relation: &Relation, name: &str) -> String {

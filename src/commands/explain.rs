@@ -121,7 +121,8 @@ impl<W: Write> Explainer<W> {
                 }
                 lines.end()?;
             }
-            Event::Message(_) => {}
+            // wal2json has no more to say of a table, and a line for each that is emptied.
+            Event::Message(_) | Event::Aside | Event::Truncate(_) => {}
             Event::Change(change) => {
                 let rules = Arc::clone(self.matcher.rules());
                 let schema = String::from_utf8_lossy(change.schema);

@@ -19,7 +19,7 @@ use crate::config::{
     AdminConfig, Config, Kept, Loaded, PostgresConfig, Secret, SinkMode, Style, admin_socket,
     state_dir,
 };
-use crate::daemon::{Daemon, Debt, History, Mode, Settings};
+use crate::daemon::{Daemon, Debt, History, Mode, Settings, check_publication};
 use crate::lookups::Pool;
 use crate::parked::{Parked, file_in};
 use crate::postgres::ConnectConfig;
@@ -106,9 +106,19 @@ async fn reloaded(global: &Global, mode: Mode, hangup: &mut Signal, herald: &Her
         hangup.recv().await;
         herald.reloading();
         let loaded = load(global).map_err(|error| error.render(Style::Plain));
-        match loaded
-            .and_then(|loaded| Parts::new(loaded, mode).map_err(|error| format!("{error:#}")))
-        {
+        let parts = loaded
+            .and_then(|loaded| Parts::new(loaded, mode).map_err(|error| format!("{error:#}")));
+        let checked = match parts {
+            Ok(parts) => match check_publication(&parts.settings, &parts.rules).await {
+                Ok(()) => Ok(parts),
+                Err(error) => Err(match error.hint() {
+                    Some(hint) => format!("{error}; {hint}"),
+                    None => error.to_string(),
+                }),
+            },
+            Err(told) => Err(told),
+        };
+        match checked {
             Ok(parts) => {
                 info!("taking the new configuration on SIGHUP");
                 return parts;
@@ -221,6 +231,8 @@ pub(super) fn settings(config: &PostgresConfig, mode: Mode) -> anyhow::Result<Se
     Ok(Settings {
         connect: connect_config(config)?,
         slot: config.slot.clone(),
+        plugin: config.plugin,
+        publication: config.publication.clone(),
         create_slot: config.create_slot,
         visibility: config.visibility,
         replicas: replica_configs(config)?,

@@ -7,7 +7,7 @@
 pub(super) const ROOT: &[&str] = &[];
 
 /// `[postgres]`.
-pub(super) const POSTGRES: &[&str] = &["publication"];
+pub(super) const POSTGRES: &[&str] = &[];
 
 /// `[redis.NAME]`.
 pub(super) const REDIS: &[&str] = &[];

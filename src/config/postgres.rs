@@ -18,6 +18,8 @@ pub struct PostgresConfig {
     pub slot: String,
     /// `plugin`.
     pub plugin: Plugin,
+    /// `publication`: what pgoutput sends; wal2json has none and leaves it alone.
+    pub publication: String,
     /// `create_slot`: whether `run` creates the slot if it is missing.
     pub create_slot: bool,
     /// `visibility`.
@@ -63,6 +65,8 @@ impl Default for ReplayConfig {
 pub enum Plugin {
     /// wal2json, format 2.
     Wal2json,
+    /// pgoutput, protocol version 1; it sends what a publication holds.
+    Pgoutput,
 }
 
 impl Plugin {
@@ -70,6 +74,7 @@ impl Plugin {
     pub fn name(self) -> &'static str {
         match self {
             Plugin::Wal2json => "wal2json",
+            Plugin::Pgoutput => "pgoutput",
         }
     }
 }
@@ -92,8 +97,9 @@ pub enum OnGap {
     Halt,
 }
 
-/// A slot's name is a Postgres identifier: at most NAMEDATALEN - 1 bytes.
-const SLOT_BYTES_MAX: usize = 63;
+/// A slot's name is a Postgres identifier, and so is a publication's: at most NAMEDATALEN - 1
+/// bytes. Postgres cuts a longer one without an error.
+const NAME_BYTES_MAX: usize = 63;
 
 /// What the name of the replay slot has in addition.
 const REPLAY_SUFFIX: &str = "_replay";
@@ -123,6 +129,7 @@ pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig
         lookup_url: None,
         slot: "walpurge".to_owned(),
         plugin: Plugin::Wal2json,
+        publication: "walpurge".to_owned(),
         create_slot: true,
         visibility: Visibility::Wait,
         heartbeat: Some(Duration::from_secs(30)),
@@ -158,8 +165,18 @@ pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig
     if let Some(slot) = table.entry("slot").and_then(|entry| read_slot(&entry, replays)) {
         config.slot = slot;
     }
-    if let Some(entry) = table.entry("plugin") {
-        read_plugin(&entry);
+    let words = [Plugin::Wal2json, Plugin::Pgoutput].map(|plugin| (plugin.name(), plugin));
+    let plugin = table.entry("plugin").map(|entry| entry.one_of(&words));
+    // With a plugin that does not exist, that is the problem to report.
+    let is_wal2json = plugin.is_none_or(|plugin| plugin == Some(Plugin::Wal2json));
+    config.plugin = plugin.flatten().unwrap_or(Plugin::Wal2json);
+    if let Some(entry) = table.entry("publication") {
+        if is_wal2json {
+            no_publication(&entry);
+        }
+        if let Some(publication) = read_publication(&entry) {
+            config.publication = publication;
+        }
     }
     if let Some(create) = table.entry("create_slot").and_then(|entry| entry.boolean()) {
         config.create_slot = create;
@@ -259,7 +276,7 @@ fn check_url(entry: &Entry<'_>, url: &Secret) {
 
 fn read_slot(entry: &Entry<'_>, replays: bool) -> Option<String> {
     let slot = entry.text()?.value;
-    let bytes_max = SLOT_BYTES_MAX - if replays { REPLAY_SUFFIX.len() } else { 0 };
+    let bytes_max = NAME_BYTES_MAX - if replays { REPLAY_SUFFIX.len() } else { 0 };
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     let label = if slot.is_empty() {
         "empty"
@@ -284,15 +301,30 @@ fn read_slot(entry: &Entry<'_>, replays: bool) -> Option<String> {
     None
 }
 
-fn read_plugin(entry: &Entry<'_>) {
-    let is_pgoutput = entry.value.get_ref().as_str() == Some("pgoutput");
-    if is_pgoutput {
-        entry.problem_with_help(
-            "plugin \"pgoutput\" is not supported by this version",
-            "not supported yet",
-            "write \"wal2json\"",
-        );
+/// Taken as it is written, as SQL takes a quoted name.
+fn read_publication(entry: &Entry<'_>) -> Option<String> {
+    let publication = entry.text()?.value;
+    let label = if publication.is_empty() {
+        "empty"
+    } else if publication.len() > NAME_BYTES_MAX {
+        "too long"
+    } else if publication.contains('\0') {
+        "not a name"
     } else {
-        entry.one_of(&[(Plugin::Wal2json.name(), Plugin::Wal2json)]);
-    }
+        return Some(publication);
+    };
+    entry.problem_with_help(
+        "`postgres.publication` cannot be this",
+        label,
+        format!("a name of at most {NAME_BYTES_MAX} bytes, without quotes of its own"),
+    );
+    None
+}
+
+fn no_publication(entry: &Entry<'_>) {
+    entry.problem_with_help(
+        "`postgres.publication` needs plugin = \"pgoutput\"",
+        "nothing reads it",
+        "leave `publication` out: wal2json sends the tables that it is asked for",
+    );
 }

@@ -82,7 +82,18 @@ fn postgres() -> Value {
                  acted on.",
                 default(reference("text"), "walpurge"),
             ),
-            ("plugin", "The slot's output plugin.", default(words(["wal2json"]), "wal2json")),
+            (
+                "plugin",
+                "The slot's output plugin. \"pgoutput\" comes with Postgres and is faster; it \
+                 needs a publication, which `walpurge setup` makes.",
+                default(words(["wal2json", "pgoutput"]), "wal2json"),
+            ),
+            (
+                "publication",
+                "With plugin = \"pgoutput\": the publication that it sends. `walpurge setup` \
+                 makes it and keeps it in step with the rules. Default: \"walpurge\".",
+                reference("text"),
+            ),
             (
                 "create_slot",
                 "Whether `run` creates the slot if it is missing.",

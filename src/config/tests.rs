@@ -46,6 +46,7 @@ fn postgres_and_redis(config: &Config) -> String {
     let PostgresConfig {
         slot,
         plugin,
+        publication,
         create_slot,
         visibility,
         heartbeat,
@@ -70,7 +71,8 @@ fn postgres_and_redis(config: &Config) -> String {
         tls: _,
     } = redis;
     assert!(cluster.is_empty());
-    let postgres = (slot, plugin, create_slot, visibility, heartbeat, on_gap, messages);
+    let postgres =
+        (slot, (plugin, publication), create_slot, visibility, heartbeat, on_gap, messages);
     format!("{postgres:?} {:?}", (prefix, tag_key, tag_mode, mode, wait_replicas, failover_window))
 }
 
@@ -80,7 +82,7 @@ fn what_is_not_given_has_its_default() {
     assert_eq!(config.state_dir, None);
     let postgres = &config.postgres;
     assert_eq!(postgres.slot, "walpurge");
-    assert_eq!(postgres.plugin, Plugin::Wal2json);
+    assert_eq!((postgres.plugin, postgres.publication.as_str()), (Plugin::Wal2json, "walpurge"));
     assert!(postgres.create_slot);
     assert_eq!(postgres.visibility, Visibility::Wait);
     assert_eq!(postgres.heartbeat, Some(Duration::from_secs(30)));

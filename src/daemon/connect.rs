@@ -6,21 +6,20 @@ use tracing::info;
 
 use super::Settings;
 use super::history::{Found, History};
-use crate::decode::wal2json::Nulls;
+use crate::config::Plugin;
+use crate::decode::{Decoder, Nulls, pgoutput, wal2json};
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::postgres::{
-    Barrier, ChosenHost, HEARTBEAT_PREFIX, NumericFormat, Persistence, PgError, PgErrorKind,
-    ReplicationSession, ReplicationStream, ServerIdentity, StartFailure, SystemIdentity,
-    TablesQuery, Wal2jsonOptions, Wal2jsonStream, connect_client, lacks_numerics,
+    Asking, Barrier, ChosenHost, Format, HEARTBEAT_PREFIX, NumericFormat, Persistence, PgError,
+    PgErrorKind, PgoutputOptions, PluginOptions, PublicationQuery, ReplicationSession,
+    ReplicationStream, ServerIdentity, StartFailure, StartedStream, SystemIdentity, TablesQuery,
+    Wal2jsonOptions, connect_client, is_too_new,
 };
 use crate::rules::{
     DDL_PREFIX, KnownTables, MESSAGE_PREFIX, Messages, Partitions, RuleSet, to_wal2json,
 };
 use crate::state::GapCause;
-
-/// The slot's output plugin.
-pub(super) const PLUGIN: &str = "wal2json";
 
 /// Whether the daemon works for real.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +40,8 @@ pub(super) struct Connected {
     pub(super) identity: SystemIdentity,
     /// Where the slot stood when it started.
     pub(super) slot_lsn: Lsn,
-    /// What a null in it means.
-    pub(super) nulls: Nulls,
+    /// What reads it.
+    pub(super) decoder: Decoder,
     /// The rules' tables at its start.
     pub(super) tables: KnownTables,
     /// `None`: no rule names a partitioned table.
@@ -64,7 +63,7 @@ pub(super) enum Attempt {
 /// A session, and what is known before its stream starts.
 pub(super) struct Prepared {
     pub(super) session: ReplicationSession,
-    pub(super) options: Wal2jsonOptions,
+    pub(super) options: PluginOptions,
     pub(super) about: About,
 }
 
@@ -79,8 +78,21 @@ pub(super) struct About {
     written: Option<(Lsn, Instant)>,
 }
 
+/// What a publication that does not carry what the rules need means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lacks {
+    /// Nothing is to be started with it.
+    Refused,
+    /// News, which the stream takes as such.
+    Taken,
+}
+
 /// Connects, and asks what the stream's options depend on.
-pub(super) async fn prepare(settings: &Settings, rules: &RuleSet) -> Result<Prepared, PgError> {
+pub(super) async fn prepare(
+    settings: &Settings,
+    rules: &RuleSet,
+    lacks: Lacks,
+) -> Result<Prepared, PgError> {
     let mut session = ReplicationSession::connect(&settings.connect).await?;
     let identity = session.identify_system().await?;
     session.refuse_to_be_waited_for(&settings.connect).await?;
@@ -88,22 +100,37 @@ pub(super) async fn prepare(settings: &Settings, rules: &RuleSet) -> Result<Prep
     let host = session.host().clone();
     let tables: Vec<_> = rules.tables().collect();
     let mut tables_query = TablesQuery::new(rules);
+    if settings.plugin == Plugin::Pgoutput {
+        let version_num = session.server_version_num();
+        let publication = PublicationQuery::new(&settings.publication, rules, version_num);
+        tables_query = tables_query.with(publication);
+    }
     let known_tables = session.known_tables(&mut tables_query).await?;
+    if let Some(publication) = &known_tables.publication
+        && lacks == Lacks::Refused
+    {
+        session.refuse_lacks(publication, rules)?;
+    }
     let partitions = session.partitions(&tables).await?;
     // Only what is done again asks how old the log is.
     let written = match rules.redeletes().is_empty() {
         true => None,
         false => session.last_checkpoint().await?,
     };
-    let options = Wal2jsonOptions {
-        // The names of future partitions are unknown, and the list is fixed while it streams.
-        tables: match partitions {
-            Some(_) => String::new(),
-            None => to_wal2json(&tables.into_iter().cloned().collect::<Vec<_>>()),
-        },
-        message_prefixes: message_prefixes(settings.messages),
-        actions: Vec::new(),
-        has_nulls: known_tables.may_hold_null(rules),
+    let options = match settings.plugin {
+        Plugin::Wal2json => PluginOptions::Wal2json(Wal2jsonOptions {
+            // The names of future partitions are unknown, and the list is fixed while it streams.
+            tables: match partitions {
+                Some(_) => String::new(),
+                None => to_wal2json(&tables.into_iter().cloned().collect::<Vec<_>>()),
+            },
+            message_prefixes: message_prefixes(settings.messages),
+            actions: Vec::new(),
+            has_nulls: known_tables.may_hold_null(rules),
+        }),
+        Plugin::Pgoutput => {
+            PluginOptions::Pgoutput(PgoutputOptions { publication: settings.publication.clone() })
+        }
     };
     let tables = known_tables;
     let about = About { identity, server, host, tables, tables_query, partitions, written };
@@ -115,7 +142,7 @@ impl About {
     pub(super) fn connected(
         self,
         settings: &Settings,
-        started: Wal2jsonStream,
+        started: StartedStream,
         slot_lsn: Lsn,
     ) -> Connected {
         let About { identity, server, host, tables, tables_query, partitions, written } = self;
@@ -128,10 +155,6 @@ impl About {
             tables_query,
             &settings.slot,
         );
-        let nulls = match started.numerics {
-            NumericFormat::Strings => Nulls::Certain,
-            NumericFormat::Numbers => Nulls::ByType,
-        };
         Connected {
             stream: started.stream,
             host,
@@ -140,7 +163,7 @@ impl About {
             catalog_lsn: identity.flushed_lsn,
             identity,
             slot_lsn,
-            nulls,
+            decoder: decoder(started.format),
             tables,
             partitions,
             written,
@@ -166,7 +189,9 @@ pub(super) async fn connect(
     rules: &RuleSet,
     history: &mut History,
 ) -> Result<Attempt, PgError> {
-    let Prepared { mut session, options, about } = prepare(settings, rules).await?;
+    // What was refused at the start is news later: the daemon is not to end for it.
+    let lacks = if history.has_started { Lacks::Taken } else { Lacks::Refused };
+    let Prepared { mut session, options, about } = prepare(settings, rules, lacks).await?;
     let (slot_lsn, started) = match settings.mode {
         Mode::Live => {
             match history.look(&mut session, &about.identity, &about.server, settings).await? {
@@ -174,14 +199,13 @@ pub(super) async fn connect(
                     return Ok(Attempt::Gap(Box::new(Prepared { session, options, about }), cause));
                 }
                 Found::Ours(slot_lsn) if Failpoint::OwnPosition.is_set() => {
-                    let (own_lsn, numbers) = (history.own_lsn(), NumericFormat::Numbers);
-                    let slot = &settings.slot;
+                    let (slot, own_lsn) = (&settings.slot, history.own_lsn());
                     let started =
-                        session.start_wal2json_from(slot, own_lsn, &options, numbers).await?;
+                        session.start_stream_from(slot, own_lsn, &options, Asking::Certain).await?;
                     (slot_lsn, started)
                 }
                 Found::Ours(slot_lsn) => {
-                    (slot_lsn, session.start_wal2json(&settings.slot, &options).await?)
+                    (slot_lsn, session.start_stream(&settings.slot, &options).await?)
                 }
             }
         }
@@ -201,18 +225,28 @@ fn message_prefixes(messages: Messages) -> Vec<String> {
     prefixes
 }
 
+/// What reads a stream of that format.
+fn decoder(format: Format) -> Decoder {
+    let nulls = match format {
+        Format::Pgoutput => return Decoder::Pgoutput(pgoutput::Decoder::default()),
+        Format::Wal2json(NumericFormat::Strings) => Nulls::Certain,
+        Format::Wal2json(NumericFormat::Numbers) => Nulls::ByType,
+    };
+    Decoder::Wal2json(wal2json::Decoder::new(nulls))
+}
+
 /// Starts from a copy of the slot. A refused option costs the server a temporary slot, and us
 /// another copy.
 async fn start_on_copy(
     mut session: ReplicationSession,
     settings: &Settings,
-    options: &Wal2jsonOptions,
-) -> Result<Wal2jsonStream, PgError> {
+    options: &PluginOptions,
+) -> Result<StartedStream, PgError> {
     let slot = copy_slot(&mut session, settings).await?;
-    match session.start_wal2json_as(&slot, options, NumericFormat::Strings).await {
-        Err(StartFailure { session: Some(mut session), error }) if lacks_numerics(&error) => {
+    match session.start_stream_from(&slot, Lsn::ZERO, options, Asking::Everything).await {
+        Err(StartFailure { session: Some(mut session), error }) if is_too_new(&error) => {
             let slot = copy_slot(&mut session, settings).await?;
-            Ok(session.start_wal2json_as(&slot, options, NumericFormat::Numbers).await?)
+            Ok(session.start_stream_from(&slot, Lsn::ZERO, options, Asking::Certain).await?)
         }
         started => Ok(started?),
     }
@@ -224,7 +258,7 @@ async fn copy_slot(
     settings: &Settings,
 ) -> Result<String, PgError> {
     let copy = format!("{:.40}_dry_run_{}", settings.slot, std::process::id());
-    match session.usable_slot(&settings.slot, PLUGIN).await {
+    match session.usable_slot(&settings.slot, settings.plugin.name()).await {
         Ok(_) => {
             session.copy_slot_temporary(&settings.slot, &copy).await?;
         }
@@ -241,13 +275,13 @@ async fn create_slot(
     settings: &Settings,
     name: &str,
 ) -> Result<(), PgError> {
-    let temporary = Persistence::Temporary;
+    let (plugin, temporary) = (settings.plugin.name(), Persistence::Temporary);
     // Only to say whom the creation waits for; it does not fail for want of that.
     match connect_client(&settings.connect, session.host()).await {
         Ok(asking) => {
-            session.create_slot_reporting(name, PLUGIN, temporary, &asking.client).await?
+            session.create_slot_reporting(name, plugin, temporary, &asking.client).await?
         }
-        Err(_) => session.create_slot(name, PLUGIN, temporary).await?,
+        Err(_) => session.create_slot(name, plugin, temporary).await?,
     };
     Ok(())
 }

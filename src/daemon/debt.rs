@@ -1,16 +1,17 @@
-//! The fallbacks that are owed to sinks and rules that were off: run as actions of the stream, and
-//! noted as paid when they have settled and are done.
+//! The fallbacks that are owed to sinks and rules that were off, and to rules whose tables were not
+//! published: run as actions of the stream, and noted as paid when they have settled and are done.
 
 use std::collections::BTreeSet;
 
 use tracing::info;
 
 use super::settling::Settling;
+use super::warn;
 use crate::config::Visibility;
 use crate::lsn::Lsn;
 use crate::pipeline::{Plan, Urgency};
 use crate::postgres::Wanted;
-use crate::rules::RuleSet;
+use crate::rules::{Publication, RuleSet};
 use crate::snapshot::Snapshot;
 use crate::state::{Due, Owed};
 
@@ -68,6 +69,30 @@ impl Debt {
             Visibility::Skip => (Settling::Settled, run(&self.due, rules, plan, end_lsn)),
         };
         self.payment = Some(Payment { settling, end_lsn, order, is_time: true });
+    }
+
+    /// Takes what a publication carries of the rules' tables: the rules on those that it has not
+    /// carried for a while are owed a fallback. Answers whether something is due that was not.
+    pub(super) fn look(&mut self, publication: &Publication, rules: &RuleSet) -> bool {
+        let versions = publication.versions(rules);
+        let carried = self.owed.carried(&versions, |table| rules.names_on(table));
+        warn::carried(&carried, publication, rules);
+        let changed = carried.lost.iter().chain(&carried.back);
+        self.due.rules.extend(changed.flat_map(|table| rules.names_on(table)));
+        !carried.is_empty()
+    }
+
+    /// More is due than when the stream started: the fallbacks run for all of it. Between two
+    /// transactions. The log ends at `end_lsn`.
+    pub(super) fn pay_more(
+        &mut self,
+        visibility: Visibility,
+        rules: &RuleSet,
+        plan: &mut Plan,
+        end_lsn: Lsn,
+    ) {
+        self.payment = None;
+        self.pay(visibility, rules, plan, end_lsn);
     }
 
     /// What has to be known of other sessions now.

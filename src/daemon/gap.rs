@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep_until, timeout};
 use tracing::{error, info, warn};
 
-use super::connect::{Connected, PLUGIN, Prepared};
+use super::connect::{Connected, Prepared};
 use super::history::Waited;
 use super::interrupted::Interrupted;
 use super::purpose::Purpose;
@@ -22,8 +22,8 @@ use crate::lsn::Lsn;
 use crate::postgres::client::simple_query;
 use crate::postgres::quote::literal;
 use crate::postgres::{
-    ChosenHost, NumericFormat, OrdinaryConnection, Persistence, PgError, PgErrorKind,
-    ReplicationSession, connect_client,
+    Asking, ChosenHost, OrdinaryConnection, Persistence, PgError, PgErrorKind, ReplicationSession,
+    connect_client,
 };
 use crate::rules::Cause;
 use crate::state::GapCause;
@@ -79,8 +79,8 @@ impl Daemon {
             // It stays as it is, and is confirmed when the fallbacks are done.
             self.history.begin_closing(cause, &about.identity).await;
             self.fallbacks(cause);
-            let found = pulse.waiting(session.usable_slot(&slot, PLUGIN)).await?;
-            let started = pulse.waiting(session.start_wal2json(&slot, &options)).await;
+            let found = pulse.waiting(session.usable_slot(&slot, options.plugin())).await?;
+            let started = pulse.waiting(session.start_stream(&slot, &options)).await;
             let started = started.map_err(PgError::from)?;
             about.announce(&slot);
             let slot_lsn = found.confirmed_flush_lsn.unwrap_or_default();
@@ -100,8 +100,8 @@ impl Daemon {
             Made::Stopped(why) => return Ok(Closing::Stopped(why)),
         };
         Place::GapSlotCreated.pass();
-        // What every wal2json knows: an option that it refuses would cost the slot.
-        let started = session.start_wal2json_as(&name, &options, NumericFormat::Numbers);
+        // An option that the plugin refuses would cost the slot.
+        let started = session.start_stream_from(&name, Lsn::ZERO, &options, Asking::Certain);
         let started = pulse.waiting(started).await.map_err(PgError::from)?;
         about.announce(&name);
         let connected = about.connected(&self.settings, started, slot_lsn);
@@ -148,14 +148,15 @@ impl Daemon {
         let asking = connect_client(&self.settings.connect, session.host());
         let asking = pulse.waiting(asking).await.ok();
         let walsender = session.process_id();
+        let plugin = self.settings.plugin.name();
         let creation = async {
             let temporary = Persistence::Temporary;
             match &asking {
                 // Only to say whom the creation waits for.
                 Some(asking) => {
-                    session.create_slot_reporting(name, PLUGIN, temporary, &asking.client).await
+                    session.create_slot_reporting(name, plugin, temporary, &asking.client).await
                 }
-                None => session.create_slot(name, PLUGIN, temporary).await,
+                None => session.create_slot(name, plugin, temporary).await,
             }
         };
         let mut creation = std::pin::pin!(creation);

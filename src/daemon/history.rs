@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::Settings;
-use super::connect::{Mode, PLUGIN};
+use super::connect::Mode;
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::postgres::{PgError, PgErrorKind, ReplicationSession, ServerIdentity, SystemIdentity};
@@ -37,6 +37,8 @@ pub struct History {
     pub(super) skip_to: Option<(Lsn, ServerIdentity)>,
     /// Whether another daemon had the slot, or was making it: where it left it, we go on.
     pub(super) waited: Waited,
+    /// Whether a stream has started since the process has.
+    pub(super) has_started: bool,
     /// The slot was copied, which leaves out that it follows a failover.
     is_copy: bool,
     fallbacks_at: Option<Instant>,
@@ -88,6 +90,7 @@ impl History {
             is_assumed: assume_gap,
             skip_to: None,
             waited: Waited::No,
+            has_started: false,
             is_copy: false,
             fallbacks_at: None,
             failures: Failures::default(),
@@ -99,7 +102,7 @@ impl History {
         if self.slot == settings.slot && self.state_dir == settings.state_dir {
             return self;
         }
-        History::open(settings, false)
+        History { has_started: self.has_started, ..History::open(settings, false) }
     }
 
     /// Looks at the slot.
@@ -110,7 +113,7 @@ impl History {
         server_identity: &ServerIdentity,
         settings: &Settings,
     ) -> Result<Found, PgError> {
-        let mut slot = match session.usable_slot(&settings.slot, PLUGIN).await {
+        let mut slot = match session.usable_slot(&settings.slot, settings.plugin.name()).await {
             Ok(slot) => slot,
             Err(error) if settings.create_slot => match error.kind() {
                 PgErrorKind::SlotMissing => return Ok(Found::Gap(GapCause::SlotMissing)),
@@ -146,7 +149,7 @@ impl History {
             if server == server_identity && slot.confirmed_flush_lsn < Some(*end_lsn) {
                 session.advance_slot(&settings.slot, *end_lsn).await?;
                 info!(%end_lsn, "moved the slot past the transaction that cannot be decoded");
-                slot = session.usable_slot(&settings.slot, PLUGIN).await?;
+                slot = session.usable_slot(&settings.slot, settings.plugin.name()).await?;
             }
             self.skip_to = None;
         }
@@ -189,6 +192,7 @@ impl History {
         slot_lsn: Lsn,
     ) {
         self.waited = Waited::No;
+        self.has_started = true;
         if settings.mode == Mode::DryRun {
             return;
         }

@@ -9,6 +9,7 @@ mod held;
 mod history;
 mod interrupted;
 mod outage;
+mod published;
 mod purpose;
 mod reader;
 mod replay;
@@ -35,13 +36,14 @@ use gap::Closing;
 pub use history::History;
 use interrupted::Interrupted;
 use outage::Outage;
+pub use published::check_publication;
 use purpose::Purpose;
 pub use replay::{Asked, Refused, Replay, ReplayEnd, ReplayFailure, Start};
 pub use replayed::Seen;
 pub use replicas::ReplicaSettings;
 use session::{Ended, Session};
 
-use crate::config::{OnGap, Visibility};
+use crate::config::{OnGap, Plugin, Visibility};
 use crate::parked::Parked;
 use crate::pipeline::{Dispatcher, LaneSpec, Plan, Routes};
 use crate::postgres::{ConnectConfig, PgError, PgErrorKind};
@@ -60,6 +62,10 @@ pub struct Settings {
     pub connect: ConnectConfig,
     /// The slot.
     pub slot: String,
+    /// Its output plugin.
+    pub plugin: Plugin,
+    /// What pgoutput sends.
+    pub publication: String,
     /// Whether a missing slot is created.
     pub create_slot: bool,
     /// Whether actions wait until their transaction is visible.
@@ -191,7 +197,7 @@ impl Daemon {
                 Err(error) => error.into(),
             };
             let Some(error) = self.take(interrupted) else { continue };
-            if is_final(&error) {
+            if self.is_final(&error) {
                 return Err(error.into());
             }
             let role = match error.kind() {
@@ -221,8 +227,13 @@ impl Daemon {
     fn take(&mut self, interrupted: Interrupted) -> Option<PgError> {
         match interrupted {
             Interrupted::Error(error) | Interrupted::Undecodable(_, error) => {
-                if *error.kind() == PgErrorKind::SlotLost && self.settings.create_slot {
-                    self.history.pending = Some(GapCause::SlotLost);
+                let cause = match error.kind() {
+                    PgErrorKind::SlotLost => Some(GapCause::SlotLost),
+                    PgErrorKind::PublicationMissing => Some(GapCause::PublicationMissing),
+                    _ => None,
+                };
+                if let Some(cause) = cause.filter(|_| self.settings.create_slot) {
+                    self.history.pending = Some(cause);
                 }
                 Some(error)
             }
@@ -234,6 +245,22 @@ impl Daemon {
                 self.history.pending = Some(cause);
                 None
             }
+        }
+    }
+
+    /// Whether a person has to choose another slot or setting: nothing that the daemon waits for
+    /// will change that.
+    fn is_final(&self, error: &PgError) -> bool {
+        match error.kind() {
+            PgErrorKind::SlotOfOtherDatabase { .. }
+            | PgErrorKind::SlotOfOtherPlugin { .. }
+            | PgErrorKind::PublicationLacking { .. }
+            | PgErrorKind::SynchronousStandby => true,
+            // A slot of ours is made anew once there is a publication, which it takes.
+            PgErrorKind::PublicationMissing => {
+                !self.history.has_started || !self.settings.create_slot
+            }
+            _ => false,
         }
     }
 
@@ -249,6 +276,9 @@ impl Daemon {
         }
         if settings.mode == Mode::Live {
             let (rules, plan) = (matcher.rules(), dispatcher.plan_mut());
+            if let Some(publication) = &connected.tables.publication {
+                debt.look(publication, rules);
+            }
             debt.pay(settings.visibility, rules, plan, connected.catalog_lsn);
         }
         matcher.set_partitions(connected.partitions.take(), connected.catalog_lsn);
@@ -305,16 +335,6 @@ async fn turn_for_ever(dispatcher: &mut Dispatcher, pulse: &Pulse) {
         }
     };
     pulse.waiting(turning).await
-}
-
-/// Whether a person has to choose another slot or setting: nothing that the daemon waits for will change that.
-fn is_final(error: &PgError) -> bool {
-    matches!(
-        error.kind(),
-        PgErrorKind::SlotOfOtherDatabase { .. }
-            | PgErrorKind::SlotOfOtherPlugin { .. }
-            | PgErrorKind::SynchronousStandby
-    )
 }
 
 fn log_undecodable(commit: Commit, error: &PgError) {

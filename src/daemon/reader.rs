@@ -12,8 +12,7 @@ use super::warn::{self, Warned};
 use crate::action::Verb;
 use crate::change::Change;
 use crate::config::Visibility;
-use crate::decode::wal2json::Nulls;
-use crate::decode::{Boundary, Event, dropped_change, wal2json};
+use crate::decode::{Boundary, Decoder, Event, Nulls, dropped_change};
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::metrics::{Counts, Tally};
@@ -31,10 +30,9 @@ use crate::tail::Tap;
 
 /// Turns messages into actions.
 pub(super) struct Reader<'d> {
-    decoder: wal2json::Decoder,
+    decoder: Decoder,
     matcher: &'d mut Matcher,
     rules: Arc<RuleSet>,
-    nulls: Nulls,
     visibility: Visibility,
     messages: Messages,
     /// What of a transaction waits until it is visible.
@@ -60,12 +58,12 @@ pub(super) struct Reader<'d> {
 impl<'d> Reader<'d> {
     pub(super) fn new(
         matcher: &'d mut Matcher,
-        nulls: Nulls,
+        decoder: Decoder,
         visibility: Visibility,
         messages: Messages,
     ) -> Self {
         let rules = Arc::clone(matcher.rules());
-        let (decoder, warned) = (wal2json::Decoder::new(nulls), Warned::default());
+        let warned = Warned::default();
         let looks_up = rules.rules().iter().any(|rule| rule.lookup.is_some());
         let hidden = match visibility {
             _ if Failpoint::ActEarly.is_set() => None,
@@ -78,7 +76,6 @@ impl<'d> Reader<'d> {
             decoder,
             matcher,
             rules,
-            nulls,
             visibility,
             messages,
             hidden,
@@ -130,7 +127,7 @@ impl<'d> Reader<'d> {
             self.tables = Some(now);
             return Ok(());
         }
-        let by_type = self.nulls == Nulls::ByType;
+        let by_type = self.decoder.nulls() == Nulls::ByType;
         let known = self.matcher.known();
         if known.is_some_and(|known| known.outgrown_by(&now, &self.rules, by_type)) {
             return Err(Interrupted::Catalog);
@@ -216,19 +213,22 @@ impl<'d> Reader<'d> {
         }
         match event {
             Ok(Event::Change(change)) => {
-                let Some(facts) = self.open else {
-                    return Err(senseless("a change outside of a transaction").into());
-                };
-                let is_new = self.matcher.needs_catalog(change.schema, change.table);
-                if is_new && self.replayed.is_none() {
-                    return Err(Interrupted::Catalog);
-                }
+                let facts = self.open.ok_or_else(lost_change)?;
                 let (rules, bulk, warned) = (&self.rules, &mut self.bulk, &mut self.warned);
                 let watched = (&*self.counts, &self.tap);
-                let mut taker = Taker::new(plan, rules, bulk, warned, watched, facts);
-                taker.change = Some(change);
-                self.matcher.apply(&change, facts, |emission| taker.take(&emission, &change));
+                let taker = Taker::new(plan, rules, bulk, warned, watched, facts);
+                apply(self.matcher, taker, change, self.replayed.is_some())?;
             }
+            Ok(Event::Truncate(changes)) => {
+                let facts = self.open.ok_or_else(lost_change)?;
+                for change in changes {
+                    let (rules, bulk, warned) = (&self.rules, &mut self.bulk, &mut self.warned);
+                    let watched = (&*self.counts, &self.tap);
+                    let taker = Taker::new(plan, rules, bulk, warned, watched, facts);
+                    apply(self.matcher, taker, change, self.replayed.is_some())?;
+                }
+            }
+            Ok(Event::Aside) => {}
             Ok(Event::Begin(begin)) => {
                 if self.open.is_some() {
                     return Err(senseless("a transaction within another").into());
@@ -253,7 +253,12 @@ impl<'d> Reader<'d> {
                 }
                 self.bulk.reset();
                 plan.commit(end_lsn);
-                self.commit = self.open_commit.take();
+                // The beginning may not have told where the end is.
+                self.commit = self.open_commit.take().map(|commit| Commit { end_lsn, ..commit });
+                if self.decoder.is_full() && plan.is_idle() && self.replayed.is_none() {
+                    // Nothing is repeated by that.
+                    return Err(Interrupted::Catalog);
+                }
                 if let Some(tables) = self.tables.take() {
                     self.tables(tables, plan)?;
                 }
@@ -430,6 +435,30 @@ fn begin_in(
 fn seen(begin: &Boundary<'_>) -> Option<Commit> {
     let (commit_lsn, end_lsn, xid) = (begin.commit_lsn?, begin.end_lsn?, begin.xid?);
     Some(Commit { commit_lsn, end_lsn, xid })
+}
+
+/// Takes a change.
+///
+/// # Errors
+/// If its table is not known. A replay does not mind: the catalog was read after the change.
+fn apply<'a>(
+    matcher: &mut Matcher,
+    mut taker: Taker<'a>,
+    change: Change<'a>,
+    is_replay: bool,
+) -> Result<(), Interrupted> {
+    let is_new = matcher.needs_catalog(change.schema, change.table);
+    if is_new && !is_replay {
+        return Err(Interrupted::Catalog);
+    }
+    let facts = taker.facts;
+    taker.change = Some(change);
+    matcher.apply(&change, facts, |emission| taker.take(&emission, &change));
+    Ok(())
+}
+
+fn lost_change() -> PgError {
+    senseless("a change outside of a transaction")
 }
 
 fn senseless(what: &str) -> PgError {

@@ -10,20 +10,22 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
-use super::connect::{About, Connected, PLUGIN, Prepared, prepare};
+use super::connect::{About, Connected, Lacks, Prepared, prepare};
 use super::interrupted::Interrupted;
 use super::replayed::{Replayed, Seen};
 use super::session::Session;
 use super::{STOP_PATIENCE, Settings};
 use crate::config::replay_slot;
+use crate::decode::pgoutput;
 use crate::lsn::Lsn;
 use crate::parked::Parked;
 use crate::pipeline::{Dispatcher, LaneSpec, Routes};
+use crate::postgres::quote::literal;
 use crate::postgres::{
-    HEARTBEAT_PREFIX, NumericFormat, PgError, PgErrorKind, ReplicationSession, StartFailure,
-    Wal2jsonOptions, Wal2jsonStream, lacks_numerics,
+    Asking, HEARTBEAT_PREFIX, PgError, PgErrorKind, PluginOptions, ReplicationSession,
+    StartFailure, StartedStream, is_too_new,
 };
-use crate::replay::{Clock, Origin, Pair, Range, Times, read_times, shown};
+use crate::replay::{Clock, Origin, Pair, Range, Times, micros_of, read_times, shown};
 use crate::rules::{Matcher, RuleSet};
 
 /// Where a replay begins.
@@ -194,12 +196,13 @@ impl Replay {
     /// From nothing to a running stream; `None` if nothing was committed in the range.
     async fn start(&self, asked: &Asked) -> Result<Option<(Connected, Range)>, ReplayFailure> {
         let Prepared { mut session, options, about } =
-            prepare(&self.settings, self.matcher.rules()).await?;
+            prepare(&self.settings, self.matcher.rules(), Lacks::Refused).await?;
         mark_end(&mut session).await?;
         let now = Clock::read(&session.simple_query(Clock::SQL).await?)?;
         let copy = self.copy(&mut session).await?;
         let times = self.times(&about);
-        let range = range(asked, &mut session, &copy, &times, &about, now).await?;
+        let log = Log { copy: &copy, options: &options, times: &times };
+        let range = range(asked, &mut session, &log, &about, now).await?;
         if range.from_lsn > range.to_lsn {
             info!(from_lsn = %range.from_lsn, to_lsn = %range.to_lsn, "nothing to replay");
             session.close().await;
@@ -212,8 +215,9 @@ impl Replay {
 
     /// Copies the slot that reaches back furthest.
     async fn copy(&self, session: &mut ReplicationSession) -> Result<Copied, PgError> {
-        let main = session.usable_slot(&self.settings.slot, PLUGIN).await;
-        let kept = session.usable_slot(&replay_slot(&self.settings.slot), PLUGIN).await;
+        let plugin = self.settings.plugin.name();
+        let main = session.usable_slot(&self.settings.slot, plugin).await;
+        let kept = session.usable_slot(&replay_slot(&self.settings.slot), plugin).await;
         // Without either, the main one's error says more.
         let source = match (main, kept) {
             (Err(error), Err(_)) => return Err(error),
@@ -247,22 +251,21 @@ impl Replay {
         &self,
         session: ReplicationSession,
         copy: Copied,
-        options: &Wal2jsonOptions,
+        options: &PluginOptions,
         from: Start,
         range: Range,
         now: Pair,
-    ) -> Result<Wal2jsonStream, ReplayFailure> {
+    ) -> Result<StartedStream, ReplayFailure> {
         let (name, first) = (&copy.name, range.from_lsn);
-        match session.start_wal2json_from(name, first, options, NumericFormat::Strings).await {
-            Err(StartFailure { session: Some(mut session), error }) if lacks_numerics(&error) => {
+        match session.start_stream_from(name, first, options, Asking::Everything).await {
+            Err(StartFailure { session: Some(mut session), error }) if is_too_new(&error) => {
                 let copy = self.copy(&mut session).await?;
                 if copy.oldest_lsn > first {
                     let oldest_lsn = copy.oldest_lsn;
-                    let oldest_at = first_commit(&mut session, &copy.name).await?;
+                    let oldest_at = first_commit(&mut session, &copy.name, options).await?;
                     return Err(Refused { from, oldest_lsn, oldest_at, now: now.at }.into());
                 }
-                let (name, numbers) = (&copy.name, NumericFormat::Numbers);
-                Ok(session.start_wal2json_from(name, first, options, numbers).await?)
+                Ok(session.start_stream_from(&copy.name, first, options, Asking::Certain).await?)
             }
             started => Ok(started?),
         }
@@ -276,15 +279,22 @@ struct Copied {
     oldest_lsn: Lsn,
 }
 
+/// The log that is kept.
+struct Log<'a> {
+    copy: &'a Copied,
+    options: &'a PluginOptions,
+    times: &'a Times,
+}
+
 /// What the replay is to take, if that is kept.
 async fn range(
     asked: &Asked,
     session: &mut ReplicationSession,
-    copy: &Copied,
-    times: &Times,
+    log: &Log<'_>,
     about: &About,
     now: Pair,
 ) -> Result<Range, ReplayFailure> {
+    let Log { copy, options, times } = log;
     let flushed_lsn = about.identity.flushed_lsn;
     let to_lsn = match asked.to_lsn {
         Some(to) if to > flushed_lsn => {
@@ -302,7 +312,7 @@ async fn range(
             let from = before(now.at, since);
             let oldest_at = match known {
                 Some(at) => Some(at),
-                None => first_commit(session, &copy.name).await?,
+                None => first_commit(session, &copy.name, options).await?,
             };
             let near = times.last_until(from).map_or(oldest_lsn, |pair| pair.lsn.max(oldest_lsn));
             (oldest_at.is_some_and(|oldest| oldest <= from).then_some(near), Some(from))
@@ -313,7 +323,7 @@ async fn range(
     }
     let oldest_at = match known {
         Some(at) => Some(at),
-        None => first_commit(session, &copy.name).await?,
+        None => first_commit(session, &copy.name, options).await?,
     };
     Err(Refused { from: asked.from, oldest_lsn, oldest_at, now: now.at }.into())
 }
@@ -336,21 +346,43 @@ async fn mark_end(session: &mut ReplicationSession) -> Result<(), PgError> {
     }
 }
 
-/// When the first transaction was committed that a slot of this session stands before. No change
-/// is decoded for that.
+/// When the first transaction was committed that a slot of this session stands before, as far as
+/// the stream has transactions at all.
 async fn first_commit(
     session: &mut ReplicationSession,
     slot: &str,
+    options: &PluginOptions,
 ) -> Result<Option<i64>, PgError> {
-    let sql = format!(
-        "SELECT data::json ->> 'timestamp' \
-         FROM pg_catalog.pg_logical_slot_peek_changes('{slot}', NULL, 1, 'format-version', '2', \
-           'include-timestamp', 'true', 'actions', 'truncate', 'add-tables', 'walpurge.none', \
-           'add-msg-prefixes', 'walpurge.none') LIMIT 1"
-    );
+    let sql = match options {
+        // No change is decoded for that.
+        PluginOptions::Wal2json(_) => format!(
+            "SELECT data::json ->> 'timestamp' \
+             FROM pg_catalog.pg_logical_slot_peek_changes('{slot}', NULL, 1, \
+               'format-version', '2', 'include-timestamp', 'true', 'actions', 'truncate', \
+               'add-tables', 'walpurge.none', 'add-msg-prefixes', 'walpurge.none') LIMIT 1"
+        ),
+        // A Begin message has it behind its type and the commit's position.
+        PluginOptions::Pgoutput(options) => format!(
+            "SELECT pg_catalog.encode(pg_catalog.substring(data, 10, 8), 'hex') \
+             FROM pg_catalog.pg_logical_slot_peek_binary_changes('{slot}', NULL, 1, {}) \
+             WHERE pg_catalog.get_byte(data, 0) = {} LIMIT 1",
+            options
+                .options()
+                .iter()
+                .map(|(name, value)| format!("{}, {}", literal(name), literal(value)))
+                .collect::<Vec<_>>()
+                .join(", "),
+            b'B'
+        ),
+    };
     let rows = session.simple_query(&sql).await?;
     let text = rows.into_iter().flatten().flatten().next();
-    Ok(text.and_then(|text| crate::replay::micros_of(text.as_bytes())))
+    Ok(text.and_then(|text| match options {
+        PluginOptions::Wal2json(_) => micros_of(text.as_bytes()),
+        PluginOptions::Pgoutput(_) => {
+            i64::from_str_radix(&text, 16).ok().map(pgoutput::micros_since_1970)
+        }
+    }))
 }
 
 fn before(now: i64, since: Duration) -> i64 {

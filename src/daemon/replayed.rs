@@ -95,6 +95,8 @@ impl Replayed {
                 self.open += u64::from(message.prefix == MESSAGE_PREFIX.as_bytes());
             }
             Some(Event::Change(_)) | None => self.open += 1,
+            Some(Event::Truncate(changes)) => self.open += changes.count() as u64,
+            Some(Event::Aside) => {}
         }
         if self.is_leaving_out { Taken::LeftOut } else { Taken::Within }
     }

@@ -13,6 +13,7 @@ use super::course::Course;
 use super::flood::Flood;
 use super::held::Held;
 use super::interrupted::Interrupted;
+use super::published::Published;
 use super::purpose::Purpose;
 use super::reader::Reader;
 use super::replayed::{Replayed, Seen};
@@ -53,6 +54,7 @@ pub(super) struct Session<'d> {
     flood: Flood,
     slot: String,
     held: Held,
+    published: Published,
     report: Report,
     pulse: Pulse,
     stall: Stall,
@@ -86,22 +88,22 @@ impl<'d> Session<'d> {
         dispatcher: &'d mut Dispatcher,
         purpose: Purpose<'d>,
     ) -> Self {
-        let mut reader =
-            Reader::new(matcher, connected.nulls, settings.visibility, settings.messages);
+        let decoder = std::mem::take(&mut connected.decoder);
+        let mut reader = Reader::new(matcher, decoder, settings.visibility, settings.messages);
         reader.learn(std::mem::take(&mut connected.tables), dispatcher.plan_mut());
         Self::with(connected, settings, reader, dispatcher, purpose)
     }
 
     /// A session that ends once the part of the stream that counts is done.
     pub(super) fn replay(
-        connected: Connected,
+        mut connected: Connected,
         settings: &Settings,
         matcher: &'d mut Matcher,
         dispatcher: &'d mut Dispatcher,
         replayed: &'d mut Replayed,
     ) -> Self {
-        let mut reader =
-            Reader::new(matcher, connected.nulls, settings.visibility, settings.messages);
+        let decoder = std::mem::take(&mut connected.decoder);
+        let mut reader = Reader::new(matcher, decoder, settings.visibility, settings.messages);
         reader.replay(replayed);
         Self::with(connected, settings, reader, dispatcher, Purpose::Replay)
     }
@@ -146,6 +148,7 @@ impl<'d> Session<'d> {
             flood: Flood::new(Instant::now().into_std()),
             slot,
             held: Held::default(),
+            published: Published::new(settings.visibility),
             report,
             pulse: settings.board.pulse().clone(),
             stall: Stall::default(),
@@ -189,10 +192,12 @@ impl<'d> Session<'d> {
                 answer = self.barrier.hear() => match answer {             // 3. visibility
                     Heard::Snapshot(snapshot) => self.show(snapshot),
                     Heard::Tables(tables) => {
+                        self.published.take(tables.publication.as_ref());
                         self.reader.tables(tables, self.dispatcher.plan_mut())?;
                     }
                     Heard::Held(wal) => {
                         self.held.look(wal, &self.slot, Instant::now().into_std());
+                        self.published.ends_at(wal.end_lsn);
                         self.report.look(wal);
                     }
                     Heard::WaitsForUs => return Err(self.waits_for_us().into()),
@@ -208,6 +213,7 @@ impl<'d> Session<'d> {
                         self.pulse.turned(Stage::Loop);
                     }
                     self.look_at_replicas();
+                    self.look_at_publication();
                     if let Some(debt) = self.purpose.debt() {
                         debt.tick();
                     }
@@ -364,6 +370,17 @@ impl<'d> Session<'d> {
         let is_between = !self.reader.is_in_transaction();
         let end_lsn = is_between.then(|| self.status.received_lsn.max(self.course.start_lsn()));
         self.replicas.tick(self.dispatcher.plan_mut(), self.purpose.debt(), end_lsn);
+    }
+
+    /// Between two transactions, as what is owed is a transaction of its own.
+    fn look_at_publication(&mut self) {
+        let Purpose::Work { debt, .. } = &mut self.purpose else { return };
+        if self.reader.is_in_transaction() {
+            return;
+        }
+        let received_lsn = self.status.received_lsn;
+        let plan = self.dispatcher.plan_mut();
+        self.published.look(debt, self.reader.rules(), plan, received_lsn);
     }
 
     /// While the reader waits for room, it does not see the server ask for a sign of life.

@@ -3,11 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::change::{Change, Op};
+use crate::postgres::listed;
 use crate::postgres::quote::identifier;
-use crate::rules::{Absence, ColumnUse, KnownTable, RuleId, RuleSet, TableNews};
+use crate::rules::{Absence, ColumnUse, KnownTable, Publication, RuleId, RuleSet, TableNews};
+use crate::state::Carried;
 
 /// What was warned of in this session, so that it is said once.
 #[derive(Default)]
@@ -164,6 +166,33 @@ pub(super) fn table_news(warned: &mut Warned, rules: &RuleSet, news: &TableNews)
             let rule = rules.rule(*rule).name.as_str();
             warn!(rule, %table, more_tables, column, hint = RENAMED, "{consequence}");
         }
+    }
+}
+
+/// What has become of rules' tables in the publication. Their rules' fallbacks run.
+pub(super) fn carried(carried: &Carried, publication: &Publication, rules: &RuleSet) {
+    let name = publication.name.as_str();
+    if !carried.lost.is_empty() {
+        let lacks: Vec<_> = publication.lacks(rules);
+        let lacks: Vec<_> =
+            lacks.into_iter().filter(|lack| carried.lost.contains(&lack.table())).collect();
+        error!(
+            publication = name,
+            lacks = listed(&lacks),
+            hint = "walpurge setup  brings the publication in step with the rules; the fallbacks \
+                    run again then",
+            "the publication does not carry what the rules need: nothing of it is invalidated; \
+             the rules' fallbacks run once"
+        );
+    }
+    if !carried.back.is_empty() {
+        let tables = carried.back.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        warn!(
+            publication = name,
+            tables,
+            "the publication was altered, and may not have carried tables for a while; their \
+             rules' fallbacks run once"
+        );
     }
 }
 

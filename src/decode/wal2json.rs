@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::json::{Cursor, Scalar};
-use super::{Boundary, DecodeError, Event, Message};
+use super::{Boundary, CommitTime, DecodeError, Event, Message};
 use crate::change::{Change, Field, FieldValue, Op, Row};
 use crate::lsn::Lsn;
 
@@ -49,6 +49,11 @@ impl Decoder {
         Decoder { nulls, ..Decoder::default() }
     }
 
+    /// What a null of its lines means.
+    pub fn nulls(&self) -> Nulls {
+        self.nulls
+    }
+
     /// Decodes one line. Its strings are unescaped in place, so it can be decoded only once.
     ///
     /// # Errors
@@ -63,7 +68,7 @@ impl Decoder {
             xid: object.xid,
             commit_lsn: object.lsn,
             end_lsn: object.next_lsn,
-            committed_at: part(&object.timestamp, "").ok(),
+            committed_at: part(&object.timestamp, "").ok().map(CommitTime::Printed),
         };
         let change = |op| {
             let identity = Row::new(line, &self.identity);

@@ -372,9 +372,14 @@ impl Look {
         if digest.is_none() || digest == self.digest {
             return Ok(None);
         }
-        let Some(rows) = rows(client, &self.tables.sql()).await? else { return Ok(None) };
+        let Some(answer) = rows(client, &self.tables.sql()).await? else { return Ok(None) };
+        let mut tables = self.tables.answer(answer);
+        if let Some(publication) = self.tables.publication() {
+            let Some(answer) = rows(client, publication.sql()).await? else { return Ok(None) };
+            tables.publication = publication.answer(answer);
+        }
         self.digest = digest;
-        Ok(Some(self.tables.answer(rows)))
+        Ok(Some(tables))
     }
 }
 

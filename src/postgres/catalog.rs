@@ -1,6 +1,9 @@
 //! What the catalog says of the rules' tables: names, columns and partitions.
 
+use std::collections::BTreeSet;
+
 use super::error::PgError;
+use super::published::PublicationQuery;
 use super::query::Rows;
 use super::quote::literal;
 use super::session::ReplicationSession;
@@ -13,6 +16,8 @@ pub struct TablesQuery {
     open: String,
     /// Those, so that one that was renamed is found under its new name.
     followed: Vec<u32>,
+    /// The publication that is to carry them.
+    publication: Option<PublicationQuery>,
 }
 
 /// More tables are not followed to their new names: the question would get too long.
@@ -22,23 +27,28 @@ impl TablesQuery {
     /// Asks for the tables of these rules.
     pub fn new(rules: &RuleSet) -> Self {
         let tables: Vec<_> = rules.tables().collect();
-        let named = rules.rules().iter().flat_map(|rule| {
-            rule.columns().into_iter().chain(rule.filter_columns()).map(<[u8]>::to_vec)
-        });
-        let named: std::collections::BTreeSet<_> = named.collect();
-        let columns: Vec<_> =
-            named.iter().map(|name| literal(&String::from_utf8_lossy(name))).collect();
         let open = format!(
             "SELECT c.oid, n.nspname, c.relname, c.relkind, a.attname, NOT a.attnotnull \
              FROM pg_catalog.pg_class c \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 \
-                 AND NOT a.attisdropped AND a.attname = ANY (ARRAY[{}]::name[]) \
+                 AND NOT a.attisdropped AND a.attname = ANY ({}) \
              WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND ({}",
-            columns.join(","),
+            named_columns(rules),
             conditions(&tables, "n.nspname", "c.relname")
         );
-        TablesQuery { open, followed: Vec::new() }
+        TablesQuery { open, followed: Vec::new(), publication: None }
+    }
+
+    /// Asks for the publication too.
+    #[must_use]
+    pub fn with(self, publication: PublicationQuery) -> Self {
+        TablesQuery { publication: Some(publication), ..self }
+    }
+
+    /// The publication that is asked for.
+    pub fn publication(&self) -> Option<&PublicationQuery> {
+        self.publication.as_ref()
     }
 
     /// The question.
@@ -50,13 +60,20 @@ impl TablesQuery {
         format!("{} OR c.oid IN ({}))", self.open, oids.join(","))
     }
 
-    /// A question whose answer, one value, stays the same while that of [`sql`](Self::sql) does.
+    /// A question whose answer, a value or two, stays the same while those of [`sql`](Self::sql)
+    /// and of the publication's do.
     pub fn digest(&self) -> String {
-        format!(
-            "SELECT pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtextextended(t::text, 0)) \
-             FROM ({}) t",
-            self.sql()
-        )
+        let digest = |sql: &str| {
+            format!(
+                "SELECT pg_catalog.count(*), \
+                 pg_catalog.sum(pg_catalog.hashtextextended(t::text, 0)) FROM ({sql}) t"
+            )
+        };
+        let tables = digest(&self.sql());
+        match &self.publication {
+            Some(publication) => format!("{tables} UNION ALL {}", digest(publication.sql())),
+            None => tables,
+        }
     }
 
     /// The answer, from the rows. Later questions ask for these tables even if their names change.
@@ -82,9 +99,16 @@ impl TablesQuery {
 
 impl ReplicationSession {
     /// The tables that rules mean.
+    ///
+    /// # Errors
+    /// Also if there is no such publication as is asked for.
     pub async fn known_tables(&mut self, query: &mut TablesQuery) -> Result<KnownTables, PgError> {
         let rows = self.command("read the columns of the rules' tables", &query.sql()).await?;
-        Ok(query.answer(rows))
+        let mut known = query.answer(rows);
+        if let Some(publication) = query.publication() {
+            known.publication = Some(self.publication(publication).await?);
+        }
+        Ok(known)
     }
 }
 
@@ -136,8 +160,18 @@ impl ReplicationSession {
     }
 }
 
+/// The columns that rules name, as an array for SQL.
+pub(super) fn named_columns(rules: &RuleSet) -> String {
+    let named = rules.rules().iter().flat_map(|rule| {
+        rule.columns().into_iter().chain(rule.filter_columns()).map(<[u8]>::to_vec)
+    });
+    let named: BTreeSet<_> = named.collect();
+    let named: Vec<_> = named.iter().map(|name| literal(&String::from_utf8_lossy(name))).collect();
+    format!("ARRAY[{}]::name[]", named.join(","))
+}
+
 /// What patterns mean for SQL, in parentheses; it may let through more than they do.
-fn conditions(patterns: &[&TablePattern], schema: &str, table: &str) -> String {
+pub(super) fn conditions(patterns: &[&TablePattern], schema: &str, table: &str) -> String {
     let part = |column: &str, part: &Part| match part {
         Part::Exact(name) => format!("{column} = {}", literal(&String::from_utf8_lossy(name))),
         Part::Any | Part::Glob(_) => "true".to_owned(),

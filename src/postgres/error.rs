@@ -55,6 +55,13 @@ pub enum PgErrorKind {
     PluginRefused,
     /// The plugin does not know an option.
     UnknownPluginOption(String),
+    /// There is no such publication, or there was none yet where the slot stands.
+    PublicationMissing,
+    /// The publication does not carry what the rules need.
+    PublicationLacking {
+        /// What mends it where `walpurge setup` does not.
+        hint: Option<String>,
+    },
     /// `wal_level` is not `logical`.
     WalLevel,
     /// `max_replication_slots` is used up.
@@ -91,6 +98,7 @@ pub(crate) struct Subject {
     pub(crate) host: String,
     pub(crate) slot: Option<String>,
     pub(crate) plugin: Option<String>,
+    pub(crate) publication: Option<String>,
 }
 
 /// An operation on Postgres that failed. It displays the operation; the cause is its source.
@@ -187,6 +195,7 @@ impl PgError {
         }
         known.slot = known.slot.take().or_else(|| subject.slot.clone());
         known.plugin = known.plugin.take().or_else(|| subject.plugin.clone());
+        known.publication = known.publication.take().or_else(|| subject.publication.clone());
         self
     }
 
@@ -216,6 +225,8 @@ impl PgError {
             | PluginMissing
             | PluginRefused
             | UnknownPluginOption(_)
+            | PublicationMissing
+            | PublicationLacking { .. }
             | WalLevel
             | NoReplicationRight
             | DatabaseMissing
@@ -289,6 +300,7 @@ pub(crate) fn classify(error: &ServerError) -> PgErrorKind {
         "42601" if has("IDENTIFY_SYSTEM") => Pooler,
         "55006" if has("active for PID") => SlotInUse { pid: pid(message) },
         "42704" if has("replication slot") => SlotMissing,
+        "42704" if has("publication") => PublicationMissing,
         "42710" if has("replication slot") => SlotExists,
         "58P01" if has("could not access file") => PluginMissing,
         "58P01" if has("WAL segment") => SlotLost,

@@ -66,6 +66,16 @@ pub(crate) fn hint(
             "the server's {plugin} is too old for the option {name:?}, or the slot is for \
              another plugin"
         ),
+        PublicationMissing => format!(
+            "walpurge setup  makes it; if it is there by now, it is younger than the slot's \
+             position, and what was committed in between is not in the stream: SELECT \
+             pg_drop_replication_slot({slot_literal});  walpurge run makes a new slot then and runs \
+             every rule's fallback, unless create_slot is false"
+        ),
+        PublicationLacking { hint } => {
+            let setup = "walpurge setup  brings the publication in step with the rules";
+            hint.as_ref().map_or(setup.to_owned(), |hint| format!("{hint}; else: {setup}"))
+        }
         WalLevel => "as a superuser: ALTER SYSTEM SET wal_level = logical;  then restart the \
                      server"
             .into(),

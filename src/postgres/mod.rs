@@ -19,8 +19,13 @@ mod error;
 mod fields;
 mod frame;
 mod hint;
+mod pgoutput;
+mod plugin;
+pub mod publication;
+mod published;
 mod query;
 pub mod quote;
+pub(crate) mod relations;
 mod replica;
 mod replication;
 mod session;
@@ -46,6 +51,9 @@ pub use fields::{Notice, ServerError};
 pub use frame::{
     FRAME_BYTES_MAX, Frame, FrameError, FrameReader, OVERSIZED_HEAD_BYTES, READ_BYTES,
 };
+pub use pgoutput::PgoutputOptions;
+pub use plugin::{Asking, Format, PluginOptions, StartedStream, is_too_new};
+pub use published::{PublicationQuery, listed, refuse_lacks};
 pub use query::Rows;
 pub use replica::{Replayed, Replica, ReplicaLost, Upstream};
 pub use replication::{ReplicationStream, Reply};
@@ -56,4 +64,4 @@ pub use url::{
     ChannelBinding, ConnectConfig, Host, HostSpec, Keepalive, RootCert, SslMode,
     TargetSessionAttrs, UrlError,
 };
-pub use wal2json::{NumericFormat, Wal2jsonOptions, Wal2jsonStream, lacks_numerics};
+pub use wal2json::{NumericFormat, Wal2jsonOptions};

@@ -4,9 +4,6 @@
 //! is learnt by trying, since nothing else tells its version.
 
 use super::error::{PgError, PgErrorKind};
-use super::replication::ReplicationStream;
-use super::session::{ReplicationSession, StartFailure};
-use crate::lsn::Lsn;
 
 /// Known to wal2json 2.6 and later.
 const NUMERIC_AS_STRING: &str = "numeric-data-types-as-string";
@@ -32,14 +29,6 @@ pub enum NumericFormat {
     Strings,
     /// As JSON numbers; NaN and Infinity print as `null`.
     Numbers,
-}
-
-/// A started stream.
-pub struct Wal2jsonStream {
-    /// The stream.
-    pub stream: ReplicationStream,
-    /// How the server's wal2json prints numbers.
-    pub numerics: NumericFormat,
 }
 
 impl Wal2jsonOptions {
@@ -73,59 +62,9 @@ impl Wal2jsonOptions {
     }
 }
 
-impl ReplicationSession {
-    /// Checks that the slot is ours and starts wal2json from where it stands.
-    ///
-    /// Not cancel safe. Where the server's wal2json does not know an option that can be done
-    /// without, it is started without.
-    pub async fn start_wal2json(
-        mut self,
-        slot: &str,
-        options: &Wal2jsonOptions,
-    ) -> Result<Wal2jsonStream, StartFailure> {
-        if let Err(error) = self.usable_slot(slot, "wal2json").await {
-            let lost = *error.kind() == PgErrorKind::ConnectionLost;
-            let session = if lost { None } else { Some(Box::new(self)) };
-            return Err(StartFailure { session, error });
-        }
-        match self.start_wal2json_as(slot, options, NumericFormat::Strings).await {
-            Err(StartFailure { session: Some(session), error }) if lacks_numerics(&error) => {
-                session.start_wal2json_as(slot, options, NumericFormat::Numbers).await
-            }
-            started => started,
-        }
-    }
-
-    /// Starts wal2json with numbers in this format, which the server's one may not know: see
-    /// [`lacks_numerics`]. Not cancel safe.
-    pub async fn start_wal2json_as(
-        self,
-        slot: &str,
-        options: &Wal2jsonOptions,
-        numerics: NumericFormat,
-    ) -> Result<Wal2jsonStream, StartFailure> {
-        self.start_wal2json_from(slot, Lsn::ZERO, options, numerics).await
-    }
-
-    /// The same from a position: see
-    /// [`start_replication_from`](ReplicationSession::start_replication_from).
-    pub async fn start_wal2json_from(
-        self,
-        slot: &str,
-        from: Lsn,
-        options: &Wal2jsonOptions,
-        numerics: NumericFormat,
-    ) -> Result<Wal2jsonStream, StartFailure> {
-        let options = options.options(numerics);
-        let options: Vec<_> = options.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let stream = self.start_replication_from(slot, from, &options).await?;
-        Ok(Wal2jsonStream { stream, numerics })
-    }
-}
-
 /// Whether the server's wal2json does not know [`NumericFormat::Strings`]. The error has dropped
 /// the session's temporary slots.
-pub fn lacks_numerics(error: &PgError) -> bool {
+pub(super) fn lacks_numerics(error: &PgError) -> bool {
     matches!(error.kind(), PgErrorKind::UnknownPluginOption(name) if name == NUMERIC_AS_STRING)
 }
 

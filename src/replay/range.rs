@@ -2,7 +2,7 @@
 //!
 //! Pure: it judges what the stream says of a transaction.
 
-use crate::decode::Boundary;
+use crate::decode::{Boundary, CommitTime};
 use crate::lsn::Lsn;
 
 /// What is asked for: a transaction counts if `from_lsn` ≤ its commit_lsn ≤ `to_lsn`, and if it was
@@ -44,7 +44,11 @@ impl Range {
             Some(Place::Within) | None => {}
             Some(place) => return place,
         }
-        let is_early = |from| begin.committed_at.and_then(micros_of).is_some_and(|at| at < from);
+        let committed_at = || match begin.committed_at? {
+            CommitTime::Printed(text) => micros_of(text),
+            CommitTime::Micros(at) => Some(at),
+        };
+        let is_early = |from| committed_at().is_some_and(|at| at < from);
         // Commits are not in the order of their times.
         if self.from_time.is_some_and(is_early) { Place::Before } else { Place::Within }
     }
@@ -98,9 +102,12 @@ mod tests {
             let commit_lsn = Some(Lsn(5));
             range.place(&Boundary { commit_lsn, committed_at, ..Boundary::default() })
         };
-        assert_eq!(place(Some(&b"2025-11-21 07:43:35.123455+00"[..])), Place::Before);
-        assert_eq!(place(Some(&b"2025-11-21 07:43:35.123456+00"[..])), Place::Within);
-        assert_eq!(place(Some(&b"what"[..])), Place::Within);
+        let printed = |text: &'static str| Some(CommitTime::Printed(text.as_bytes()));
+        assert_eq!(place(printed("2025-11-21 07:43:35.123455+00")), Place::Before);
+        assert_eq!(place(printed("2025-11-21 07:43:35.123456+00")), Place::Within);
+        assert_eq!(place(printed("what")), Place::Within);
+        assert_eq!(place(Some(CommitTime::Micros(at - 1))), Place::Before);
+        assert_eq!(place(Some(CommitTime::Micros(at))), Place::Within);
         assert_eq!(place(None), Place::Within);
     }
 }

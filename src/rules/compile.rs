@@ -11,7 +11,7 @@ use super::paths;
 use super::purges::{Purges, Underivable};
 use super::render::{Escape, append_json};
 use super::spec::{FallbackSpec, PublishSpec, RedeleteSpec, RuleSpec, SinkSpec, is_wildcard};
-use super::table::TablePattern;
+use super::table::{Part, TablePattern};
 use super::template::{Segment, Template, TemplateError};
 use crate::action::{Action, Verb};
 use crate::change::Op;
@@ -191,6 +191,18 @@ impl RuleSet {
             let named = rule.tables.iter().any(|pattern| pattern.matches(schema, table));
             named.then_some(RuleId(at as u32))
         })
+    }
+
+    /// The names of the rules on a table that is called what [`KnownTable`](super::KnownTable)s
+    /// are.
+    pub fn names_on(&self, table: &str) -> Vec<String> {
+        let typed = Text { value: table.to_owned(), span: 0..0 };
+        let Ok(TablePattern { schema: Part::Exact(schema), table: Part::Exact(table) }) =
+            TablePattern::parse(&typed)
+        else {
+            return Vec::new();
+        };
+        self.rules_of(&schema, &table).map(|id| self.rule(id).name.clone()).collect()
     }
 
     /// Calls `emit` for the coarse actions of one rule.

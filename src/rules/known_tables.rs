@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::compile::{Rule, RuleId, RuleSet};
+use super::published::Publication;
 use super::table::{Part, TablePattern};
 
 /// What the catalog says at one moment of the tables that rules mean, and of those that they meant
@@ -15,6 +16,8 @@ use super::table::{Part, TablePattern};
 pub struct KnownTables {
     /// By OID, which stays the same when a table is renamed.
     tables: BTreeMap<u32, KnownTable>,
+    /// What the publication has of them; `None`: none is asked for, or there is none.
+    pub publication: Option<Publication>,
 }
 
 /// A table, or a partitioned one.

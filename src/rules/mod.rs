@@ -24,6 +24,7 @@ mod name;
 mod old_values;
 mod partitions;
 pub mod paths;
+mod published;
 mod purges;
 mod render;
 mod spec;
@@ -43,6 +44,7 @@ pub use matcher::{Emission, Matcher};
 pub use message::{MESSAGE_PREFIX, MessageError, Messages};
 pub use name::rule_names;
 pub use partitions::Partitions;
+pub use published::{Hiding, Lack, Lacking, Publication, PublishedLeaf, PublishedTable};
 pub use render::Facts;
 pub use spec::{
     FallbackSpec, PathPurges, PublishSpec, Purges, RULE_VERBS, RedeleteSpec, RuleSpec, SinkSpec,

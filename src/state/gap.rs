@@ -45,6 +45,8 @@ pub enum GapCause {
         /// That commit.
         commit_lsn: Lsn,
     },
+    /// There was no publication for a part of the log, so that nobody can tell what it holds.
+    PublicationMissing,
     /// It was being closed when walpurge ended.
     Unfinished,
     /// `--assume-gap`.
@@ -79,6 +81,9 @@ impl fmt::Display for GapCause {
                 "the commit at {commit_lsn}, which was seen before, is not in the server's log: \
                  it is an older copy"
             ),
+            GapCause::PublicationMissing => {
+                write!(f, "the publication was missing, or is younger than the slot's position")
+            }
             GapCause::Unfinished => write!(f, "walpurge ended while it closed one"),
             GapCause::Assumed => write!(f, "--assume-gap says so"),
         }
@@ -147,7 +152,7 @@ impl Continuity {
             if commit.commit_lsn < expected.commit_lsn {
                 return Ok(());
             }
-            if commit != expected {
+            if !commit.is(&expected) {
                 return Err(GapCause::CommitMissing { commit_lsn: expected.commit_lsn });
             }
             self.expected = None;

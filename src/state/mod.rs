@@ -18,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
 pub use gap::{Continuity, GapCause, Server, judge};
-pub use owed::{Due, Owed};
+pub use owed::{Carried, Due, Owed};
 pub use position_keeper::PositionKeeper;
 pub use servers::Servers;
 pub use sinks::{
@@ -56,6 +56,16 @@ pub struct Commit {
     pub end_lsn: Lsn,
     /// The transaction.
     pub xid: u32,
+}
+
+impl Commit {
+    /// Whether it is the same commit as one that was seen before. One that was given up may not
+    /// have told where it ends.
+    pub fn is(&self, seen: &Commit) -> bool {
+        let is_end_unknown = seen.end_lsn.0 == seen.commit_lsn.0.saturating_add(1);
+        (self.commit_lsn, self.xid) == (seen.commit_lsn, seen.xid)
+            && (self.end_lsn == seen.end_lsn || is_end_unknown)
+    }
 }
 
 impl Position {

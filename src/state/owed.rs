@@ -1,10 +1,10 @@
 //! What is owed: the fallbacks of sinks that are off and of rules that are disabled, which run once
-//! when they are on again.
+//! when they are on again, and of rules whose tables a publication has not carried for a while.
 //!
 //! A debt is on disk before anything is dropped for it, and forgotten only when its fallbacks are
 //! done. A file that cannot be read is a debt to everybody.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +41,29 @@ struct Debts {
     /// Replicas that were not waited for.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     replicas: BTreeSet<String>,
+    /// For each of the rules' tables what changes whenever the publication may not have carried it
+    /// for a while; [`NOT_CARRIED`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    published: BTreeMap<String, String>,
+}
+
+/// The version of a table that the publication does not carry.
+const NOT_CARRIED: &str = "";
+
+/// What has become of the rules' tables in the publication since it was looked at before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// These are not carried any more.
+    pub lost: BTreeSet<String>,
+    /// These are carried now, and may not have been for a while.
+    pub back: BTreeSet<String>,
+}
+
+impl Carried {
+    /// Whether there is nothing new.
+    pub fn is_empty(&self) -> bool {
+        self.lost.is_empty() && self.back.is_empty()
+    }
 }
 
 /// What is to be paid now.
@@ -155,6 +178,36 @@ impl Owed {
         }
     }
 
+    /// Takes the versions of the rules' tables in the publication, `None` for one that it does not
+    /// carry, and notes that the rules on those that are lost or back are owed a fallback.
+    pub fn carried(
+        &mut self,
+        versions: &BTreeMap<String, Option<String>>,
+        rules_of: impl Fn(&str) -> Vec<String>,
+    ) -> Carried {
+        let before = self.debts.clone();
+        let mut carried = Carried::default();
+        for (table, version) in versions {
+            let known = before.published.get(table).map(String::as_str);
+            let changed = match (known, version.as_deref()) {
+                (Some(NOT_CARRIED), None) => continue,
+                (_, None) => &mut carried.lost,
+                (Some(known), Some(version)) if known != version => &mut carried.back,
+                // It was not among the rules' tables before.
+                (Some(_) | None, Some(_)) => continue,
+            };
+            changed.insert(table.clone());
+            self.debts.rules.extend(rules_of(table));
+        }
+        let version = |version: &Option<String>| version.clone().unwrap_or(NOT_CARRIED.to_owned());
+        let now = versions.iter().map(|(table, it)| (table.clone(), version(it)));
+        self.debts.published = now.collect();
+        if self.debts != before {
+            self.write();
+        }
+        carried
+    }
+
     /// What was due is done.
     pub fn paid(&mut self, due: &Due) {
         self.debts.everybody &= !due.everybody;
@@ -191,6 +244,28 @@ mod tests {
 
     fn names(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_table_that_was_not_carried_for_a_while_owes_its_rules_over_restarts() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Owed::open(Some(dir.path()));
+        let look = |version: Option<&str>| {
+            let versions = [("s.t".to_owned(), version.map(str::to_owned))].into();
+            let mut owed = open();
+            let Carried { lost, back } = owed.carried(&versions, |_| vec!["item".into()]);
+            let due = settle(&mut owed, true, true);
+            owed.paid(&due);
+            (lost.len(), back.len(), due.rules)
+        };
+        assert_eq!(look(Some("1")), (0, 0, names(&[])));
+        assert_eq!(look(Some("1")), (0, 0, names(&[])));
+        // Taken out and put in again, unseen.
+        assert_eq!(look(Some("2")), (0, 1, names(&["item"])));
+        assert_eq!(look(None), (1, 0, names(&["item"])));
+        assert_eq!(look(None), (0, 0, names(&[])));
+        assert_eq!(look(Some("3")), (0, 1, names(&["item"])));
+        assert_eq!(look(Some("3")), (0, 0, names(&[])));
     }
 
     #[test]

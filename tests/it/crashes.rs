@@ -8,7 +8,7 @@ use std::thread;
 use testkit::redis::Redis;
 
 use crate::oracle::{self, Verdict, Writer, judge};
-use crate::world::{PATIENCE, World};
+use crate::world::{PATIENCE, Plugin, World};
 
 /// Starts the daemon and waits until it has killed itself there.
 #[track_caller]
@@ -35,7 +35,12 @@ fn recover(world: &mut World) {
 
 #[track_caller]
 fn assert_survives(kills: &[&'static str]) {
-    let mut world = World::new(oracle::TABLE, oracle::RULE);
+    assert_survives_with(Plugin::asked(), kills);
+}
+
+#[track_caller]
+pub fn assert_survives_with(plugin: Plugin, kills: &[&'static str]) {
+    let mut world = World::of(plugin, oracle::TABLE, oracle::RULE);
     oracle::fill(&world);
     let writer = Writer::start(&world);
     for kill_at in kills {
@@ -75,7 +80,11 @@ fn killed_in_the_middle_of_a_transaction() {
 
 #[test]
 fn killed_in_the_middle_of_a_transaction_of_which_a_part_is_done() {
-    let mut world = World::new(oracle::TABLE, oracle::RULE);
+    assert_survives_half_done(Plugin::asked());
+}
+
+pub fn assert_survives_half_done(plugin: Plugin) {
+    let mut world = World::of(plugin, oracle::TABLE, oracle::RULE);
     oracle::fill(&world);
     world.failpoint = Some("kill_at=in_transaction:37000");
     world.spawn(&["run"]);
@@ -113,7 +122,12 @@ fn killed_when_one_sink_is_done_and_the_other_is_not() {
 /// One sink is down, so that positions of the other one are all that is written.
 #[track_caller]
 fn assert_positions_survive(kills: &[&'static str]) {
-    let mut world = World::new(oracle::TABLE, oracle::RULE);
+    assert_positions_survive_with(Plugin::asked(), kills);
+}
+
+#[track_caller]
+pub fn assert_positions_survive_with(plugin: Plugin, kills: &[&'static str]) {
+    let mut world = World::of(plugin, oracle::TABLE, oracle::RULE);
     let mut second = Redis::builder().persistent().start();
     world.edit("[[rule]]", &format!("[redis.second]\nurl = \"{}\"\n[[rule]]", second.url()));
     oracle::fill(&world);

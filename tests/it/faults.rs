@@ -7,10 +7,14 @@ use testkit::redis::Redis;
 use testkit::wait_until;
 
 use crate::oracle::{self, Verdict, Writer, judge};
-use crate::world::{PATIENCE, World};
+use crate::world::{PATIENCE, Plugin, World};
 
 fn world() -> World {
-    let world = World::new(oracle::TABLE, oracle::RULE);
+    world_of(Plugin::asked())
+}
+
+fn world_of(plugin: Plugin) -> World {
+    let world = World::of(plugin, oracle::TABLE, oracle::RULE);
     oracle::fill(&world);
     world
 }
@@ -45,13 +49,21 @@ fn kill_with_actions_in_memory(world: &mut World) -> Verdict {
 
 #[test]
 fn actions_in_memory_at_a_kill_are_repeated() {
-    let mut world = world();
+    assert_repeats_what_was_in_memory(Plugin::asked());
+}
+
+pub fn assert_repeats_what_was_in_memory(plugin: Plugin) {
+    let mut world = world_of(plugin);
     assert_eq!(kill_with_actions_in_memory(&mut world), Verdict::default());
 }
 
 #[test]
 fn the_oracle_catches_a_build_that_confirms_before_it_acts() {
-    let mut world = world();
+    assert_oracle_can_fail(Plugin::asked());
+}
+
+pub fn assert_oracle_can_fail(plugin: Plugin) {
+    let mut world = world_of(plugin);
     world.failpoint = Some("confirm_early");
     // With one, it would notice at its next start that the slot is ahead of what it has done.
     world.state = None;
@@ -61,7 +73,11 @@ fn the_oracle_catches_a_build_that_confirms_before_it_acts() {
 
 #[test]
 fn kills_under_load_lose_nothing() {
-    let mut world = world();
+    assert_kills_lose_nothing(Plugin::asked());
+}
+
+pub fn assert_kills_lose_nothing(plugin: Plugin) {
+    let mut world = world_of(plugin);
     world.start();
     let writer = Writer::start(&world);
     for percent in [10, 30, 50, 70, 90] {
@@ -131,7 +147,11 @@ fn peak_rss_mib(pid: u32) -> u64 {
 
 #[test]
 fn a_postgres_that_restarts_under_load_loses_nothing() {
-    let mut world = world();
+    assert_restarts_lose_nothing(Plugin::asked());
+}
+
+pub fn assert_restarts_lose_nothing(plugin: Plugin) {
+    let mut world = world_of(plugin);
     world.start();
     let writer = Writer::start(&world);
     for (percent, mode) in [(20, StopMode::Fast), (50, StopMode::Immediate)] {
@@ -147,7 +167,11 @@ fn a_postgres_that_restarts_under_load_loses_nothing() {
 
 #[test]
 fn a_replication_connection_that_is_cut_loses_nothing() {
-    let mut world = world();
+    assert_cuts_lose_nothing(Plugin::asked());
+}
+
+pub fn assert_cuts_lose_nothing(plugin: Plugin) {
+    let mut world = world_of(plugin);
     let proxy = testkit::proxy::Proxy::to(world.pg.port());
     let (port, through) = (format!(":{}/", world.pg.port()), format!(":{}/", proxy.port()));
     world.edit(&port, &through);

@@ -28,6 +28,7 @@ mod oracle;
 mod package;
 mod parked;
 mod partitions;
+mod pgoutput;
 mod positions;
 mod postgres;
 mod publish;

@@ -202,9 +202,9 @@ fn it_refuses_what_a_schema_can_refuse() {
     let schema = schema();
     let refused = [
         "bad_enum",
+        "bad_replicas",
         "bad_rule_test",
         "bad_where",
-        "later_keys",
         "no_postgres",
         "no_postgres_url",
         "no_redis_url",

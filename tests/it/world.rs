@@ -13,6 +13,31 @@ use testkit::wait_until;
 /// How long anything may take that should be a matter of milliseconds, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The output plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plugin {
+    Wal2json,
+    Pgoutput,
+}
+
+impl Plugin {
+    /// The one that `PLUGIN` in the environment names: any test can be tried with either.
+    pub fn asked() -> Self {
+        match std::env::var("PLUGIN").as_deref() {
+            Err(_) | Ok("" | "wal2json") => Plugin::Wal2json,
+            Ok("pgoutput") => Plugin::Pgoutput,
+            Ok(other) => panic!("PLUGIN={other}: wal2json and pgoutput are known"),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Plugin::Wal2json => "wal2json",
+            Plugin::Pgoutput => "pgoutput",
+        }
+    }
+}
+
 pub struct World {
     pub pg: Postgres,
     pub redis: Redis,
@@ -33,17 +58,35 @@ impl World {
     /// Servers, the tables that `sql` makes, and a slot at the end of it. The daemon's role may
     /// log in and replicate, nothing else.
     pub fn new(sql: &str, rules: &str) -> Self {
-        Self::with(Postgres::start(), Redis::builder().persistent().start(), sql, rules)
+        Self::with(Postgres::start(), persistent_redis(), sql, rules)
+    }
+
+    /// The same with a plugin; pgoutput gets a publication of all tables.
+    pub fn of(plugin: Plugin, sql: &str, rules: &str) -> Self {
+        Self::with_plugin(plugin, Postgres::start(), persistent_redis(), sql, rules)
     }
 
     pub fn with(pg: Postgres, redis: Redis, sql: &str, rules: &str) -> Self {
+        Self::with_plugin(Plugin::asked(), pg, redis, sql, rules)
+    }
+
+    pub fn with_plugin(plugin: Plugin, pg: Postgres, redis: Redis, sql: &str, rules: &str) -> Self {
         pg.create_role_replication("walpurge");
         if !sql.is_empty() {
             pg.psql("postgres", sql);
         }
-        pg.psql("postgres", "SELECT pg_create_logical_replication_slot('walpurge', 'wal2json')");
+        let section = match plugin {
+            Plugin::Wal2json => "",
+            Plugin::Pgoutput => {
+                pg.psql("postgres", "CREATE PUBLICATION walpurge FOR ALL TABLES");
+                "plugin = \"pgoutput\"\n"
+            }
+        };
+        let name = plugin.name();
+        let slot = format!("SELECT pg_create_logical_replication_slot('walpurge', '{name}')");
+        pg.psql("postgres", &slot);
         let config = format!(
-            "[postgres]\nurl = \"{}\"\n[redis.cache]\nurl = \"{}\"\n{rules}",
+            "[postgres]\nurl = \"{}\"\n{section}[redis.cache]\nurl = \"{}\"\n{rules}",
             pg.url("walpurge", "postgres"),
             redis.url()
         );
@@ -179,4 +222,8 @@ impl World {
             assert!(self.redis.exists(key), "{key:?} is gone\n{}", self.log());
         }
     }
+}
+
+fn persistent_redis() -> Redis {
+    Redis::builder().persistent().start()
 }

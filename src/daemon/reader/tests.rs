@@ -18,7 +18,8 @@ fn plan() -> Plan {
 /// Reads lines as the plugin's messages, and says which one broke the stream.
 fn first_refused(lines: &[&str]) -> Option<usize> {
     let mut matcher = Matcher::new(Arc::new(RuleSet::default()));
-    let mut reader = Reader::new(&mut matcher, Nulls::Certain, Visibility::Wait, Messages::Keys);
+    let mut reader =
+        Reader::new(&mut matcher, Decoder::default(), Visibility::Wait, Messages::Keys);
     let mut plan = plan();
     lines.iter().position(|line| {
         let mut line = line.as_bytes().to_vec();
@@ -41,7 +42,8 @@ fn a_transaction_after_one_that_asked_for_too_much_is_counted_by_itself() {
         [[rule]]\ntable = 's.t'\ndelete = ['key:{id}']\nbulk_above = 1\n";
     let rules = Arc::new(crate::config::parse("t", text).unwrap().rules);
     let mut matcher = Matcher::new(rules);
-    let mut reader = Reader::new(&mut matcher, Nulls::Certain, Visibility::Wait, Messages::Keys);
+    let mut reader =
+        Reader::new(&mut matcher, Decoder::default(), Visibility::Wait, Messages::Keys);
     let mut plan = plan();
     plan.show("8:8:".parse().unwrap());
     let insert = |id: &u32| {
@@ -72,7 +74,8 @@ fn a_table_that_is_gone_falls_back_when_the_open_transaction_ends() {
         [[rule]]\ntable = 's.t'\ndelete = ['key:{id}']\n";
     let rules = Arc::new(crate::config::parse("t", text).unwrap().rules);
     let mut matcher = Matcher::new(rules);
-    let mut reader = Reader::new(&mut matcher, Nulls::Certain, Visibility::Skip, Messages::Keys);
+    let mut reader =
+        Reader::new(&mut matcher, Decoder::default(), Visibility::Skip, Messages::Keys);
     let mut plan = plan();
     let mut there = KnownTables::default();
     let table = there.add(1);
@@ -98,7 +101,8 @@ fn what_a_message_asks_for_waits_for_replicas_although_no_rule_covers_it() {
         [[rule]]\ntable = 's.t'\ndelete = ['key:{id}']\n";
     let rules = Arc::new(crate::config::parse("t", text).unwrap().rules);
     let mut matcher = Matcher::new(Arc::clone(&rules));
-    let mut reader = Reader::new(&mut matcher, Nulls::Certain, Visibility::Wait, Messages::Keys);
+    let mut reader =
+        Reader::new(&mut matcher, Decoder::default(), Visibility::Wait, Messages::Keys);
     let mut plan = plan();
     plan.await_replicas(&rules);
     plan.show("8:8:".parse().unwrap());

@@ -59,7 +59,7 @@ fn boundaries_carry_xid_and_positions() {
         xid: Some(741),
         commit_lsn: Some(Lsn(0x16B3748)),
         end_lsn: Some(Lsn(0x16B3780)),
-        committed_at: Some(b"2026-01-02 03:04:05.678901+00"),
+        committed_at: Some(CommitTime::Printed(b"2026-01-02 03:04:05.678901+00")),
     };
     assert_eq!(begin, expected);
 }

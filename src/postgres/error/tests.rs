@@ -34,6 +34,7 @@ fn messages_of_servers_are_classified() {
         ("42601", r#"syntax error at or near "IDENTIFY_SYSTEM""#, Pooler),
         ("55006", r#"replication slot "w" is active for PID 4711"#, SlotInUse { pid: Some(4711) }),
         ("42704", r#"replication slot "w" does not exist"#, SlotMissing),
+        ("42704", r#"publication "walpurge" does not exist"#, PublicationMissing),
         ("42710", r#"replication slot "w" already exists"#, SlotExists),
         ("58P01", r#"could not access file "wal2json": No such file or directory"#, PluginMissing),
         ("0A000", r#"library "wal2json" may not be used as an output plugin"#, PluginRefused),
@@ -90,6 +91,7 @@ fn error(sqlstate: &str, message: &str) -> PgError {
         host: "db:5432".into(),
         slot: Some("w".into()),
         plugin: Some("wal2json".into()),
+        publication: None,
     };
     PgError::server("start replication", server(sqlstate, message)).about(&subject)
 }

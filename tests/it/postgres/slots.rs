@@ -2,8 +2,13 @@
 
 use testkit::postgres::Postgres;
 use walpurge::postgres::{
-    Persistence, PgErrorKind, ReplicationSession, Wal2jsonOptions, WalStatus, blockers, connect_any,
+    Persistence, PgErrorKind, PluginOptions, ReplicationSession, Wal2jsonOptions, WalStatus,
+    blockers, connect_any,
 };
+
+fn wal2json() -> PluginOptions {
+    PluginOptions::Wal2json(Wal2jsonOptions::default())
+}
 
 use super::{SOON, assert_kind, config, connected, run, told};
 
@@ -51,7 +56,7 @@ fn slots_are_made_read_copied_advanced_and_dropped() {
 
 /// Starts wal2json on a slot that cannot be used.
 async fn start_fails(session: ReplicationSession, slot: &str) -> (PgErrorKind, String) {
-    match session.start_wal2json(slot, &Wal2jsonOptions::default()).await {
+    match session.start_stream(slot, &wal2json()).await {
         Ok(_) => panic!("the stream started"),
         Err(failure) => {
             let mut session = failure.session.expect("the session can be used on");
@@ -108,14 +113,14 @@ fn a_slot_in_use_names_the_session_that_uses_it() {
         let mut first = connected(&url).await;
         first.create_slot("main", "wal2json", Persistence::Permanent).await.unwrap();
         let pid = first.process_id();
-        let first = first.start_wal2json("main", &Wal2jsonOptions::default()).await.unwrap();
+        let first = first.start_stream("main", &wal2json()).await.unwrap();
         let (kind, text) = start_fails(connected(&url).await, "main").await;
         assert_eq!(kind, PgErrorKind::SlotInUse { pid: Some(pid) });
         assert!(text.contains(&format!("pg_terminate_backend({pid})")), "{text}");
         first.stream.stop().await.unwrap();
         // A clean stop leaves the slot free at once.
         let second = connected(&url).await;
-        second.start_wal2json("main", &Wal2jsonOptions::default()).await.unwrap();
+        second.start_stream("main", &wal2json()).await.unwrap();
     });
 }
 

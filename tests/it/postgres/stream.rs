@@ -5,8 +5,8 @@ use std::time::Duration;
 use testkit::postgres::{Postgres, StopMode};
 use walpurge::lsn::Lsn;
 use walpurge::postgres::{
-    Frame, NumericFormat, Persistence, PgError, PgErrorKind, ReplicationStream, Reply,
-    Wal2jsonOptions,
+    Format, Frame, NumericFormat, Persistence, PgError, PgErrorKind, PluginOptions,
+    ReplicationStream, Reply, Wal2jsonOptions,
 };
 use walpurge::rules::{Part, TablePattern, to_wal2json};
 
@@ -64,10 +64,10 @@ pub(crate) async fn started(url: &str, options: &Wal2jsonOptions) -> Replication
     if session.slot("main").await.unwrap().is_none() {
         session.create_slot("main", "wal2json", Persistence::Permanent).await.unwrap();
     }
-    let started = session.start_wal2json("main", options).await;
+    let started = session.start_stream("main", &PluginOptions::Wal2json(options.clone())).await;
     let started = started.unwrap_or_else(|failure| panic!("{}", told(&failure.error)));
     // Debian's wal2json is 2.5, which does not know the option: it was done without.
-    assert_eq!(started.numerics, NumericFormat::Numbers);
+    assert_eq!(started.format, Format::Wal2json(NumericFormat::Numbers));
     started.stream
 }
 

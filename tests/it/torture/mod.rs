@@ -23,6 +23,8 @@ use load::{Load, version_page};
 use shop::{ENTITIES, Kind};
 use site::Site;
 
+use crate::world::Plugin;
+
 const WRITERS: usize = 4;
 const READERS: usize = 4;
 
@@ -74,8 +76,8 @@ struct Torture {
 }
 
 impl Torture {
-    fn new(seed: u64, failpoint: Option<&'static str>) -> Self {
-        let site = Site::new(failpoint);
+    fn new(plugin: Plugin, seed: u64, failpoint: Option<&'static str>) -> Self {
+        let site = Site::new(plugin, failpoint);
         let sql = Sql::new(&site.world.pg.url("postgres", "postgres"));
         let mut cache = Cache::new(&site.world.redis.socket());
         let kept = shop::kept_keys();
@@ -184,7 +186,11 @@ impl Torture {
 
 #[test]
 fn a_short_torture_loses_nothing() {
-    let mut torture = Torture::new(1, None);
+    assert_short_torture_loses_nothing(Plugin::asked());
+}
+
+pub fn assert_short_torture_loses_nothing(plugin: Plugin) {
+    let mut torture = Torture::new(plugin, 1, None);
     torture.round(SHORT);
     eprintln!("{}", torture.report);
     torture.assert_clean();
@@ -192,7 +198,7 @@ fn a_short_torture_loses_nothing() {
 
 #[test]
 fn the_torture_catches_a_build_that_confirms_before_it_acts() {
-    let mut torture = Torture::new(1, Some("confirm_early"));
+    let mut torture = Torture::new(Plugin::asked(), 1, Some("confirm_early"));
     while torture.report.stale == 0 {
         assert!(torture.report.rounds < 5, "nobody has noticed: {}", torture.report);
         torture.round(SHORT);
@@ -209,8 +215,9 @@ fn for_as_long_as_asked() {
     let failpoint = std::env::var("BREAK").ok().filter(|name| !name.is_empty());
     let failpoint = failpoint.map(|name| &*name.leak());
     let end = Instant::now() + Duration::from_secs(60 * minutes);
-    eprintln!("seed {seed}, {minutes} minutes");
-    let mut torture = Torture::new(seed, failpoint);
+    let plugin = Plugin::asked();
+    eprintln!("seed {seed}, {minutes} minutes, {}", plugin.name());
+    let mut torture = Torture::new(plugin, seed, failpoint);
     while Instant::now() < end {
         torture.round(LONG);
         eprintln!("{}", torture.report);

@@ -12,7 +12,7 @@ use testkit::wait_until;
 
 use super::plan::{Link, Step};
 use super::shop;
-use crate::world::World;
+use crate::world::{Plugin, World};
 
 /// How long a daemon may take to stop, with a sink that does not answer and a server that does not
 /// listen, and to catch up when everything works again.
@@ -30,11 +30,11 @@ pub struct Site {
 }
 
 impl Site {
-    pub fn new(failpoint: Option<&'static str>) -> Self {
+    pub fn new(plugin: Plugin, failpoint: Option<&'static str>) -> Self {
         // Nothing here loses what the kernel has.
         let pg = Postgres::builder().fsync(false).start();
         let redis = Redis::builder().persistent().start();
-        let mut world = World::with(pg, redis, shop::TABLES, shop::RULES);
+        let mut world = World::with_plugin(plugin, pg, redis, shop::TABLES, shop::RULES);
         let (postgres, redis) = (Proxy::to(world.pg.port()), Proxy::to(world.redis.port()));
         world.edit(
             &format!(":{}/postgres", world.pg.port()),

@@ -1,0 +1,6 @@
+//! `plugin = "pgoutput"`: the same as with wal2json, and what only a publication can do.
+
+mod daemon;
+mod faults;
+mod publication;
+mod same;
