@@ -44,6 +44,22 @@ pub fn python() -> Result<PathBuf> {
     Ok(directory)
 }
 
+/// Another version of Postgres' server, of those in `scripts/postgres.txt`, which the first who asks
+/// fetches: the directory that holds its `bin`.
+///
+/// # Errors
+///
+/// When there is no npm, or nothing for this processor, or the version is not in the list.
+pub fn postgres(version: u32) -> Result<PathBuf> {
+    install_unless(|| program("npm").is_some())?;
+    let directory = target_dir().join("postgres");
+    let _lock = lock("postgres")?;
+    run("postgres.sh", &[&directory])?;
+    let server = directory.join(version.to_string());
+    ensure!(server.exists(), "no Postgres {version} in scripts/postgres.txt");
+    Ok(server.canonicalize()?)
+}
+
 /// Prometheus' tool that checks rules and metrics.
 ///
 /// # Errors

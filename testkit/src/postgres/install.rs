@@ -15,6 +15,10 @@ use crate::dir::target_dir;
 #[derive(Clone, Debug)]
 pub(super) struct Install {
     bin: PathBuf,
+    /// Where its clients are: some come without.
+    clients: PathBuf,
+    /// Whether its programs are in the directory of one server, and go with it.
+    is_copied: bool,
     /// The other user, because a server refuses to run as root.
     user: Option<(u32, u32)>,
 }
@@ -22,17 +26,55 @@ pub(super) struct Install {
 impl Install {
     /// `WALPURGE_PG_BIN`, else the newest of Debian's versions, else what is in `PATH`.
     pub(super) fn find() -> Result<Self> {
-        let bin = bin_dir().context(
+        let asked = std::env::var_os("WALPURGE_PG_BIN").map(PathBuf::from);
+        let bin = asked.or_else(bin_dir).context(
             "no Postgres server found: run scripts/install.sh, or set WALPURGE_PG_BIN to the \
              directory that holds `postgres` and `initdb`",
         )?;
+        Self::of(bin)
+    }
+
+    /// The same programs for a server in `dir`, which outlives the one that has them now.
+    pub(super) fn for_another(&self, dir: &Path) -> Result<Self> {
+        if !self.is_copied {
+            return Ok(self.clone());
+        }
+        let server = self.bin.parent().context("no directory")?;
+        Self::copied_from(server, dir)
+    }
+
+    /// Another version, whose programs are copied into `dir`: its user may have no way to where
+    /// they are.
+    pub(super) fn copied(version: u32, dir: &Path) -> Result<Self> {
+        Self::copied_from(&crate::install::postgres(version)?, dir)
+    }
+
+    fn copied_from(server: &Path, dir: &Path) -> Result<Self> {
+        copy(server, &dir.join("server"))?;
+        Ok(Self { is_copied: true, ..Self::of(dir.join("server/bin"))? })
+    }
+
+    fn of(bin: PathBuf) -> Result<Self> {
         let user = if rustix::process::geteuid().is_root() { Some(server_user()?) } else { None };
-        Ok(Self { bin, user })
+        let clients = match bin.join("psql").exists() {
+            true => bin.clone(),
+            false => bin_dir().context("no psql: run scripts/install.sh")?,
+        };
+        Ok(Self { bin, clients, is_copied: false, user })
+    }
+
+    /// Whether it comes with a client.
+    pub(super) fn has(&self, client: &str) -> bool {
+        self.bin.join(client).exists()
     }
 
     /// A program that runs as whoever runs the test, without libpq's environment.
     pub(super) fn client(&self, program: &str) -> Command {
-        let mut command = Command::new(self.bin.join(program));
+        self.without_environment(self.clients.join(program))
+    }
+
+    fn without_environment(&self, program: PathBuf) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             if name.as_encoded_bytes().starts_with(b"PG") {
                 command.env_remove(name);
@@ -44,7 +86,7 @@ impl Install {
 
     /// A program that runs as the server's user.
     pub(super) fn server(&self, program: &str) -> Command {
-        let mut command = self.client(program);
+        let mut command = self.without_environment(self.bin.join(program));
         // The server cannot read a directory of root's, and initdb looks at where it starts.
         command.current_dir("/").env("LC_ALL", "C");
         if let Some((uid, gid)) = self.user {
@@ -144,14 +186,12 @@ pub(super) fn run(command: &mut Command) -> Result<String> {
 }
 
 /// Copies a directory with owners and modes.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     run(Command::new("cp").args(["-a", "--reflink=auto", "--"]).arg(from).arg(to)).map(drop)
 }
 
+/// The newest of Debian's versions, else what is in `PATH`.
 fn bin_dir() -> Option<PathBuf> {
-    if let Some(dir) = std::env::var_os("WALPURGE_PG_BIN") {
-        return Some(PathBuf::from(dir));
-    }
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let newest = versions
         .filter_map(|entry| {

@@ -43,6 +43,7 @@ pub struct Builder {
     initdb_args: Vec<String>,
     tls: Option<(PathBuf, PathBuf)>,
     unstarted: bool,
+    version: Option<u32>,
 }
 
 impl Postgres {
@@ -157,6 +158,14 @@ impl Builder {
         self
     }
 
+    /// Another major version than the machine's: 14, 16, 17 or 18. It has neither wal2json nor
+    /// clients of its own; those of the machine serve it.
+    #[must_use]
+    pub fn version(mut self, major: u32) -> Self {
+        self.version = Some(major);
+        self
+    }
+
     /// Makes the data directory only; [`Postgres::start_again`] starts the server.
     #[must_use]
     pub fn without_start(mut self) -> Self {
@@ -183,8 +192,11 @@ impl Builder {
     ///
     /// When Postgres is not installed or does not start; the error holds its log.
     pub fn try_start(self) -> Result<Postgres> {
-        let install = Install::find()?;
         let dir = TestDir::new("pg");
+        let install = match self.version {
+            Some(version) => Install::copied(version, dir.path())?,
+            None => Install::find()?,
+        };
         install.give(dir.path())?;
         let mut postgres = Postgres { server: None, install, port: free_port(), dir };
         let data = postgres.data_dir();

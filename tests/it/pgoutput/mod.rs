@@ -4,3 +4,4 @@ mod daemon;
 mod faults;
 mod publication;
 mod same;
+mod versions;
