@@ -44,12 +44,16 @@ pub(crate) struct Run {
 
 impl<'b> Backlog<'b> {
     /// Makes it by running `changes`, for a daemon with these rules beside those of the bed.
-    pub(crate) fn load(bed: &'b Bed, rules: &str, changes: &str) -> Result<Self> {
+    /// `published` are their tables, for a plugin that has to be told.
+    pub(crate) fn load(bed: &'b Bed, rules: &str, published: &str, changes: &str) -> Result<Self> {
         bed.sql.run(
             "DROP TABLE IF EXISTS last;
              CREATE TABLE last (id int PRIMARY KEY, n int NOT NULL);
              INSERT INTO last VALUES (1, 0)",
         )?;
+        let published = ["TABLE items, last", published].join(", ");
+        let published = published.trim_end_matches(", ");
+        bed.sql.run(&format!("ALTER PUBLICATION walpurge SET {published}"))?;
         bed.sql.run("CHECKPOINT")?;
         bed.create_slot(BASE)?;
         bed.sql.run("SET synchronous_commit = off")?;

@@ -9,8 +9,34 @@ use testkit::redis::{Redis, Reply};
 use crate::daemon::Daemon;
 use crate::sql::Sql;
 
-/// The slot at the beginning of what is loaded; contenders get copies of it.
+/// The beginning of the names of the slots at the beginning of what is loaded, one for each plugin;
+/// contenders get copies of them.
 const BASE_SLOT: &str = "bench_base";
+
+/// The output plugin of a slot and a daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plugin {
+    Wal2json,
+    Pgoutput,
+}
+
+impl Plugin {
+    /// The one that `PLUGIN` names.
+    pub(crate) fn asked() -> Result<Self> {
+        match std::env::var("PLUGIN").as_deref() {
+            Err(_) | Ok("" | "wal2json") => Ok(Plugin::Wal2json),
+            Ok("pgoutput") => Ok(Plugin::Pgoutput),
+            Ok(other) => bail!("PLUGIN={other}: there are wal2json and pgoutput"),
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Plugin::Wal2json => "wal2json",
+            Plugin::Pgoutput => "pgoutput",
+        }
+    }
+}
 
 /// How long a drain, or anything else, may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(900);
@@ -21,6 +47,7 @@ pub(crate) struct Bed {
     pub(crate) redis: Redis,
     pub(crate) postgres: Postgres,
     pub(crate) items: u64,
+    pub(crate) plugin: Plugin,
 }
 
 /// How the daemon waits for its transactions to be visible.
@@ -35,7 +62,8 @@ impl Bed {
     ///
     /// Nothing is fsynced, because loading would take most of the time; nobody measures a disk.
     pub(crate) fn start(items: u64) -> Result<Self> {
-        eprintln!("  starting servers with {items} items");
+        let plugin = Plugin::asked()?;
+        eprintln!("  starting servers with {items} items, {}", plugin.name());
         let postgres = Postgres::builder()
             .fsync(false)
             .setting("autovacuum", "off")
@@ -55,28 +83,46 @@ impl Bed {
         ))?;
         sql.run("VACUUM (FREEZE, ANALYZE) items")?;
         sql.run("CHECKPOINT")?;
-        sql.run(&format!("SELECT pg_create_logical_replication_slot('{BASE_SLOT}', 'wal2json')"))?;
-        Ok(Bed { sql, redis, postgres, items })
+        sql.run("CREATE PUBLICATION walpurge FOR TABLE items")?;
+        for plugin in [Plugin::Wal2json, Plugin::Pgoutput] {
+            let name = plugin.name();
+            sql.run(&format!(
+                "SELECT pg_create_logical_replication_slot('{BASE_SLOT}_{name}', '{name}')"
+            ))?;
+        }
+        Ok(Bed { sql, redis, postgres, items, plugin })
     }
 
     /// The configuration of a daemon that follows `slot`.
     pub(crate) fn config(&self, slot: &str, visibility: Visibility) -> String {
+        self.config_of(self.plugin, slot, visibility)
+    }
+
+    /// The same with a slot of that plugin.
+    pub(crate) fn config_of(&self, plugin: Plugin, slot: &str, visibility: Visibility) -> String {
         let visibility = match visibility {
             Visibility::Wait => "wait",
             Visibility::Skip => "skip",
         };
         format!(
             "[postgres]\nurl = {:?}\nslot = {slot:?}\nvisibility = {visibility:?}\n\
+             plugin = {:?}\n\
              [redis.cache]\nurl = {:?}\n\
              [[rule]]\ntable = \"public.items\"\ndelete = [\"item:{{id}}\"]\n",
             self.postgres.url("walpurge", "postgres"),
+            plugin.name(),
             self.redis.url(),
         )
     }
 
     /// Makes a slot that stands where the base slot stands.
     pub(crate) fn copy_slot(&self, name: &str) -> Result<()> {
-        self.copy_slot_of(BASE_SLOT, name)
+        self.copy_slot_for(self.plugin, name)
+    }
+
+    /// The same for that plugin.
+    pub(crate) fn copy_slot_for(&self, plugin: Plugin, name: &str) -> Result<()> {
+        self.copy_slot_of(&format!("{BASE_SLOT}_{}", plugin.name()), name)
     }
 
     /// Makes a slot that stands where another one stands.
@@ -87,7 +133,8 @@ impl Bed {
 
     /// Makes a slot at the end of WAL.
     pub(crate) fn create_slot(&self, name: &str) -> Result<()> {
-        let create = format!("SELECT pg_create_logical_replication_slot('{name}', 'wal2json')");
+        let plugin = self.plugin.name();
+        let create = format!("SELECT pg_create_logical_replication_slot('{name}', '{plugin}')");
         self.sql.run(&create).map(drop)
     }
 

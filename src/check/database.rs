@@ -7,12 +7,14 @@ use tokio::time::timeout;
 
 use super::failover::failover;
 use super::finding::{Finding, Findings, Group};
+use super::plugins::{Trial, plugins};
+use super::publication::publication;
 use super::replay::replay;
 use super::replicas::replicas;
 use super::server::{Server, server};
-use super::slot::{Presence, not_tried, room, slot, try_plugin};
+use super::slot::{Presence, not_tried, room, slot, try_other_plugin, try_plugin};
 use super::{ANSWER_TIMEOUT, Targets, ddl, lookups, tables};
-use crate::config::Visibility;
+use crate::config::{Plugin, Visibility};
 use crate::postgres::client::simple_query;
 use crate::postgres::quote::identifier;
 use crate::postgres::relations;
@@ -141,13 +143,34 @@ async fn decoding(
     failover(client, &config.slot, server, findings).await;
     replay(client, targets, server, findings).await;
     room(server, presence, findings);
-    let plugin = config.plugin.name();
-    match session {
-        _ if !server.can_decode() => not_tried(plugin, "the server does not decode", findings),
-        _ if server.slots.is_full() => not_tried(plugin, "no slot is free for it", findings),
-        Replication::Works(session) => try_plugin(session, client, plugin, findings).await,
-        _ => not_tried(plugin, "there is no replication connection", findings),
+    let plugin = config.plugin;
+    let tried = match session {
+        _ if !server.can_decode() => {
+            not_tried(plugin.name(), "the server does not decode", findings);
+            Trial::Unknown
+        }
+        _ if server.slots.is_full() => {
+            not_tried(plugin.name(), "no slot is free for it", findings);
+            Trial::Unknown
+        }
+        Replication::Works(session) => {
+            let tried = try_plugin(session, client, plugin.name(), findings).await;
+            match plugin {
+                Plugin::Wal2json => tried,
+                Plugin::Pgoutput => {
+                    try_other_plugin(session, client, Plugin::Wal2json.name()).await
+                }
+            }
+        }
+        _ => {
+            not_tried(plugin.name(), "there is no replication connection", findings);
+            Trial::Unknown
+        }
+    };
+    if plugin == Plugin::Pgoutput {
+        publication(client, targets, server, findings).await;
     }
+    plugins(client, targets, server, &tried, findings).await;
 }
 
 /// Can an ordinary connection say what is visible on the server that streams?
@@ -252,7 +275,7 @@ async fn of_rules(targets: Targets<'_>, client: &tokio_postgres::Client) -> Vec<
         Ok(relations) => {
             let mut findings = Findings::new(Group::Tables);
             let shapes = lookups::lookups(rules, targets.lookups, &mut findings).await;
-            let mut found = tables::tables(rules, &relations, &shapes);
+            let mut found = tables::tables(rules, targets.postgres.plugin, &relations, &shapes);
             found.extend(findings.into_list());
             found
         }

@@ -4,17 +4,16 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use super::LISTED_MAX;
 use super::file::{count, rule as rule_subject};
 use super::finding::{Finding, Findings, Group};
 use super::lookups::Shapes;
 use crate::change::Op;
+use crate::config::Plugin;
 use crate::postgres::relations::{Generated, Kind, Persistence, Relation, ReplicaIdentity, leaves};
 use crate::problem::nearest;
 use crate::rules::lookup::Shape;
 use crate::rules::{Part, Rule, RuleId, RuleSet, TablePattern};
-
-/// How many names a hint lists.
-const LISTED_MAX: usize = 8;
 
 /// Whether any rule means the relation.
 pub(super) fn is_wanted(rules: &RuleSet, relation: &Relation) -> bool {
@@ -22,12 +21,18 @@ pub(super) fn is_wanted(rules: &RuleSet, relation: &Relation) -> bool {
 }
 
 /// Looks at every rule. The relations are all there are; those that are wanted have columns.
-pub(super) fn tables(rules: &RuleSet, relations: &[Relation], shapes: &Shapes) -> Vec<Finding> {
+pub(super) fn tables(
+    rules: &RuleSet,
+    plugin: Plugin,
+    relations: &[Relation],
+    shapes: &Shapes,
+) -> Vec<Finding> {
     let mut findings = Findings::new(Group::Tables);
     for (at, rule) in rules.rules().iter().enumerate() {
         let shape = shapes.get(&RuleId(at as u32));
         let seen = HashSet::new();
-        let mut examination = Examination { rule, shape, relations, findings: &mut findings, seen };
+        let mut examination =
+            Examination { rule, plugin, shape, relations, findings: &mut findings, seen };
         for pattern in &rule.tables {
             examination.pattern(pattern);
         }
@@ -42,6 +47,7 @@ fn means(pattern: &TablePattern, relation: &Relation) -> bool {
 /// One rule and everything that there is.
 struct Examination<'a> {
     rule: &'a Rule,
+    plugin: Plugin,
     /// What its lookup gives, if that is known.
     shape: Option<&'a Shape>,
     relations: &'a [Relation],
@@ -204,14 +210,21 @@ impl<'a> Examination<'a> {
         let (subject, table) = (rule_subject(&self.rule.name), &relation.sql_name);
         let full = format!("ALTER TABLE {table} REPLICA IDENTITY FULL;");
         if !relation.has_identity() {
-            self.findings.failed(
-                subject,
-                format!(
-                    "{table} has {}: wal2json leaves out every {}; {}",
-                    identity(relation),
-                    named(&changing),
+            let (ops, identity) = (named(&changing), identity(relation));
+            let message = match self.plugin {
+                Plugin::Wal2json => format!(
+                    "{table} has {identity}: wal2json leaves out every {ops}; {}",
                     self.consequence("each one")
                 ),
+                Plugin::Pgoutput => {
+                    format!(
+                        "{table} has {identity}: while it is published, every {ops} of it fails"
+                    )
+                }
+            };
+            self.findings.failed(
+                subject,
+                message,
                 format!(
                     "{full}\nor give it a primary key: ALTER TABLE {table} ADD PRIMARY KEY (…);"
                 ),

@@ -9,7 +9,9 @@ use super::run::Parts;
 use crate::action::{Address, Verb};
 use crate::check::bytes;
 use crate::cli::Global;
-use crate::config::{CdnSinkConfig, OnGap, PostgresConfig, RedisSinkConfig, Secret, Visibility};
+use crate::config::{
+    CdnSinkConfig, OnGap, Plugin, PostgresConfig, RedisSinkConfig, Secret, Visibility,
+};
 use crate::postgres::ConnectConfig;
 use crate::rules::{Messages, Rule, RuleSpec, rule_names};
 use crate::sinks::Endpoint;
@@ -49,8 +51,9 @@ pub(super) fn announce(global: &Global, parts: &Parts) {
 }
 
 fn postgres(global: &Global, Parts { config, settings, rules, .. }: &Parts) {
-    let PostgresConfig { plugin, create_slot, visibility, heartbeat, on_gap, messages, .. } =
+    let PostgresConfig { plugin, publication, create_slot, visibility, heartbeat, .. } =
         &config.postgres;
+    let PostgresConfig { on_gap, messages, .. } = &config.postgres;
     let looks_up = rules.rules().iter().any(|rule| rule.lookup.is_some());
     let lookups = config.postgres.lookup_url.as_ref().filter(|_| looks_up).map(Secret::key);
     info!(
@@ -59,6 +62,7 @@ fn postgres(global: &Global, Parts { config, settings, rules, .. }: &Parts) {
         postgres = settings.connect.target(),
         slot = settings.slot,
         plugin = plugin.name(),
+        publication = (*plugin == Plugin::Pgoutput).then_some(publication),
         create_slot,
         visibility = match visibility {
             Visibility::Wait => "wait",

@@ -80,7 +80,7 @@ async fn follow(
                 parts = reloaded(global, mode, &mut hangup, &herald) => Some(parts),
             }
         };
-        match daemon.run(why).await {
+        match Box::pin(daemon.run(why)).await {
             Ok(None) => return Ok(Outcome::Done),
             Ok(Some(new)) => {
                 parts = new;

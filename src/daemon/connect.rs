@@ -11,13 +11,15 @@ use crate::decode::{Decoder, Nulls, pgoutput, wal2json};
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::postgres::{
-    Asking, Barrier, ChosenHost, Format, HEARTBEAT_PREFIX, NumericFormat, Persistence, PgError,
-    PgErrorKind, PgoutputOptions, PluginOptions, PublicationQuery, ReplicationSession,
+    AskCatalog, Asking, Barrier, ChosenHost, Format, HEARTBEAT_PREFIX, NumericFormat, Persistence,
+    PgError, PgErrorKind, PgoutputOptions, PluginOptions, PublicationQuery, ReplicationSession,
     ReplicationStream, ServerIdentity, StartFailure, StartedStream, SystemIdentity, TablesQuery,
-    Wal2jsonOptions, connect_client, is_too_new,
+    Wal2jsonOptions, connect_client, is_too_new, known_tables, partitions, refuse_lacks,
+    server_identity,
 };
 use crate::rules::{
-    DDL_PREFIX, KnownTables, MESSAGE_PREFIX, Messages, Partitions, RuleSet, to_wal2json,
+    DDL_PREFIX, KnownTables, MESSAGE_PREFIX, Messages, Partitions, RuleSet, TablePattern,
+    to_wal2json,
 };
 use crate::state::GapCause;
 
@@ -105,13 +107,23 @@ pub(super) async fn prepare(
         let publication = PublicationQuery::new(&settings.publication, rules, version_num);
         tables_query = tables_query.with(publication);
     }
-    let known_tables = session.known_tables(&mut tables_query).await?;
+    let (known_tables, partitions) = match settings.plugin {
+        Plugin::Wal2json => read_catalog(&mut session, &mut tables_query, &tables).await?,
+        Plugin::Pgoutput => {
+            // Beside the stream's session: see `PublicationQuery::ask`.
+            let mut beside = connect_client(&settings.connect, &host).await?;
+            if server_identity(&beside.client).await? != server {
+                let operation = "read the catalog of the server that streams: another one answers";
+                return Err(PgError::new(PgErrorKind::ConnectionLost, operation));
+            }
+            read_catalog(&mut beside, &mut tables_query, &tables).await?
+        }
+    };
     if let Some(publication) = &known_tables.publication
         && lacks == Lacks::Refused
     {
-        session.refuse_lacks(publication, rules)?;
+        refuse_lacks(publication, rules)?;
     }
-    let partitions = session.partitions(&tables).await?;
     // Only what is done again asks how old the log is.
     let written = match rules.redeletes().is_empty() {
         true => None,
@@ -135,6 +147,14 @@ pub(super) async fn prepare(
     let tables = known_tables;
     let about = About { identity, server, host, tables, tables_query, partitions, written };
     Ok(Prepared { session, options, about })
+}
+
+async fn read_catalog(
+    asked: &mut impl AskCatalog,
+    query: &mut TablesQuery,
+    tables: &[&TablePattern],
+) -> Result<(KnownTables, Option<Partitions>), PgError> {
+    Ok((known_tables(asked, query).await?, partitions(asked, tables).await?))
 }
 
 impl About {

@@ -97,19 +97,32 @@ impl TablesQuery {
     }
 }
 
-impl ReplicationSession {
-    /// The tables that rules mean.
-    ///
-    /// # Errors
-    /// Also if there is no such publication as is asked for.
-    pub async fn known_tables(&mut self, query: &mut TablesQuery) -> Result<KnownTables, PgError> {
-        let rows = self.command("read the columns of the rules' tables", &query.sql()).await?;
-        let mut known = query.answer(rows);
-        if let Some(publication) = query.publication() {
-            known.publication = Some(self.publication(publication).await?);
-        }
-        Ok(known)
+/// Who can be asked about the catalog.
+pub trait AskCatalog {
+    /// Runs SQL. Not cancel safe.
+    fn ask(&mut self, operation: &str, sql: &str) -> impl Future<Output = Result<Rows, PgError>>;
+}
+
+impl AskCatalog for ReplicationSession {
+    async fn ask(&mut self, operation: &str, sql: &str) -> Result<Rows, PgError> {
+        self.command(operation, sql).await
     }
+}
+
+/// The tables that rules mean.
+///
+/// # Errors
+/// Also if there is no such publication as is asked for.
+pub async fn known_tables(
+    asked: &mut impl AskCatalog,
+    query: &mut TablesQuery,
+) -> Result<KnownTables, PgError> {
+    let rows = asked.ask("read the columns of the rules' tables", &query.sql()).await?;
+    let mut known = query.answer(rows);
+    if let Some(publication) = query.publication() {
+        known.publication = Some(publication.ask(asked).await?);
+    }
+    Ok(known)
 }
 
 /// The partitioned tables, each with the partitions that hold its rows, if it has any.
@@ -127,37 +140,35 @@ const TABLES: &str = "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c \
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND c.oid >= 16384";
 
-impl ReplicationSession {
-    /// The partitions of the partitioned tables among these; `None` if there is no such table.
-    pub async fn partitions(
-        &mut self,
-        tables: &[&TablePattern],
-    ) -> Result<Option<Partitions>, PgError> {
-        let mut partitions = Partitions::default();
-        let conditions = conditions(tables, "n.nspname", "c.relname");
-        let query = format!("{PARTITIONS} AND ({conditions})");
-        for row in self.command("read the partitions of the rules' tables", &query).await? {
-            let [Some(schema), Some(table), leaf @ ..] = row.as_slice() else { continue };
-            let whole = (schema.as_bytes(), table.as_bytes());
-            if !tables.iter().any(|pattern| pattern.matches(whole.0, whole.1)) {
-                continue;
-            }
-            let leaf = match leaf {
-                [Some(schema), Some(table)] => Some((schema.as_bytes(), table.as_bytes())),
-                _ => None,
-            };
-            partitions.add(whole, leaf);
+/// The partitions of the partitioned tables among these; `None` if there is no such table.
+pub async fn partitions(
+    asked: &mut impl AskCatalog,
+    tables: &[&TablePattern],
+) -> Result<Option<Partitions>, PgError> {
+    let mut partitions = Partitions::default();
+    let conditions = conditions(tables, "n.nspname", "c.relname");
+    let query = format!("{PARTITIONS} AND ({conditions})");
+    for row in asked.ask("read the partitions of the rules' tables", &query).await? {
+        let [Some(schema), Some(table), leaf @ ..] = row.as_slice() else { continue };
+        let whole = (schema.as_bytes(), table.as_bytes());
+        if !tables.iter().any(|pattern| pattern.matches(whole.0, whole.1)) {
+            continue;
         }
-        if partitions.is_empty() {
-            return Ok(None);
-        }
-        for row in self.command("read the names of all tables", TABLES).await? {
-            if let [Some(schema), Some(table)] = row.as_slice() {
-                partitions.know(schema.as_bytes(), table.as_bytes());
-            }
-        }
-        Ok(Some(partitions))
+        let leaf = match leaf {
+            [Some(schema), Some(table)] => Some((schema.as_bytes(), table.as_bytes())),
+            _ => None,
+        };
+        partitions.add(whole, leaf);
     }
+    if partitions.is_empty() {
+        return Ok(None);
+    }
+    for row in asked.ask("read the names of all tables", TABLES).await? {
+        if let [Some(schema), Some(table)] = row.as_slice() {
+            partitions.know(schema.as_bytes(), table.as_bytes());
+        }
+    }
+    Ok(Some(partitions))
 }
 
 /// The columns that rules name, as an array for SQL.

@@ -7,13 +7,16 @@ use std::future::{Ready, ready};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding as ClientChannelBinding, SslMode, SslNegotiation};
 use tokio_postgres::tls::{ChannelBinding as BindingData, TlsConnect, TlsStream};
 use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
+use super::catalog::AskCatalog;
 use super::connect::{self, Opener, ServerRole};
 use super::error::{PgError, PgErrorKind, Subject};
 use super::query::Rows;
@@ -135,13 +138,32 @@ fn settings(config: &ConnectConfig, encryption: Encryption) -> Config {
 pub async fn simple_query(client: &Client, sql: &str) -> Result<Rows, PgError> {
     let messages =
         client.simple_query(sql).await.map_err(|error| PgError::client("run a query", error))?;
+    Ok(rows(messages))
+}
+
+fn rows(messages: Vec<SimpleQueryMessage>) -> Rows {
     let rows = messages.into_iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => {
             Some((0..row.len()).map(|index| row.get(index).map(str::to_string)).collect())
         }
         _ => None,
     });
-    Ok(rows.collect())
+    rows.collect()
+}
+
+/// How long a question about the catalog may take: it is asked before a stream starts, and a
+/// database may have many tables.
+const CATALOG_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl AskCatalog for OrdinaryConnection {
+    async fn ask(&mut self, operation: &str, sql: &str) -> Result<Rows, PgError> {
+        let error = match timeout(CATALOG_TIMEOUT, self.client.simple_query(sql)).await {
+            Ok(Ok(messages)) => return Ok(rows(messages)),
+            Ok(Err(error)) => PgError::client(operation, error),
+            Err(_) => PgError::timeout(operation, CATALOG_TIMEOUT),
+        };
+        Err(error.about(&self.task.subject))
+    }
 }
 
 /// Which server process answers: equal for two connections only if they go to the same one.

@@ -40,7 +40,7 @@ mod wire;
 
 pub use barrier::{Barrier, HEARTBEAT_PREFIX, Heard, WalHeld, Wanted};
 pub use blockers::{Blocker, blockers};
-pub use catalog::TablesQuery;
+pub use catalog::{AskCatalog, TablesQuery, known_tables, partitions};
 pub use client::{
     ConnectionTask, OrdinaryConnection, ServerIdentity, connect_any, connect_client,
     server_identity,

@@ -2,11 +2,10 @@
 //!
 //! Everybody may read it: the views and catalogs that are asked are public.
 
-use super::catalog::{conditions, named_columns};
+use super::catalog::{AskCatalog, conditions, named_columns};
 use super::error::{PgError, PgErrorKind};
 use super::query::Rows;
 use super::quote::literal;
-use super::session::ReplicationSession;
 use crate::change::Op;
 use crate::rules::{Hiding, Lack, Publication, PublishedLeaf, PublishedTable, RuleSet};
 
@@ -176,35 +175,27 @@ fn entry<T>(items: &mut Vec<T>, is_it: impl Fn(&T) -> bool, new: impl FnOnce() -
     &mut items[last]
 }
 
-impl ReplicationSession {
-    /// What a publication has of the rules' tables.
+impl PublicationQuery {
+    /// What the publication has of the rules' tables.
+    ///
+    /// Never to be asked in a session that streams afterwards: a walsender keeps what it has read
+    /// of the catalog, and pgoutput takes it for what was true when an older change was made. A
+    /// publication that is younger than the slot's position is then no error, but one without
+    /// tables.
     ///
     /// # Errors
     /// [`PgErrorKind::PublicationMissing`] if there is none of that name.
-    pub async fn publication(&mut self, query: &PublicationQuery) -> Result<Publication, PgError> {
-        self.subject_mut().publication = Some(query.name.clone());
-        let operation = format!("use publication {:?}", query.name);
-        let rows = self.command(&operation, &query.sql).await?;
-        query.found(rows).map_err(|error| error.about(self.subject_mut()))
-    }
-
-    /// Refuses a publication that does not carry what the rules need.
-    ///
-    /// # Errors
-    /// [`PgErrorKind::PublicationLacking`] with all that it lacks.
-    pub fn refuse_lacks(
-        &mut self,
-        publication: &Publication,
-        rules: &RuleSet,
-    ) -> Result<(), PgError> {
-        refuse_lacks(publication, rules).map_err(|error| error.about(self.subject_mut()))
+    pub async fn ask(&self, asked: &mut impl AskCatalog) -> Result<Publication, PgError> {
+        let operation = format!("use publication {:?}", self.name);
+        let rows = asked.ask(&operation, &self.sql).await?;
+        self.found(rows)
     }
 }
 
-/// The same without saying on which server.
+/// Refuses a publication that does not carry what the rules need.
 ///
 /// # Errors
-/// As above.
+/// [`PgErrorKind::PublicationLacking`] with all that it lacks.
 pub fn refuse_lacks(publication: &Publication, rules: &RuleSet) -> Result<(), PgError> {
     let lacks = publication.lacks(rules);
     if lacks.is_empty() {

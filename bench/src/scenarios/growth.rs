@@ -37,7 +37,7 @@ pub(super) fn run() -> Result<Section> {
         ))?;
         let update = "UPDATE shape.hot SET n = n + 1 WHERE id >= k AND id < k + step";
         let rule = "[[rule]]\ntable = \"shape.hot\"\ndelete = [\"hot:{id}\"]\n";
-        let backlog = Backlog::load(&bed, rule, &in_transactions(rows, update))?;
+        let backlog = Backlog::load(&bed, rule, "shape.hot", &in_transactions(rows, update))?;
         let run = backlog.drain()?;
         backlog.forget()?;
         let count = rows as f64;

@@ -27,7 +27,7 @@ pub(super) fn run() -> Result<Section> {
         for contender in [run % 2, (run + 1) % 2] {
             match contender {
                 0 => without.push(drain(&bed, &end_lsn)?),
-                _ => with.push(drain_with(&bed, &end_lsn, REDELETE)?),
+                _ => with.push(drain_with(&bed, bed.plugin, &end_lsn, REDELETE)?),
             }
         }
     }

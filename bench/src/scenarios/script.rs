@@ -10,7 +10,7 @@ use testkit::process::{Process, Signal};
 
 use super::drain;
 use crate::backlog::{Backlog, Run};
-use crate::bed::Bed;
+use crate::bed::{Bed, Plugin};
 use crate::report::Section;
 use crate::size;
 use crate::stats::{largest, list, median, thousands};
@@ -26,8 +26,9 @@ pub(super) fn run() -> Result<Section> {
     let changes = changes.next_multiple_of(drain::ROWS_PER_TRANSACTION);
     let python = testkit::install::python()?.join("bin/python");
     let bed = Bed::start(changes)?;
+    ensure!(bed.plugin == Plugin::Wal2json, "the script reads wal2json");
     eprintln!("  loading {changes} changes");
-    let backlog = Backlog::load(&bed, "", &drain::changes(changes))?;
+    let backlog = Backlog::load(&bed, "", "", &drain::changes(changes))?;
     let (mut scripts, mut drained) = (Vec::new(), Vec::new());
     for run in 0..runs {
         eprintln!("  run {} of {runs}", run + 1);

@@ -19,6 +19,8 @@ struct Shape {
     tables: String,
     changes: String,
     rules: String,
+    /// The rules' tables.
+    published: &'static str,
     /// Of the rows that are asked for, how many there are.
     rows: u64,
 }
@@ -28,9 +30,10 @@ pub(super) fn run() -> Result<Section> {
     let bed = Bed::start(1)?;
     let mut section = Section::new(
         format!(
-            "Backlogs of other shapes, in transactions of {ROWS} rows; wal2json with the same \
+            "Backlogs of other shapes, in transactions of {ROWS} rows; {} with the same \
              options for both; visibility \"wait\"; {runs} paired runs, medians. The keys that are \
-             removed do not exist, but for the last."
+             removed do not exist, but for the last.",
+            bed.plugin.name()
         ),
         serde_json::Value::Null,
     );
@@ -41,7 +44,7 @@ pub(super) fn run() -> Result<Section> {
         bed.sql.run("DROP SCHEMA IF EXISTS shape CASCADE")?;
         bed.sql.run("CREATE SCHEMA shape")?;
         bed.sql.run(&shape.tables)?;
-        let backlog = Backlog::load(&bed, &shape.rules, &shape.changes)?;
+        let backlog = Backlog::load(&bed, &shape.rules, shape.published, &shape.changes)?;
         let (mut yardsticks, mut drained) = (Vec::new(), Vec::new());
         for run in 0..runs {
             eprintln!("    run {} of {runs}", run + 1);
@@ -126,6 +129,7 @@ fn wide(rows: u64) -> Shape {
              ELSE body END WHERE id >= k AND id < k + step",
         ),
         rules: rule("shape.wide", "wide:{id}"),
+        published: "shape.wide",
         rows,
     }
 }
@@ -156,6 +160,7 @@ fn one_table_of_many(rows: u64) -> Shape {
              END $$"
         ),
         rules: rule("shape.noise_7", "noise:{id}"),
+        published: "shape.noise_7",
         rows,
     }
 }
@@ -166,6 +171,7 @@ fn ten_rules(rows: u64) -> Shape {
         name: "ten rules that match",
         tables: hot(rows),
         changes: in_transactions(rows, HOT),
+        published: "shape.hot",
         rules: (0..10).map(|n| rule("shape.hot", &format!("hot:{n}:{{id}}"))).collect(),
         rows,
     }
@@ -183,6 +189,7 @@ fn thousand_rules(rows: u64) -> Shape {
         tables: hot(rows) + ";" + &tables,
         changes: in_transactions(rows, HOT),
         rules: rules + &rule("shape.hot", "hot:{id}"),
+        published: "TABLES IN SCHEMA shape",
         rows,
     }
 }
@@ -210,6 +217,7 @@ fn tables(rows: u64) -> Shape {
              END $$"
             .to_owned(),
         rules: "[[rule]]\ntable = \"shape.t_*\"\ndelete = [\"table:{$table}:{id}\"]\n".to_owned(),
+        published: "TABLES IN SCHEMA shape",
         rows: each * 10_000,
     }
 }

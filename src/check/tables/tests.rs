@@ -40,7 +40,8 @@ fn found(rule: &str, relations: &[Relation]) -> Vec<(Status, String, String)> {
     let text = format!(
         "[postgres]\nurl = \"postgres://h/d\"\n[redis.c]\nurl = \"redis://h\"\n[[rule]]\n{rule}"
     );
-    let findings = tables(&parse("t", &text).unwrap().rules, relations, &Shapes::new());
+    let findings =
+        tables(&parse("t", &text).unwrap().rules, Plugin::Wal2json, relations, &Shapes::new());
     findings.into_iter().map(|f| (f.status, f.message, f.hint.unwrap_or_default())).collect()
 }
 

@@ -6,11 +6,15 @@
 //! and the commands do the rest. See decision 0029 for what is left out on purpose: row filters,
 //! and publishing via a partitioned table's root.
 
+mod failing;
 mod found;
 mod plan;
 mod settle;
+#[cfg(test)]
+mod tests;
 mod wanted;
 
+pub use failing::{Failing, FailingBecause, failing_tables};
 pub use found::{Found, FoundTable};
 pub use plan::{Plan, Surplus, remove_publication};
 pub use settle::{WAIT_SQL, settle, wait_for_open_transactions};
