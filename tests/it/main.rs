@@ -31,6 +31,7 @@ mod partitions;
 mod positions;
 mod postgres;
 mod publish;
+mod readers;
 mod readme;
 mod redelete;
 mod redis_cluster;
