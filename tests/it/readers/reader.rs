@@ -7,8 +7,6 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use testkit::TestDir;
 use testkit::install;
 
-use crate::world::World;
-
 /// In what a reader is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
@@ -65,11 +63,11 @@ impl Built {
         Built { command, _dir: dir }
     }
 
-    /// Starts a reader of one style, as the user `app`.
+    /// Starts a reader of one style, which comes to Redis as the user `app`, by this port.
     #[track_caller]
-    pub fn start(&self, style: &str, world: &World) -> Reader {
+    pub fn start(&self, style: &str, port: u16) -> Reader {
         let mut command = Command::new(&self.command[0]);
-        let url = world.redis.url().replace("redis://", "redis://app:geheim@");
+        let url = format!("redis://app:geheim@127.0.0.1:{port}/0");
         command.args(&self.command[1..]).arg(url).arg(style);
         let mut child = command
             .stdin(Stdio::piped())

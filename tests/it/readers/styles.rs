@@ -3,6 +3,7 @@
 
 use testkit::holds_within;
 use testkit::postgres::Postgres;
+use testkit::proxy::Proxy;
 use testkit::redis::Redis;
 
 use super::page;
@@ -142,7 +143,7 @@ fn entity(built: &Built, world: &World) {
         let read = |table| format!("SELECT name FROM {table} WHERE id = {id}");
         world.sql(&format!("{} UNION ALL {}", read("products"), read("once")))
     };
-    let mut reader = built.start("entity", world);
+    let mut reader = built.start("entity", world.redis.port());
     assert_caches(&mut reader, "8", "vase", load);
     world.sql("UPDATE once SET name = 'jug' WHERE id = 8");
     wait_for_value(&mut reader, "8", "jug", load);
@@ -165,7 +166,7 @@ fn entity(built: &Built, world: &World) {
 
 fn versions(built: &Built, world: &World) {
     let load = |category: &str| names(world, category);
-    let mut reader = built.start("versions", world);
+    let mut reader = built.start("versions", world.redis.port());
     assert_caches(&mut reader, "3", "desk,chair", load);
     world.sql("UPDATE goods SET name = 'table' WHERE id = 1");
     wait_for_value(&mut reader, "3", "table,chair", load);
@@ -194,7 +195,7 @@ fn tags(built: &Built, world: &World) {
         let tags = world.sql(&format!("{tags} = {category}"));
         format!("{}|category:{category} {tags}", names(world, category))
     };
-    let mut reader = built.start("tags", world);
+    let mut reader = built.start("tags", world.redis.port());
     assert_caches(&mut reader, "3", "desk,chair", load);
     let left = |key: &str| world.redis.cli(&["TTL", key]).parse::<i64>().unwrap();
     assert!(left("page:3") > 0 && left("tags:product:1") > left("page:3"));
@@ -216,7 +217,8 @@ fn names(world: &World, category: &str) -> String {
 
 fn expiry(built: &Built, world: &World) {
     let load = |_: &str| world.sql("SELECT name FROM once WHERE id = 8");
-    let (mut reader, mut other) = (built.start("expiry", world), built.start("expiry", world));
+    let (mut reader, mut other) =
+        (built.start("expiry", world.redis.port()), built.start("expiry", world.redis.port()));
     assert_caches(&mut reader, "front", "vase", load);
     // What a rule with `expire_in` does.
     world.redis.cli(&["PEXPIRE", "hot:front", "20000"]);
@@ -235,16 +237,21 @@ fn in_process(built: &Built, world: &World) {
     };
     let (theme, size) = ("setting:theme", "setting:size");
     let is_kept = |_: &str, is_loaded: bool| !is_loaded;
-    let mut reader = built.start("in_process", world);
+    let proxy = Proxy::to(world.redis.port());
+    let mut reader = built.start("in_process", proxy.port());
     // As soon as it listens.
     wait_for(&mut reader, theme, load, is_kept);
     world.sql("UPDATE settings SET value = 'light' WHERE name = 'theme'");
     wait_for_value(&mut reader, theme, "light", load);
 
-    // A message that is missed while the connection is gone.
+    // A message that is lost with its connection.
     wait_for(&mut reader, theme, load, is_kept);
-    world.redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    proxy.mute();
     world.sql("UPDATE settings SET value = 'blue' WHERE name = 'theme'");
+    world.wait_confirmed();
+    assert_eq!(reader.get(theme, load), ("light".to_owned(), false), "nothing has told it yet");
+    proxy.cut();
+    proxy.resume();
     wait_for_value(&mut reader, theme, "blue", load);
     wait_for(&mut reader, theme, load, is_kept);
 
