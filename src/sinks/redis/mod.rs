@@ -28,6 +28,7 @@ mod scan;
 mod sentinel;
 mod session;
 mod slot;
+mod tag_work;
 mod tags;
 mod tls;
 mod wire;
