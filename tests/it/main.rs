@@ -42,6 +42,7 @@ mod replicas;
 mod schema;
 mod schema_changes;
 mod setup;
+mod side_by_side;
 mod slot;
 mod systemd;
 mod torture;
