@@ -20,6 +20,7 @@ mod fallbacks;
 mod faults;
 mod fuzz;
 mod gap;
+mod huge;
 mod invalidation;
 mod lookup_values;
 mod lookups;
