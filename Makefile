@@ -43,7 +43,7 @@ check: ## Checks formatting, lints and the documentation's links.
 	@$(CARGO) clippy --quiet --workspace --all-targets -- --deny warnings
 	@RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --quiet --workspace --no-deps
 
-bench: install ## Measures on this machine; ONLY=drain (redelete, huge, latency, idle, rules, cdn) measures one thing.
+bench: install ## Measures on this machine; ONLY=drain (redelete, huge, latency, idle, rules, cdn, redis) measures one thing.
 	@$(CARGO) build --quiet --release --package walpurge
 	@$(BENCH) $(ONLY) $(ARGS)
 
