@@ -1,7 +1,7 @@
 # What one does with this repository; `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: bench build cargo-deb check demo help install package python test torture
+.PHONY: bench build cargo-deb check demo help install node package postgres python test torture
 
 CARGO ?= cargo
 # How the demo and the benchmarks are started, and with what arguments.
@@ -28,7 +28,7 @@ demo: install build ## Starts a private Postgres and Redis and shows stale keys 
 build: ## Builds the program and everything around it.
 	@$(CARGO) build --quiet --workspace
 
-test: install python cargo-deb ## Runs every test, against private servers of its own.
+test: install python node postgres cargo-deb ## Runs every test, against private servers of its own.
 ifeq ($(NEXTEST),yes)
 	@$(CARGO) nextest run --workspace $(ARGS)
 else
@@ -59,8 +59,14 @@ install: ## Installs the servers, browser and tools that tests need, where they 
 
 demo bench: WANTED := servers
 
-python: install build ## Makes the Python environment that tests of CloudFront need (PyPI), where it is missing.
+python: install build ## Makes the Python environment that tests need (PyPI), where it is missing.
 	@scripts/python.sh $${CARGO_TARGET_DIR:-target}/python
+
+node: install build ## Fetches the packages for Node.js that tests need (npm), where they are missing.
+	@scripts/node.sh $${CARGO_TARGET_DIR:-target}/node
+
+postgres: install build ## Fetches servers of other Postgres versions that tests need (npm), where they are missing.
+	@scripts/postgres.sh $${CARGO_TARGET_DIR:-target}/postgres
 
 cargo-deb: build ## Installs cargo-deb for this repository alone (crates.io), where it is missing.
 	@scripts/cargo-deb.sh $${CARGO_TARGET_DIR:-target}/cargo-deb

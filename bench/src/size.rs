@@ -42,6 +42,9 @@ pub(crate) const PATHS: Size = Size { name: "BENCH_PATHS", default: 1_000_000 };
 /// Changed products of the one transaction that goes to CloudFront.
 pub(crate) const UPDATES: Size = Size { name: "BENCH_UPDATES", default: 100_000 };
 
+/// Keys that the Redis sink removes by itself, and of the huge tag and the huge pattern.
+pub(crate) const KEYS: Size = Size { name: "BENCH_KEYS", default: 1_000_000 };
+
 impl Size {
     /// Its value: a number above zero, in which `_` may part digits.
     pub(crate) fn get(self) -> Result<u64> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Misconfigured;
 use super::endpoints::lookup_config;
-use crate::action::{Action, Batch, Verb};
+use crate::action::{Action, Verb};
 use crate::config::{Config, PostgresConfig};
 use crate::lookups::{LookupLane, Pool};
 use crate::pipeline::{
@@ -17,7 +17,8 @@ use crate::rules::{FALLBACK_EVERY, RedeleteId, Rule, RuleId, RuleSet, SinkId};
 use crate::sinks::cdn::CdnLane;
 use crate::sinks::cdn::cloudfront::{CloudFrontLane, Part};
 use crate::sinks::redis::{
-    ClusterLane, LaneClass, RedisConfig, RedisLane, SHARDS, ServerRecord, TagMode, Topology,
+    ClusterLane, Fallbacks, LaneClass, RedisConfig, RedisLane, SHARDS, ServerRecord, TagMode,
+    Topology,
 };
 use crate::sinks::{DryRunLane, Endpoint, Lane};
 use crate::state::{Fingerprint, Servers};
@@ -54,14 +55,22 @@ pub(super) fn remember(
     }
 }
 
-/// Every fallback that reaches a sink.
-fn coarse(rules: &RuleSet, sink: SinkId) -> Batch {
-    let mut batch = Batch::default();
-    let all = rules.rules().iter().flat_map(|rule| &rule.fallback);
-    for coarse in all.filter(|coarse| coarse.sinks.contains(&sink)) {
-        batch.push(coarse.action());
+/// Every fallback that reaches a sink, and the rules that reach it and have none there.
+fn coarse(rules: &RuleSet, sink: SinkId) -> Fallbacks {
+    // What a message told is no loss of the server's.
+    let removes = |verb: Verb| !verb.is_afterwards();
+    let mut fallbacks = Fallbacks::default();
+    for rule in rules.rules() {
+        let mut is_covered = false;
+        for coarse in rule.fallback.iter().filter(|coarse| coarse.sinks.contains(&sink)) {
+            fallbacks.batch.push(coarse.action());
+            is_covered |= removes(coarse.verb);
+        }
+        if !is_covered && asks(rule, sink, removes) {
+            fallbacks.uncovered.push(rule.name.clone());
+        }
     }
-    batch
+    fallbacks
 }
 
 /// What becomes of a sink's actions.

@@ -60,6 +60,35 @@ pub fn postgres(version: u32) -> Result<PathBuf> {
     Ok(server.canonicalize()?)
 }
 
+/// A directory with the packages of `scripts/node.txt` in its `node_modules`, made by the first who
+/// asks.
+///
+/// # Errors
+///
+/// When there is no Node.js, or the packages cannot be had.
+pub fn node() -> Result<PathBuf> {
+    install_unless(|| program("node").is_some() && program("npm").is_some())?;
+    let directory = target_dir().join("node");
+    let _lock = lock("node")?;
+    run("node.sh", &[&directory])?;
+    Ok(directory)
+}
+
+/// Where Debian keeps packages for Go.
+const GO_PATH: &str = "/usr/share/gocode";
+
+/// A `GOPATH` with a client of Redis; `go` is in `PATH`.
+///
+/// # Errors
+///
+/// When they cannot be had.
+pub fn go_path() -> Result<PathBuf> {
+    let path = PathBuf::from(GO_PATH);
+    let client = path.join("src/github.com/gomodule/redigo");
+    install_unless(|| program("go").is_some() && client.exists())?;
+    Ok(path)
+}
+
 /// Prometheus' tool that checks rules and metrics.
 ///
 /// # Errors

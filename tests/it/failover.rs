@@ -49,7 +49,10 @@ fn a_master_that_dies_under_load_leaves_no_stale_key() {
 fn a_server_that_was_set_back_while_walpurge_was_down_gets_the_fallbacks() {
     let table = "CREATE TABLE items (id int PRIMARY KEY, n int);
         INSERT INTO items VALUES (1, 0), (2, 0)";
-    let mut world = World::with(Postgres::start(), Redis::start(), table, RULE);
+    let bare = "[[rule]]\nname = \"bare\"\ntable = \"public.items\"\n\
+        delete = [\"bare:{id}\"]\nfallback = \"none\"\n";
+    let rules = format!("{RULE}{bare}");
+    let mut world = World::with(Postgres::start(), Redis::start(), table, &rules);
     world.edit("[redis.cache]", "[redis.cache]\nfailover_window = \"10s\"");
     world.fill(&["item:1", "item:2", "kept"]);
     world.redis.cli(&["SAVE"]);
@@ -69,6 +72,9 @@ fn a_server_that_was_set_back_while_walpurge_was_down_gets_the_fallbacks() {
         std::fs::read_to_string(&file).unwrap() != noted
     });
     world.assert_cached(&["kept"]);
+    // Of the two rules only the one is named whose keys may be back.
+    world.wait_for_log("what rules without a fallback have removed may be back");
+    assert!(world.news().contains("rules=\"bare\""), "{}", world.news());
     // It is known from now on.
     world.fill(&["item:2"]);
     world.kill_9();

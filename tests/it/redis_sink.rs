@@ -1,9 +1,11 @@
 //! The Redis sink against real servers.
 
+pub mod certificates;
 mod failover;
 mod faults;
 mod patterns;
 mod rights;
+mod sentinel_login;
 mod tags;
 mod verbs;
 

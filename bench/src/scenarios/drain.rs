@@ -153,7 +153,7 @@ pub(super) fn drain(bed: &Bed, end_lsn: &str) -> Result<Drained> {
 pub(super) fn drain_with(bed: &Bed, plugin: Plugin, end_lsn: &str, more: &str) -> Result<Drained> {
     let slot = "bench_walpurge";
     bed.fill_keys()?;
-    bed.copy_slot_of(plugin, slot)?;
+    bed.copy_slot_for(plugin, slot)?;
     let mut daemon = Daemon::start(&(bed.config_of(plugin, slot, Visibility::Wait) + more))?;
     let walsender = bed.walsender(slot)?;
     bed.wait_drained(&mut daemon)?;

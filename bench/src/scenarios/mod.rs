@@ -8,6 +8,7 @@ mod huge;
 mod idle;
 mod latency;
 mod redelete;
+mod redis;
 mod rules;
 mod script;
 mod shapes;
@@ -94,5 +95,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         title: "One transaction that changes very many pages",
         about: "requests, what is charged, memory, and who waits meanwhile",
         run: cdn::run,
+    },
+    Scenario {
+        name: "redis",
+        title: "The Redis sink by itself",
+        about: "its rate beside redis-benchmark and raw commands, and what is huge",
+        run: redis::run,
     },
 ];

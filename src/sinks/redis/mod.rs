@@ -28,6 +28,7 @@ mod scan;
 mod sentinel;
 mod session;
 mod slot;
+mod tag_work;
 mod tags;
 mod tls;
 mod wire;
@@ -43,7 +44,7 @@ pub use config::{
 };
 
 pub use count::{KeyCounts, KeyPattern, count};
-pub use failover::ServerRecord;
+pub use failover::{Fallbacks, ServerRecord};
 pub use sentinel::SentinelOptions;
 
 use crate::action::{Batch, Verb};
@@ -95,9 +96,9 @@ impl RedisLane {
         RedisLane { config, class, connection: None, request, seed: 0, unknown_sends: 0, failover }
     }
 
-    /// Shares with the sink's other lanes on which server things were done. `coarse` are the
-    /// fallbacks of every rule that reaches the sink.
-    pub fn share(&mut self, record: Arc<ServerRecord>, coarse: Arc<Batch>) {
+    /// Shares with the sink's other lanes on which server things were done, and what runs instead of
+    /// what nobody remembers.
+    pub fn share(&mut self, record: Arc<ServerRecord>, coarse: Arc<Fallbacks>) {
         if let Some(failover) = &mut self.failover {
             failover.share(record, coarse);
         }

@@ -5,6 +5,8 @@
 //! there skips keys without an error). So a failure ends the send, and the next one starts from
 //! cursor 0. SCAN returns every key that exists from the pass's start to its end, some twice.
 
+use std::sync::Arc;
+
 use super::bump::bump_keys;
 use super::config::TagMode;
 use super::delete::{UNLINK_KEYS_MAX, take_unlinked};
@@ -12,7 +14,7 @@ use super::session::{Keys, Session};
 use super::tags::{invalidate_keys, origin, page};
 use super::wire::{Reply, Request};
 use crate::action::{Batch, Verb};
-use crate::glob::{self, Glob};
+use crate::glob::{self, Glob, GlobSet};
 use crate::sinks::Failure;
 
 /// How many keys Redis looks at for one page: about 1 ms during which it serves nobody else.
@@ -29,7 +31,7 @@ pub(super) struct Pass {
     server_pattern: Vec<u8>,
     server_type: Option<&'static [u8]>,
     /// What we leave out; none if the server's pattern says all.
-    globs: Vec<Glob>,
+    globs: Arc<GlobSet>,
 }
 
 impl Pass {
@@ -38,12 +40,13 @@ impl Pass {
         let cursor = b"0".to_vec();
         if let [pattern] = patterns {
             let server_pattern = pattern.clone();
-            return Pass { cursor, server_pattern, server_type, globs: Vec::new() };
+            return Pass { cursor, server_pattern, server_type, globs: Arc::default() };
         }
         let globs: Vec<_> = patterns.iter().map(|pattern| Glob::new(pattern)).collect();
         let mut server_pattern = Vec::new();
         glob::escape(&common_prefix(&globs), &mut server_pattern);
         server_pattern.push(b'*');
+        let globs = Arc::new(GlobSet::new(globs));
         Pass { cursor, server_pattern, server_type, globs }
     }
 
@@ -81,7 +84,7 @@ impl Pass {
     }
 
     pub(super) fn matches(&self, key: &[u8]) -> bool {
-        self.globs.is_empty() || self.globs.iter().any(|glob| glob.matches(key))
+        self.globs.is_empty() || self.globs.matches(key)
     }
 
     pub(super) fn is_over(&self) -> bool {

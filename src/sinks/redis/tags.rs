@@ -30,6 +30,7 @@
 use super::delete::UNLINK_KEYS_MAX;
 use super::session::{Keys, Session};
 use super::slot::{hash_slot, hash_tag};
+use super::tag_work::{Step, Work, removed};
 use super::wire::Reply;
 use crate::action::{Batch, Verb};
 use crate::sinks::Failure;
@@ -39,10 +40,6 @@ pub(super) const TAGS_MAX: usize = 32;
 
 /// About how many members a page has. SSCAN takes Redis about 1 ms for so many.
 pub(super) const PAGE_MEMBERS: &[u8] = b"1000";
-
-/// How often one tag's renaming may find a set in its way. The first is a crash's leftover; each
-/// other means that another walpurge renamed, so that both go forward.
-pub(super) const RENAMES_MAX: u32 = 100;
 
 /// What marks a set as taken from its readers.
 const MARK: &[u8] = b"walpurge:invalidating";
@@ -62,26 +59,6 @@ pub(super) async fn invalidate(session: &mut Session<'_>, batch: &Batch) -> Resu
         }
     }
     invalidate_keys(session, &keys).await
-}
-
-/// One tag's progress.
-struct Work<'a> {
-    index: Option<usize>,
-    set: &'a [u8],
-    taken: Vec<u8>,
-    step: Step,
-    renames: u32,
-}
-
-enum Step {
-    /// Rename `set` to `taken` and read the first page.
-    Rename,
-    /// Read the page at the cursor; if `again`, rename after the last one.
-    Read {
-        cursor: Vec<u8>,
-        again: bool,
-    },
-    Done,
 }
 
 /// Invalidates the tags whose sets are `keys`: at most [`TAGS_MAX`], for memory's sake.
@@ -109,46 +86,25 @@ pub(super) async fn invalidate_keys(session: &mut Session<'_>, keys: &Keys) -> R
         for _ in 0..removals {
             take_removal(session).await?;
         }
-        works.retain(|work| !matches!(work.step, Step::Done));
+        works.retain(|work| !work.is_over());
     }
     Ok(())
 }
 
 /// Finds out which tags there is something to do for.
-///
-/// SCARD also keeps RENAMENX from a key that is no set, which is somebody else's. It comes before
-/// EXISTS: a set that another walpurge renames between the two is then still seen, as the latter.
 async fn look<'a>(session: &mut Session<'_>, keys: &'a Keys) -> Result<Vec<Work<'a>>, Failure> {
-    let mut works: Vec<Work<'_>> = keys
-        .iter()
-        .map(|(index, set)| Work {
-            index,
-            set,
-            taken: taken_name(set),
-            step: Step::Rename,
-            renames: 0,
-        })
-        .collect();
+    let mut works = Work::all(keys);
     for work in &works {
         session.request.simple(&[b"SCARD", work.set]);
         session.request.simple(&[b"EXISTS", &work.taken]);
     }
     session.flush().await?;
     for work in &mut works {
-        let set = session.reply("SCARD").await?;
-        let taken = session.reply_or_fail("EXISTS").await?;
-        work.step = match (set, taken.int()) {
-            (Reply::Error(text), _) => {
-                session.note(work.index, &text, "SCARD")?;
-                Step::Done
-            }
-            (Reply::Int(0), Some(0)) => Step::Done,
-            (Reply::Int(0), Some(_)) => Step::Read { cursor: b"0".to_vec(), again: false },
-            (Reply::Int(_), Some(_)) => Step::Rename,
-            _ => return Err(session.unexpected("SCARD")),
-        };
+        let card = session.reply("SCARD").await?;
+        let taken = session.reply("EXISTS").await?;
+        work.begin(&mut session.judge, &card, &taken)?;
     }
-    works.retain(|work| !matches!(work.step, Step::Done));
+    works.retain(|work| !work.is_over());
     Ok(works)
 }
 
@@ -160,7 +116,7 @@ fn ask_for_page(session: &mut Session<'_>, work: &Work<'_>) {
             b"0"
         }
         Step::Read { cursor, .. } => &cursor[..],
-        Step::Done => return,
+        Step::Over => return,
     };
     session.request.simple(&[b"SSCAN", &work.taken, cursor, b"COUNT", PAGE_MEMBERS]);
 }
@@ -170,40 +126,17 @@ async fn take_page(
     session: &mut Session<'_>,
     work: &mut Work<'_>,
 ) -> Result<Vec<Vec<u8>>, Failure> {
-    let again = match &work.step {
+    let renamed = match &work.step {
         Step::Rename => {
-            let renamed = match session.reply("RENAMENX").await? {
-                // Another walpurge was quicker; `taken` holds what it has not done yet.
-                Reply::Error(text) if text == "ERR no such key" => true,
-                Reply::Error(text) => return Err(session.failure(&text, "RENAMENX")),
-                reply => reply.int() == Some(1),
-            };
+            let renamed = session.reply("RENAMENX").await?;
             session.reply_or_fail("PERSIST").await?;
-            !renamed
+            Some(renamed)
         }
-        Step::Read { again, .. } => *again,
-        Step::Done => return Ok(Vec::new()),
+        Step::Read { .. } => None,
+        Step::Over => return Ok(Vec::new()),
     };
-    let (cursor, members) = match session.reply("SSCAN").await? {
-        Reply::Error(text) => {
-            session.note(work.index, &text, "SSCAN")?;
-            work.step = Step::Done;
-            return Ok(Vec::new());
-        }
-        reply => page(reply).ok_or_else(|| session.unexpected("SSCAN"))?,
-    };
-    work.step = match (&cursor[..], again) {
-        (b"0", false) => Step::Done,
-        (b"0", true) if work.renames == RENAMES_MAX => {
-            return Err(session.failure("ERR another walpurge keeps taking this tag", "RENAMENX"));
-        }
-        (b"0", true) => {
-            work.renames += 1;
-            Step::Rename
-        }
-        _ => Step::Read { cursor, again },
-    };
-    Ok(members)
+    let page = session.reply("SSCAN").await?;
+    work.take_page(&mut session.judge, renamed, page)
 }
 
 fn ask_for_removal(session: &mut Session<'_>, taken: &[u8], members: &[Vec<u8>]) {
@@ -224,16 +157,8 @@ async fn take_removal(session: &mut Session<'_>) -> Result<(), Failure> {
     for command in ["MULTI", "UNLINK", "SREM"] {
         session.reply_or_fail(command).await?;
     }
-    let removed = match session.reply_or_fail("EXEC").await? {
-        Reply::Array(results) => match &results[..] {
-            // A taken name that is no set any more: someone else's key since a moment ago.
-            [_, Reply::Error(text)] => return Err(session.failure(text, "SREM")),
-            [removed @ Reply::Int(_), Reply::Int(_)] => removed.count(UNLINK_KEYS_MAX),
-            _ => None,
-        },
-        _ => None,
-    };
-    session.judge.report.removed += removed.ok_or_else(|| session.unexpected("EXEC"))?;
+    let exec = session.reply_or_fail("EXEC").await?;
+    session.judge.report.removed += removed(&session.judge, &exec, UNLINK_KEYS_MAX)?;
     Ok(())
 }
 

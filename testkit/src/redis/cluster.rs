@@ -141,7 +141,7 @@ impl RedisCluster {
     /// The URLs of the masters, as they were at the start.
     pub fn urls(&self) -> Vec<String> {
         let masters = self.nodes[..self.masters].iter();
-        masters.map(|node| format!("redis://127.0.0.1:{}", node.port())).collect()
+        masters.map(|node| node.url().replace("/0", "")).collect()
     }
 
     /// A node's id.

@@ -9,9 +9,6 @@ use crate::{holds_within, wait_until};
 /// scheduled for two seconds distrusts its clock and stands aside for thirty.
 const FAILOVER_WITHIN: Duration = Duration::from_secs(90);
 
-/// The name by which the Sentinels know the master.
-const NAME: &str = "main";
-
 /// Two servers and three Sentinels.
 #[derive(Debug)]
 pub struct Sentinels {
@@ -22,6 +19,9 @@ pub struct Sentinels {
 }
 
 impl Sentinels {
+    /// The name by which the Sentinels know the master.
+    pub const NAME: &str = "main";
+
     /// Starts all of them. The master counts as down after so long; no less than a second.
     ///
     /// # Panics
@@ -39,6 +39,20 @@ impl Sentinels {
     /// When they do not find each other.
     #[track_caller]
     pub fn with(down_after: Duration, change: impl Fn(Builder) -> Builder) -> Self {
+        Self::of(down_after, change, |builder| builder)
+    }
+
+    /// Starts all of them, with servers and Sentinels other than usual.
+    ///
+    /// # Panics
+    ///
+    /// When they do not find each other.
+    #[track_caller]
+    pub fn of(
+        down_after: Duration,
+        change: impl Fn(Builder) -> Builder,
+        change_node: impl Fn(Builder) -> Builder,
+    ) -> Self {
         // The replica gets the data over its connection at once, and is behind by nothing.
         let server = || {
             let builder = Redis::builder().config("repl-diskless-sync-delay", "0");
@@ -49,19 +63,19 @@ impl Sentinels {
         replica.cli(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]);
         let servers = [master, replica];
         wait_until("the replica follows", FAILOVER_WITHIN, || is_followed(&servers[0]));
-        let millis = down_after.as_millis();
+        let (name, millis) = (Self::NAME, down_after.as_millis());
         let node = |_| {
-            Redis::builder()
+            let builder = Redis::builder()
                 .sentinel()
-                .config("sentinel", &format!("monitor {NAME} 127.0.0.1 {} 2", servers[0].port()))
-                .config("sentinel", &format!("down-after-milliseconds {NAME} {millis}"))
-                .config("sentinel", &format!("failover-timeout {NAME} 10000"))
-                .start()
+                .config("sentinel", &format!("monitor {name} 127.0.0.1 {} 2", servers[0].port()))
+                .config("sentinel", &format!("down-after-milliseconds {name} {millis}"))
+                .config("sentinel", &format!("failover-timeout {name} 10000"));
+            change_node(builder).start()
         };
         let nodes: Vec<_> = (0..3).map(node).collect();
         let know_all = |node: &Redis| {
-            node.field(NAME, "num-other-sentinels").as_deref() == Some("2")
-                && node.field(NAME, "num-slaves").as_deref() == Some("1")
+            node.field(Self::NAME, "num-other-sentinels").as_deref() == Some("2")
+                && node.field(Self::NAME, "num-slaves").as_deref() == Some("1")
         };
         wait_until("the Sentinels know each other", FAILOVER_WITHIN, || nodes.iter().all(know_all));
         Sentinels { servers, nodes }
@@ -69,25 +83,26 @@ impl Sentinels {
 
     /// The value of `sentinel` in a configuration.
     pub fn toml(&self) -> String {
-        let urls: Vec<_> = self.urls().iter().map(|url| format!("{url:?}")).collect();
-        format!("{{ master = {NAME:?}, nodes = [{}] }}", urls.join(", "))
+        let (name, urls) = (Self::NAME, self.urls());
+        let urls: Vec<_> = urls.iter().map(|url| format!("{url:?}")).collect();
+        format!("{{ master = {name:?}, nodes = [{}] }}", urls.join(", "))
     }
 
     /// The URLs of the Sentinels.
     pub fn urls(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| format!("redis://127.0.0.1:{}", node.port())).collect()
+        self.nodes.iter().map(|node| node.url().replace("/0", "")).collect()
     }
 
     /// The name by which they know the master.
     pub fn name(&self) -> &'static str {
-        NAME
+        Self::NAME
     }
 
     /// Whether every running Sentinel names this server.
     pub fn all_name(&self, server: &Redis) -> bool {
         let port = server.port().to_string();
         let running = self.nodes.iter().filter(|node| node.pid().is_some());
-        running.into_iter().all(|node| node.field(NAME, "port").as_ref() == Some(&port))
+        running.into_iter().all(|node| node.field(Self::NAME, "port").as_ref() == Some(&port))
     }
 
     /// Cuts the first server off from its replica: what it does from now on is only its own. It
@@ -124,7 +139,7 @@ impl Sentinels {
     pub fn set_down_after(&self, down_after: Duration) {
         let millis = down_after.as_millis().to_string();
         for node in &self.nodes {
-            node.cli(&["SENTINEL", "SET", NAME, "down-after-milliseconds", &millis]);
+            node.cli(&["SENTINEL", "SET", Self::NAME, "down-after-milliseconds", &millis]);
         }
     }
 
@@ -136,7 +151,7 @@ impl Sentinels {
     #[track_caller]
     pub fn fail_over(&self) {
         wait_until("a Sentinel begins a failover", FAILOVER_WITHIN, || {
-            matches!(self.nodes[0].cmd(&["SENTINEL", "FAILOVER", NAME]), Reply::Simple(_))
+            matches!(self.nodes[0].cmd(&["SENTINEL", "FAILOVER", Self::NAME]), Reply::Simple(_))
                 || self.is_second_master()
         });
         self.wait_for_failover();

@@ -6,7 +6,8 @@ use std::time::Duration;
 use testkit::redis::{Redis, Sentinels};
 use walpurge::action::Verb;
 use walpurge::sinks::redis::{
-    Duties, LaneClass, RedisConfig, RedisLane, RedisOptions, SentinelOptions, ServerRecord, check,
+    Duties, Fallbacks, LaneClass, RedisConfig, RedisLane, RedisOptions, SentinelOptions,
+    ServerRecord, check,
 };
 
 use super::{batch, lane_with, outage, refused, send, set_all};
@@ -134,7 +135,8 @@ async fn a_server_that_is_not_the_one_of_the_run_before_gets_every_fallback() {
     let share = |lane: &mut RedisLane, noted: Option<String>| {
         let notes = Arc::clone(&notes);
         let note = move |server: &str| notes.lock().unwrap().push(server.to_owned());
-        let coarse = Arc::new(batch(Verb::DeleteMatching, ["item:*"]));
+        let batch = batch(Verb::DeleteMatching, ["item:*"]);
+        let coarse = Arc::new(Fallbacks { batch, ..Fallbacks::default() });
         lane.share(Arc::new(ServerRecord::new(noted, note)), coarse);
     };
     let mut lane = lane_with(&redis.url(), |options| options.failover_window = WINDOW);

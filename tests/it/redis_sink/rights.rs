@@ -1,13 +1,10 @@
 //! Passwords, rights, and the ways to connect.
 
-use std::path::Path;
-use std::process::Command;
-
-use testkit::TestDir;
 use testkit::redis::{Redis, Reply};
 use walpurge::action::{Address, Verb};
 use walpurge::sinks::redis::{Duties, RedisConfig, RedisOptions, TagMode, check, least_acl};
 
+use super::certificates::Certificates;
 use super::{batch, cache_with_tag, lane_with, outage, refused, run, send, set_all};
 
 const VERBS: [Verb; 6] = [
@@ -168,67 +165,35 @@ async fn a_unix_socket_serves_as_well() {
     assert!(message.contains("/nowhere/redis.sock"), "{message}");
 }
 
-/// A root, and a certificate of it for 127.0.0.1.
-fn make_certificates(dir: &Path) {
-    let openssl = |args: &str| {
-        let output = Command::new("openssl").args(args.split(' ')).current_dir(dir).output();
-        let output = output.expect("openssl is installed");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    openssl(&format!("req -x509 {key} -keyout root.key -out root.pem -days 2 -subj /CN=root"));
-    openssl(&format!("req {key} -keyout redis.key -out redis.csr -subj /CN=redis"));
-    std::fs::write(dir.join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
-    openssl(
-        "x509 -req -in redis.csr -CA root.pem -CAkey root.key -CAcreateserial -out redis.pem \
-         -days 2 -extfile names",
-    );
-}
-
 #[tokio::test]
 async fn tls_trusts_the_configured_root_and_no_other() {
-    let dir = TestDir::new("certificates");
-    make_certificates(dir.path());
-    let file = |name| dir.join(name);
-    let redis = Redis::builder()
-        .tls(file("root.pem"), file("redis.pem"), file("redis.key"))
-        .config("tls-auth-clients", "optional")
-        .start();
+    let certificates = Certificates::make();
+    let redis = certificates.server(Redis::builder(), "optional").start();
     set_all(&redis, (0..5_000).map(|number| number.to_string()));
-    let mut lane = lane_with(&redis.url(), |options| options.tls.root = Some(file("root.pem")));
+    let mut lane = lane_with(&redis.url(), |options| options.tls = certificates.trusting());
     let values: Vec<_> = (0..5_000).map(|number| number.to_string()).collect();
     assert_eq!(send(&mut lane, Verb::Delete, &values).await.removed, 5_000);
 
-    let mut lane = lane_with(&redis.url(), |options| {
-        options.tls.root = Some(file("root.pem"));
-        options.tls.cert = Some(file("redis.pem"));
-        options.tls.key = Some(file("redis.key"));
-    });
+    let mut lane = lane_with(&redis.url(), |options| options.tls = certificates.mutual());
     send(&mut lane, Verb::Delete, ["a"]).await;
 
     // A server that wants a certificate from everybody gets ours, and refuses whoever has none.
-    let mutual = Redis::builder()
-        .tls(file("root.pem"), file("redis.pem"), file("redis.key"))
-        .config("tls-auth-clients", "yes")
-        .acl("app on >geheim ~* +@all")
-        .start();
+    let mutual = certificates.server(Redis::builder(), "yes");
+    let mutual = mutual.acl("app on >geheim ~* +@all").start();
     let url = mutual.url().replace("rediss://", "rediss://app:geheim@").replace("/0", "/3");
-    let with_certificate = |options: &mut RedisOptions| {
-        options.tls.root = Some(file("root.pem"));
-        options.tls.cert = Some(file("redis.pem"));
-        options.tls.key = Some(file("redis.key"));
-    };
     run(&mutual, &[vec!["SELECT", "3"], vec!["SET", "a", "cached"]]);
-    let mut lane = lane_with(&url, with_certificate);
+    let mut lane = lane_with(&url, |options| options.tls = certificates.mutual());
     assert_eq!(send(&mut lane, Verb::Delete, ["a"]).await.removed, 1);
-    let mut lane = lane_with(&url, |options| options.tls.root = Some(file("root.pem")));
+    let mut lane = lane_with(&url, |options| options.tls = certificates.trusting());
     outage(lane.send(&batch(Verb::Delete, ["a"])).await);
 
     let mut lane = lane_with(&redis.url(), |_| {});
     let (message, hint) = refused(lane.send(&batch(Verb::Delete, ["a"])).await);
     assert!(hint.contains("tls_root"), "{message} {hint}");
 
-    let mut lane = lane_with(&redis.url(), |options| options.tls.root = Some(file("missing.pem")));
+    let mut lane = lane_with(&redis.url(), |options| {
+        options.tls.root = Some(certificates.file("missing.pem"));
+    });
     let (message, _) = refused(lane.send(&batch(Verb::Delete, ["a"])).await);
     assert!(message.contains("missing.pem"), "{message}");
 

@@ -21,7 +21,8 @@
 use super::super::delete::UNLINK_KEYS_MAX;
 use super::super::session::Keys;
 use super::super::slot::hash_slot;
-use super::super::tags::{PAGE_MEMBERS, RENAMES_MAX, TAGS_MAX, page, taken_name};
+use super::super::tag_work::{Step, Work, removed};
+use super::super::tags::{PAGE_MEMBERS, TAGS_MAX};
 use super::super::wire::Reply;
 use super::errand::Errand;
 use super::steps::{Answers, Steps};
@@ -46,25 +47,6 @@ pub(super) async fn invalidate(errand: &mut Errand<'_>, batch: &Batch) -> Result
     invalidate_keys(errand, &keys).await
 }
 
-/// One tag's progress.
-struct Work<'a> {
-    index: Option<usize>,
-    set: &'a [u8],
-    taken: Vec<u8>,
-    slot: u16,
-    step: Step,
-    renames: u32,
-}
-
-enum Step {
-    /// Rename `set` to `taken` and read the first page.
-    Rename,
-    /// Read the page at the cursor; if `again`, rename after the last one.
-    Read { cursor: Vec<u8>, again: bool },
-    /// There is nothing to do, or it failed, which is noted.
-    Over,
-}
-
 const RENAME: &[&str] = &["MULTI", "RENAMENX", "PERSIST", "SSCAN", "EXEC"];
 const READ: &[&str] = &["SSCAN"];
 const REMOVE: &[&str] = &["MULTI", "UNLINK", "SREM", "EXEC"];
@@ -82,55 +64,32 @@ pub(super) async fn invalidate_keys(errand: &mut Errand<'_>, keys: &Keys) -> Res
             pages.push(take_page(errand, &steps, &mut answers, at, work)?);
         }
         remove(errand, &works, &pages).await?;
-        works.retain(|work| !matches!(work.step, Step::Over));
+        works.retain(|work| !work.is_over());
     }
     Ok(())
 }
 
-/// Finds out which tags there is something to do for. SCARD comes before EXISTS, and is answered
-/// before that is asked, for the reason that is given where it is done on a single server.
+/// Finds out which tags there is something to do for. SCARD is answered before EXISTS is asked.
 async fn look<'a>(errand: &mut Errand<'_>, keys: &'a Keys) -> Result<Vec<Work<'a>>, Failure> {
-    let work = |(index, set): (Option<usize>, &'a [u8])| Work {
-        index,
-        set,
-        taken: taken_name(set),
-        slot: hash_slot(set),
-        step: Step::Rename,
-        renames: 0,
-    };
-    let mut works: Vec<Work<'_>> = keys.iter().map(work).collect();
+    let mut works = Work::all(keys);
     let (mut sets, mut taken) = (Steps::default(), Steps::default());
     for work in &works {
-        sets.add(work.slot, &["SCARD"], |request| {
+        sets.add(hash_slot(work.set), &["SCARD"], |request| {
             request.simple(&[b"SCARD", work.set]);
         });
-        taken.add(work.slot, &["EXISTS"], |request| {
+        taken.add(hash_slot(work.set), &["EXISTS"], |request| {
             request.simple(&[b"EXISTS", &work.taken]);
         });
     }
     let cards = errand.run(&sets).await;
     let exist = errand.run(&taken).await;
     for (at, work) in works.iter_mut().enumerate() {
-        let (Some([set]), Some([taken])) = (cards.answered(&sets, at), exist.answered(&taken, at))
-        else {
-            work.step = Step::Over;
-            continue;
-        };
-        if let Reply::Error(text) = taken {
-            return Err(errand.judge.failure(text, "EXISTS"));
+        match (cards.answered(&sets, at), exist.answered(&taken, at)) {
+            (Some([card]), Some([taken])) => work.begin(&mut errand.judge, card, taken)?,
+            _ => work.step = Step::Over,
         }
-        work.step = match (set, taken.int()) {
-            (Reply::Error(text), _) => {
-                errand.judge.note(work.index, text, "SCARD")?;
-                Step::Over
-            }
-            (Reply::Int(0), Some(0)) => Step::Over,
-            (Reply::Int(0), Some(_)) => Step::Read { cursor: b"0".to_vec(), again: false },
-            (Reply::Int(_), Some(_)) => Step::Rename,
-            _ => return Err(errand.judge.unexpected("SCARD")),
-        };
     }
-    works.retain(|work| !matches!(work.step, Step::Over));
+    works.retain(|work| !work.is_over());
     Ok(works)
 }
 
@@ -141,7 +100,7 @@ fn ask_for_page(steps: &mut Steps, work: &Work<'_>) {
     match &work.step {
         Step::Rename => {
             // In one MULTI, so that a page that comes from another node is of what was renamed.
-            steps.add(work.slot, RENAME, |request| {
+            steps.add(hash_slot(work.set), RENAME, |request| {
                 request.simple(&[b"MULTI"]);
                 request.simple(&[b"RENAMENX", work.set, &work.taken]);
                 request.simple(&[b"PERSIST", &work.taken]);
@@ -150,7 +109,7 @@ fn ask_for_page(steps: &mut Steps, work: &Work<'_>) {
             });
         }
         Step::Read { cursor, .. } => {
-            steps.add(work.slot, READ, |request| read(cursor, request));
+            steps.add(hash_slot(work.set), READ, |request| read(cursor, request));
         }
         Step::Over => {}
     }
@@ -169,54 +128,23 @@ fn take_page(
         return Ok(Vec::new());
     }
     let replies = answers.replies_mut(steps, at);
-    let (reply, again) = match &work.step {
-        Step::Read { again, .. } => (std::mem::replace(&mut replies[0], Reply::Nil), *again),
-        _ => {
-            let queued = replies[..4].iter().zip(RENAME);
-            let refused = queued.clone().find_map(|(reply, command)| match reply {
-                Reply::Error(text) => Some((text.clone(), command)),
-                _ => None,
-            });
-            if let Some((text, command)) = refused {
-                return Err(errand.judge.failure(&text, command));
-            }
-            let done = match std::mem::replace(&mut replies[4], Reply::Nil) {
-                Reply::Array(done) => <[Reply; 3]>::try_from(done).ok(),
-                _ => None,
-            };
-            let Some([renamed, _, page]) = done else {
-                return Err(errand.judge.unexpected("EXEC"));
-            };
-            let renamed = match &renamed {
-                // Another walpurge was quicker; `taken` holds what it has not done yet.
-                Reply::Error(text) if text == "ERR no such key" => true,
-                Reply::Error(text) => return Err(errand.judge.failure(text, "RENAMENX")),
-                reply => reply.int() == Some(1),
-            };
-            (page, !renamed)
-        }
+    let take = |reply: &mut Reply| std::mem::replace(reply, Reply::Nil);
+    if let Step::Read { .. } = work.step {
+        return work.take_page(&mut errand.judge, None, take(&mut replies[0]));
+    }
+    let refused = replies[..4].iter().zip(RENAME).find_map(|(reply, command)| match reply {
+        Reply::Error(text) => Some((text, command)),
+        _ => None,
+    });
+    if let Some((text, command)) = refused {
+        return Err(errand.judge.failure(text, command));
+    }
+    let done = match take(&mut replies[4]) {
+        Reply::Array(done) => <[Reply; 3]>::try_from(done).ok(),
+        _ => None,
     };
-    let (cursor, members) = match reply {
-        Reply::Error(text) => {
-            errand.judge.note(work.index, &text, "SSCAN")?;
-            work.step = Step::Over;
-            return Ok(Vec::new());
-        }
-        reply => page(reply).ok_or_else(|| errand.judge.unexpected("SSCAN"))?,
-    };
-    work.step = match (&cursor[..], again) {
-        (b"0", false) => Step::Over,
-        (b"0", true) if work.renames == RENAMES_MAX => {
-            let text = "ERR another walpurge keeps taking this tag";
-            return Err(errand.judge.failure(text, "RENAMENX"));
-        }
-        (b"0", true) => {
-            work.renames += 1;
-            Step::Rename
-        }
-        _ => Step::Read { cursor, again },
-    };
-    Ok(members)
+    let [renamed, _, page] = done.ok_or_else(|| errand.judge.unexpected("EXEC"))?;
+    work.take_page(&mut errand.judge, Some(renamed), page)
 }
 
 /// Deletes the members of each tag's page, and takes them off its list.
@@ -227,7 +155,8 @@ async fn remove(
 ) -> Result<(), Failure> {
     let mut abroad = Keys::default();
     for (work, members) in works.iter().zip(pages) {
-        for member in members.iter().filter(|member| hash_slot(member) != work.slot) {
+        let slot = hash_slot(work.set);
+        for member in members.iter().filter(|member| hash_slot(member) != slot) {
             abroad.push(None, &[member]);
         }
     }
@@ -235,9 +164,10 @@ async fn remove(
     let mut gone = gone.into_iter();
     let mut steps = Steps::default();
     for (work, members) in works.iter().zip(pages) {
+        let slot = hash_slot(work.set);
         let (mut near, mut far): (Vec<&[u8]>, Vec<&[u8]>) = (Vec::new(), Vec::new());
         for member in members {
-            if hash_slot(member) == work.slot {
+            if hash_slot(member) == slot {
                 near.push(member);
             } else if gone.next() == Some(true) {
                 far.push(member);
@@ -245,7 +175,7 @@ async fn remove(
         }
         for near in near.chunks(UNLINK_KEYS_MAX) {
             errand.judge.report.requested += near.len() as u64;
-            steps.add(work.slot, REMOVE, |request| {
+            steps.add(slot, REMOVE, |request| {
                 request.simple(&[b"MULTI"]);
                 let members = near.iter().copied();
                 request.command("UNLINK", 1 + near.len()).args(members.clone());
@@ -254,7 +184,7 @@ async fn remove(
             });
         }
         for far in far.chunks(UNLINK_KEYS_MAX) {
-            steps.add(work.slot, FORGET, |request| {
+            steps.add(slot, FORGET, |request| {
                 let members = far.iter().copied();
                 request.command("SREM", 2 + far.len()).arg(&work.taken).args(members);
             });
@@ -268,17 +198,10 @@ async fn remove(
                 return Err(errand.judge.failure(text, command));
             }
         }
-        if let Some(Reply::Array(results)) = replies.last() {
-            match &results[..] {
-                // A taken name that is no set any more: someone else's key since a moment ago.
-                [_, Reply::Error(text)] => return Err(errand.judge.failure(text, "SREM")),
-                [removed @ Reply::Int(_), Reply::Int(_)] => {
-                    let removed = removed.count(UNLINK_KEYS_MAX);
-                    let removed = removed.ok_or_else(|| errand.judge.unexpected("EXEC"))?;
-                    errand.judge.report.removed += removed;
-                }
-                _ => return Err(errand.judge.unexpected("EXEC")),
-            }
+        if steps.get(step).commands == REMOVE
+            && let Some(exec) = replies.last()
+        {
+            errand.judge.report.removed += removed(&errand.judge, exec, UNLINK_KEYS_MAX)?;
         }
     }
     Ok(())

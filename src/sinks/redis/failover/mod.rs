@@ -38,14 +38,22 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long an answer of the Sentinels may be back for a look to count.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(3);
 
+/// What takes the place of what nobody remembers.
+#[derive(Debug, Default)]
+pub struct Fallbacks {
+    /// The fallbacks of every rule that reaches the sink.
+    pub batch: Batch,
+    /// The names of the rules that remove something from the sink and have no fallback there.
+    pub uncovered: Vec<String>,
+}
+
 /// A lane's memory, if it has one.
 pub(super) struct Failover {
     memory: Memory,
     /// Where what it remembers was done.
     server: Option<String>,
     record: Option<(Arc<ServerRecord>, usize)>,
-    /// The fallbacks of every rule that reaches the sink.
-    coarse: Arc<Batch>,
+    coarse: Arc<Fallbacks>,
     /// When to look next; `None`: not before there is something to do.
     look_at: Option<Instant>,
 }
@@ -57,7 +65,7 @@ impl Failover {
         Failover { memory, server, record, coarse: Arc::default(), look_at }
     }
 
-    pub(super) fn share(&mut self, record: Arc<ServerRecord>, coarse: Arc<Batch>) {
+    pub(super) fn share(&mut self, record: Arc<ServerRecord>, coarse: Arc<Fallbacks>) {
         let (lane, looks) = record.join();
         self.record = Some((record, lane));
         self.coarse = coarse;
@@ -152,7 +160,7 @@ pub(super) async fn catch_up(
     let mut connection = connection;
     if runs_coarse {
         let coarse = Arc::clone(&failover.coarse);
-        (connection, _) = sending.all(connection, &coarse).await?;
+        (connection, _) = sending.all(connection, &coarse.batch).await?;
     }
     let (mut at, mut given_up) = (0, 0);
     while let Some(batch) = failover.memory.get(at) {
@@ -176,30 +184,31 @@ pub(super) async fn catch_up(
 
 fn tell(config: &RedisConfig, failover: &Failover, is_new: bool, runs_coarse: bool) {
     let (sink, target, actions) = (config.name(), config.target(), failover.memory.actions());
-    match (is_new, runs_coarse && failover.coarse.is_empty()) {
-        (_, true) => error!(
-            sink,
-            target,
-            actions,
-            hint = "give its rules a fallback",
-            "another server has taken over, and not all that was done on the one before is \
-             remembered: what no rule has a fallback for may be stale"
-        ),
+    match (is_new, runs_coarse) {
         (true, _) => warn!(
             sink,
             target,
             "the server is not the one of before: the fallbacks of every rule that reaches it run"
         ),
-        (false, _) if runs_coarse => warn!(
+        (false, true) => warn!(
             sink,
             target,
             actions,
             "another server has taken over, and more was done lately than is remembered: the \
              fallbacks of every rule that reaches it run"
         ),
-        (false, _) => warn!(
+        (false, false) => warn!(
             sink,
             target, actions, "another server has taken over: what was done lately is done again"
         ),
+    }
+    if runs_coarse && !failover.coarse.uncovered.is_empty() {
+        error!(
+            sink,
+            target,
+            rules = failover.coarse.uncovered.join(", "),
+            hint = "give these rules a fallback, and delete their keys by hand",
+            "what rules without a fallback have removed may be back, and is not removed again"
+        );
     }
 }

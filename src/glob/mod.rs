@@ -4,6 +4,10 @@
 //! with `stringmatchlen` of Redis' `util.c`, oddities included, which the integration tests
 //! compare with a server. Pure.
 
+mod set;
+
+pub use set::GlobSet;
+
 /// Appends `literal` as a pattern that matches exactly it.
 pub fn escape(literal: &[u8], out: &mut Vec<u8>) {
     for &byte in literal {
