@@ -46,7 +46,7 @@ fn said(world: &World, args: &[&str]) -> String {
 fn works_on(version: u32) {
     let mut world = world(version);
     let checked = said(&world, &["check"]);
-    assert!(checked.contains("0 failed") || !checked.contains('✗'), "{checked}");
+    assert!(!checked.contains('✗'), "{checked}");
     // 15 and newer send only the columns that rules need.
     let lists = world.sql(
         "SELECT count(*) FROM pg_attribute WHERE attrelid = 'pg_publication_rel'::regclass
@@ -89,8 +89,12 @@ fn works_on(version: u32) {
     world.wait_gone(&["product:9"]);
     world.wait_confirmed();
     world.stop();
+    // The publication is its owner's to drop.
+    let (daemon, owner) = (world.pg.url("walpurge", "postgres"), world.pg.url("owner", "postgres"));
+    world.edit(&daemon, &owner);
     let said = said(&world, &["teardown", "--yes"]);
     assert!(said.contains("dropped slot walpurge"), "{said}");
+    assert_eq!(world.sql("SELECT count(*) FROM pg_publication"), "0");
 }
 
 #[test]
@@ -130,6 +134,9 @@ fn a_slot_that_a_standby_has_synchronized_goes_on_after_its_promotion() {
             ("primary_slot_name", "standby"),
             ("hot_standby_feedback", "on"),
             ("sync_replication_slots", "on"),
+            // The primary's own setting, copied, would make its slot wait for a standby that the
+            // promoted one does not have.
+            ("synchronized_standby_slots", ""),
         ],
     );
     let (first, second) = (world.pg.port(), standby.port());
