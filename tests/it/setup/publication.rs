@@ -334,7 +334,7 @@ fn reader(world: &World, slot: &str, plugin: &[&str]) -> Process {
     for option in plugin {
         command.args(["-o", option]);
     }
-    let log = world.dir.join(&format!("reader-{slot}.log"));
+    let log = world.dir.join(format!("reader-{slot}.log"));
     let reader = Process::spawn("reader", command, &log, Signal::KILL).unwrap();
     wait_until("the slot is read", PATIENCE, || {
         let sql = format!("SELECT active FROM pg_replication_slots WHERE slot_name = '{slot}'");
