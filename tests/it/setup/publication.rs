@@ -377,6 +377,39 @@ fn what_a_daemon_may_still_need_stays_and_what_is_new_holds_when_old_transaction
 }
 
 #[test]
+fn rules_change_by_setup_and_reload_beside_a_daemon_that_may_only_replicate() {
+    let mut world = world("[[rule]]\ntable = 'shop.products'\ndelete = ['product:{id}']\n");
+    world.sql("INSERT INTO shop.products VALUES (1), (2); INSERT INTO shop.lone VALUES (1)");
+    as_owner(&mut world);
+    done(&world, &["setup"]);
+    world.edit("//app@", "//walpurge@");
+    world.fill(&["product:1", "product:2", "lone:1"]);
+    world.start();
+    world.sql("UPDATE shop.products SET price = 2 WHERE id = 1");
+    world.wait_gone(&["product:1"]);
+    // What is not published is not taken.
+    world.edit("['product:{id}']", "['product:{id}:{new.slug}', 'product:{id}']");
+    world.edit("[[rule]]", "[[rule]]\ntable = 'shop.lone'\ndelete = ['lone:{id}']\n[[rule]]");
+    let reload = |world: &mut World| {
+        world.config_file();
+        world.daemon.as_mut().unwrap().signal(Signal::HUP);
+    };
+    reload(&mut world);
+    world.wait_for_log("the new configuration is not taken, and the old one stays");
+    world.wait_for_log("table shop.lone");
+    world.edit("//walpurge@", "//app@");
+    let out = done(&world, &["setup"]);
+    assert!(out.contains("other columns now: shop.products (\"id\", \"slug\")\n"), "{out}");
+    world.edit("//app@", "//walpurge@");
+    reload(&mut world);
+    world.wait_for_log("taking the new configuration on SIGHUP");
+    world.sql("UPDATE shop.lone SET note = 'x'");
+    world.wait_gone(&["lone:1"]);
+    assert!(!world.news().contains("there is a gap"), "{}", world.news());
+    world.stop();
+}
+
+#[test]
 fn a_publication_that_is_newer_than_the_slot_is_told() {
     let mut world = world(RULES);
     as_owner(&mut world);
