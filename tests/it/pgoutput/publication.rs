@@ -223,7 +223,8 @@ fn a_publication_that_is_dropped_under_walpurge_is_waited_for_and_then_a_gap() {
     world.start();
     world.fill(&["item:1"]);
     world.sql("DROP PUBLICATION walpurge; UPDATE items SET n = 1 WHERE id = 1");
-    world.wait_for_log("there is none of that name");
+    world.wait_for_log("does not exist");
+    assert!(world.daemon.as_mut().unwrap().is_running(), "{}", world.news());
     world.sql("CREATE PUBLICATION walpurge FOR TABLE items, logs");
     world.wait_for_log("the gap is closed");
     world.wait_gone(&["item:1"]);
