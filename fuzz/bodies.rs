@@ -1,7 +1,7 @@
 //! What is fuzzed: one function for each input that comes from outside. The integration tests run
 //! the same functions on random input.
 
-use walpurge::decode::{Event, wal2json};
+use walpurge::decode::{Event, pgoutput, wal2json};
 use walpurge::postgres::FrameReader;
 
 /// A line of wal2json is decoded or refused; what is decoded can be read.
@@ -13,6 +13,27 @@ pub fn wal2json(data: &[u8]) {
             let again = [change.new.get(name), change.old.get(name)];
             // A name may stand twice; the first one counts then.
             assert!(again.contains(&value) || again.iter().any(|other| *other != value));
+        }
+    }
+}
+
+/// Messages of pgoutput, each behind its length in a byte, are decoded or refused; what is decoded
+/// can be read.
+pub fn pgoutput(data: &[u8]) {
+    let mut decoder = pgoutput::Decoder::default();
+    let mut rest = data;
+    while let Some((&length, behind)) = rest.split_first() {
+        let (message, next) = behind.split_at(behind.len().min(usize::from(length)));
+        rest = next;
+        match decoder.decode(message) {
+            Ok(Event::Change(change)) => {
+                for (name, value) in change.new.iter().chain(change.old.iter()) {
+                    let again = [change.new.get(name), change.old.get(name)];
+                    assert!(again.contains(&value) || again.iter().any(|other| *other != value));
+                }
+            }
+            Ok(Event::Truncate(changes)) => assert!(changes.count() <= message.len()),
+            _ => {}
         }
     }
 }

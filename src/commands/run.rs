@@ -109,7 +109,7 @@ async fn reloaded(global: &Global, mode: Mode, hangup: &mut Signal, herald: &Her
         let parts = loaded
             .and_then(|loaded| Parts::new(loaded, mode).map_err(|error| format!("{error:#}")));
         let checked = match parts {
-            Ok(parts) => match check_publication(&parts.settings, &parts.rules).await {
+            Ok(parts) => match Box::pin(check_publication(&parts.settings, &parts.rules)).await {
                 Ok(()) => Ok(parts),
                 Err(error) => Err(match error.hint() {
                     Some(hint) => format!("{error}; {hint}"),

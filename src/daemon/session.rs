@@ -293,7 +293,15 @@ impl<'d> Session<'d> {
                     }
                     self.status.urgent |= reply_requested;
                 }
-                Frame::Notice(notice) => self.reader.notice(&notice, plan),
+                Frame::Notice(notice) => {
+                    let error = self.stream.server_failed(notice);
+                    if *error.kind() == PgErrorKind::PublicationMissing {
+                        return Err(error.into());
+                    }
+                    if let Some(notice) = error.server_error() {
+                        self.reader.notice(notice, plan);
+                    }
+                }
                 Frame::Oversized { data_bytes, .. } => self.reader.oversized(data_bytes, plan),
                 Frame::Error(error) => {
                     let error = self.stream.server_failed(error);

@@ -308,6 +308,8 @@ pub(crate) fn classify(error: &ServerError) -> PgErrorKind {
             SlotOfOtherDatabase { database: None }
         }
         "55000" | "0A000" if has("physical replication slot") => SlotOfOtherPlugin { plugin: None },
+        // A warning of Postgres 18, which goes on without the publication.
+        "55000" if has("skipped loading publication") => PublicationMissing,
         "55000" if has("wal_level") => WalLevel,
         "55000" | "0A000" if has("while in recovery") => WrongServerRole,
         "55000"

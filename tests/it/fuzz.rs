@@ -7,6 +7,19 @@ mod bodies;
 
 const LINE: &[u8] = br#"{"action":"U","xid":7,"lsn":"0/1","schema":"public","table":"t","columns":[{"name":"id","value":-2.5e3},{"name":"x","value":"a\u00e9\n"}],"identity":[{"name":"id","value":null}]}"#;
 
+/// A table of a boolean and a bytea, an update with its old key, and a truncate of it.
+fn messages() -> Vec<u8> {
+    let mut messages = Vec::new();
+    let mut add = |message: &[u8]| {
+        messages.push(message.len() as u8);
+        messages.extend(message);
+    };
+    add(b"R\0\0\0\x07public\0t\0d\0\x02\x01ok\0\0\0\0\x10\xff\xff\xff\xff\0raw\0\0\0\0\x11\xff\xff\xff\xff");
+    add(b"U\0\0\0\x07K\0\x02t\0\0\0\x01tnN\0\x02t\0\0\0\x01ft\0\0\0\x04\\x00");
+    add(b"T\0\0\0\x01\0\0\0\0\x07");
+    messages
+}
+
 /// Good frames: a keepalive, a change, a notice and the end.
 fn stream() -> Vec<u8> {
     let mut stream = Vec::new();
@@ -45,6 +58,14 @@ proptest! {
         damaged(LINE.to_vec()),
     ]) {
         bodies::wal2json(&line);
+    }
+
+    #[test]
+    fn any_messages_are_decoded_or_refused(bytes in prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..300),
+        damaged(messages()),
+    ]) {
+        bodies::pgoutput(&bytes);
     }
 
     #[test]

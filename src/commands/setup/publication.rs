@@ -17,7 +17,7 @@ use crate::postgres::publication::{
 use crate::postgres::quote::identifier;
 use crate::postgres::relations::{read_columns, relations};
 use crate::postgres::{PgError, PgErrorKind, PublicationQuery, ReplicationSession};
-use crate::rules::RuleSet;
+use crate::rules::{Lack, RuleSet};
 
 /// The server's words for a missing right and for a lock that was not to be had in time.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
@@ -81,6 +81,7 @@ impl Publishing<'_> {
             if plan.statements.is_empty() {
                 print(&format!("publication {name} is there already, in step with the rules\n"))?;
                 self.say_surplus(&plan);
+                self.say_lacks(client).await?;
                 return Ok(Made::Before);
             }
             let changed = self.change(client, session, &plan).await;
@@ -96,6 +97,7 @@ impl Publishing<'_> {
             };
             print(&format!("{what} publication {name} in database {database}\n{changes}"))?;
             self.say_surplus(&plan);
+            self.say_lacks(client).await?;
             return Ok(made);
         }
         Err(anyhow!("publication {name}: the tables change all the time; nothing is changed"))
@@ -206,6 +208,7 @@ impl Publishing<'_> {
     async fn left_alone(self, client: &Client, found: &Found) -> anyhow::Result<()> {
         let name = self.name;
         let lacks = self.lacks(client).await?;
+        let lacks: Vec<_> = lacks.iter().map(ToString::to_string).collect();
         if lacks.is_empty() {
             return print(&format!(
                 "publication {name} is there already, not made by walpurge setup; it carries what \
@@ -223,11 +226,20 @@ impl Publishing<'_> {
         ))
     }
 
-    async fn lacks(self, client: &Client) -> anyhow::Result<Vec<String>> {
+    /// What no publication can carry.
+    async fn say_lacks(self, client: &Client) -> anyhow::Result<()> {
+        for lack in self.lacks(client).await? {
+            let hint = lack.hint().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+            say(&format!("warning: run will end with 78, since {lack} is not published\n{hint}"));
+        }
+        Ok(())
+    }
+
+    async fn lacks(self, client: &Client) -> anyhow::Result<Vec<Lack>> {
         let query = PublicationQuery::new(self.name, self.rules, self.server_version_num);
         let rows = simple_query(client, query.sql()).await.map_err(Misconfigured::or_failure)?;
         let publication = query.answer(rows).unwrap_or_default();
-        Ok(publication.lacks(self.rules).iter().map(ToString::to_string).collect())
+        Ok(publication.lacks(self.rules))
     }
 
     fn say_surplus(self, plan: &Plan) {

@@ -35,6 +35,7 @@ fn messages_of_servers_are_classified() {
         ("55006", r#"replication slot "w" is active for PID 4711"#, SlotInUse { pid: Some(4711) }),
         ("42704", r#"replication slot "w" does not exist"#, SlotMissing),
         ("42704", r#"publication "walpurge" does not exist"#, PublicationMissing),
+        ("55000", r#"skipped loading publication "walpurge""#, PublicationMissing),
         ("42710", r#"replication slot "w" already exists"#, SlotExists),
         ("58P01", r#"could not access file "wal2json": No such file or directory"#, PluginMissing),
         ("0A000", r#"library "wal2json" may not be used as an output plugin"#, PluginRefused),

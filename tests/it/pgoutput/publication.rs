@@ -46,6 +46,11 @@ fn refused(world: &mut World) -> String {
     log
 }
 
+/// Whether the server knows lists of columns, row filters and publications of schemas.
+fn has_lists(world: &World) -> bool {
+    world.sql("SHOW server_version_num").parse::<u32>().unwrap() >= 150_000
+}
+
 #[test]
 fn a_publication_that_lacks_something_is_refused_at_the_start_with_what_it_lacks() {
     let mut world = world("SELECT 1");
@@ -70,6 +75,9 @@ fn a_publication_that_lacks_something_is_refused_at_the_start_with_what_it_lacks
             "TRUNCATE of single partitions of table public.logs",
         ),
     ] {
+        if !has_lists(&world) && (publication.contains("(id)") || publication.contains("WHERE")) {
+            continue;
+        }
         world.sql(&format!(
             "DROP PUBLICATION IF EXISTS walpurge; CREATE PUBLICATION walpurge {publication}"
         ));
@@ -99,7 +107,14 @@ fn lists_that_hold_what_rules_need_and_the_rest_of_a_schema_are_taken() {
         "FOR TABLE items, logs_1, logs_2",
         "FOR TABLES IN SCHEMA public",
     ] {
-        let mut world = world(&format!("CREATE PUBLICATION walpurge {publication}"));
+        let mut world = world("SELECT 1");
+        if !has_lists(&world) && (publication.contains("(id") || publication.contains("SCHEMA")) {
+            continue;
+        }
+        world.sql(&format!(
+            "SELECT pg_drop_replication_slot('walpurge'); CREATE PUBLICATION walpurge {publication};
+             SELECT pg_create_logical_replication_slot('walpurge', 'pgoutput')"
+        ));
         world.fill(&["item:1", "item:2", "log:1"]);
         world.start();
         world.sql("UPDATE items SET n = 1 WHERE id = 1; INSERT INTO logs VALUES (1, 2)");
@@ -223,7 +238,8 @@ fn a_publication_that_is_dropped_under_walpurge_is_waited_for_and_then_a_gap() {
     world.start();
     world.fill(&["item:1"]);
     world.sql("DROP PUBLICATION walpurge; UPDATE items SET n = 1 WHERE id = 1");
-    world.wait_for_log("there is none of that name");
+    world.wait_for_log("walpurge setup  makes it");
+    assert!(world.daemon.as_mut().unwrap().is_running(), "{}", world.news());
     world.sql("CREATE PUBLICATION walpurge FOR TABLE items, logs");
     world.wait_for_log("the gap is closed");
     world.wait_gone(&["item:1"]);

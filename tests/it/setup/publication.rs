@@ -233,6 +233,17 @@ fn a_table_without_identity_is_good_for_inserts() {
 }
 
 #[test]
+fn a_column_that_postgres_never_publishes_is_told() {
+    let mut world = world("[[rule]]\ntable = 'shop.sums'\ndelete = ['sum:{id}:{new.twice}']\n");
+    as_owner(&mut world);
+    for _ in 0..2 {
+        let Ran { code, out, err } = ran(world.command(&["setup"]));
+        assert_eq!(code, Some(0), "{out}{err}");
+        assert!(err.contains("run will end with 78, since generated column twice of"), "{err}");
+    }
+}
+
+#[test]
 fn a_partition_without_identity_is_refused() {
     let mut world = world(RULES);
     as_owner(&mut world);
@@ -305,10 +316,10 @@ fn a_lock_that_is_held_is_not_waited_for_for_long_and_nobody_waits_for_us() {
     let pid = open.run(&format!("{lock}; SELECT pg_backend_pid()"));
     let log = world.dir.join("setup.log");
     let mut setup = Process::spawn("setup", world.command(&["setup"]), &log, Signal::KILL).unwrap();
-    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted";
-    wait_until("it waits", PATIENCE, || world.sql(waits) == "1");
+    // For a lock that conflicts with no query.
+    let waits = "SELECT mode FROM pg_locks WHERE NOT granted";
+    wait_until("it waits", PATIENCE, || world.sql(waits) == "ShareUpdateExclusiveLock");
     world.sql("INSERT INTO shop.products VALUES (7); UPDATE shop.products SET id = 8");
-    assert_eq!(world.sql(waits), "1", "it still waits");
     let status = setup.wait(PATIENCE).expect("it ends");
     assert_eq!(status.code(), Some(1), "{}", setup.log());
     let log = setup.log();
@@ -374,6 +385,39 @@ fn what_a_daemon_may_still_need_stays_and_what_is_new_holds_when_old_transaction
     assert!(held(&world).contains("shop.sums|"), "{}", held(&world));
     let out = done(&world, &["setup", "--prune"]);
     assert!(out.contains("took out shop.sums\n") && !held(&world).contains("sums"), "{out}");
+}
+
+#[test]
+fn rules_change_by_setup_and_reload_beside_a_daemon_that_may_only_replicate() {
+    let mut world = world("[[rule]]\ntable = 'shop.products'\ndelete = ['product:{id}']\n");
+    world.sql("INSERT INTO shop.products VALUES (1), (2); INSERT INTO shop.lone VALUES (1)");
+    as_owner(&mut world);
+    done(&world, &["setup"]);
+    world.edit("//app@", "//walpurge@");
+    world.fill(&["product:1", "product:2", "lone:1"]);
+    world.start();
+    world.sql("UPDATE shop.products SET price = 2 WHERE id = 1");
+    world.wait_gone(&["product:1"]);
+    // What is not published is not taken.
+    world.edit("['product:{id}']", "['product:{id}:{new.slug}', 'product:{id}']");
+    world.edit("[[rule]]", "[[rule]]\ntable = 'shop.lone'\ndelete = ['lone:{id}']\n[[rule]]");
+    let reload = |world: &mut World| {
+        world.config_file();
+        world.daemon.as_mut().unwrap().signal(Signal::HUP);
+    };
+    reload(&mut world);
+    world.wait_for_log("the new configuration is not taken, and the old one stays");
+    world.wait_for_log("table shop.lone");
+    world.edit("//walpurge@", "//app@");
+    let out = done(&world, &["setup"]);
+    assert!(out.contains("other columns now: shop.products (\"id\", \"slug\")\n"), "{out}");
+    world.edit("//app@", "//walpurge@");
+    reload(&mut world);
+    world.wait_for_log("taking the new configuration on SIGHUP");
+    world.sql("UPDATE shop.lone SET note = 'x'");
+    world.wait_gone(&["lone:1"]);
+    assert!(!world.news().contains("there is a gap"), "{}", world.news());
+    world.stop();
 }
 
 #[test]

@@ -53,8 +53,17 @@ fn wait_confirmed(world: &World, slot: &str) {
 
 const SWITCH: &[&str] = &["setup", "--from-slot", "one"];
 
-/// Kills each step of the switch once under load, and the daemon in the end.
-fn assert_switches(from: Plugin, to: Plugin, kills: &[&'static str]) {
+/// How the daemon comes to the new slot.
+#[derive(Clone, Copy, PartialEq)]
+enum Then {
+    /// It is killed, and started.
+    Restarted,
+    /// It takes the configuration on SIGHUP.
+    Reloaded,
+}
+
+/// Kills each step of the switch once under load.
+fn assert_switches(from: Plugin, to: Plugin, then: Then, kills: &[&'static str]) {
     let mut world = between(from, to);
     let writer = Writer::start(&world);
     let before = slots(&world);
@@ -72,8 +81,14 @@ fn assert_switches(from: Plugin, to: Plugin, kills: &[&'static str]) {
     // Its reader has not changed yet.
     let err = failed(&world, &["teardown", "--slot", "one", "--yes"], 1);
     assert!(err.contains("slot one is in use"), "{err}");
-    world.kill_9();
-    world.start();
+    if then == Then::Restarted {
+        world.kill_9();
+        world.start();
+    } else {
+        world.config_file();
+        world.daemon.as_mut().unwrap().signal(Signal::HUP);
+        world.wait_for_log("taking the new configuration on SIGHUP");
+    }
     writer.finish();
     wait_confirmed(&world, "two");
     assert_eq!(judge(&world), Verdict::default(), "{}", world.news());
@@ -94,14 +109,14 @@ fn from_wal2json_to_pgoutput() {
         "kill_at=switch_passed",
         "kill_at=switch_slot_copied",
     ];
-    assert_switches(Plugin::Wal2json, Plugin::Pgoutput, &kills);
+    assert_switches(Plugin::Wal2json, Plugin::Pgoutput, Then::Restarted, &kills);
 }
 
 #[test]
 fn from_pgoutput_to_wal2json() {
     let kills =
         ["kill_at=switch_slot_created", "kill_at=switch_passed", "kill_at=switch_slot_copied"];
-    assert_switches(Plugin::Pgoutput, Plugin::Wal2json, &kills);
+    assert_switches(Plugin::Pgoutput, Plugin::Wal2json, Then::Reloaded, &kills);
 }
 
 #[test]
