@@ -147,8 +147,9 @@ fn rule_line(name: &str, spec: &RuleSpec, compiled: Option<&Rule>) {
         return info!(rule = name, tables, actions, enabled = false, "rule");
     };
     let sinks = spec.sinks.as_ref().map(|sinks| list(sinks.iter().map(|sink| &sink.value)));
-    let (fallback, every) = (rule.fallback.len(), time(rule.fallback_every));
-    info!(rule = name, tables, actions, lookup, sinks, fallback, fallback_every = every, "rule");
+    let (fallback, fallback_every) = (rule.fallback.len(), time(rule.fallback_every));
+    let expire_in = spec.expire_in.as_ref().map(|spec| time(Duration::from_millis(spec.ms)));
+    info!(rule = name, tables, actions, expire_in, lookup, sinks, fallback, fallback_every, "rule");
 }
 
 /// As many as there is room for.

@@ -28,6 +28,9 @@ struct Line<'a> {
     sink: Option<&'a str>,
     action: &'a str,
     value: &'a str,
+    /// How long keys are left instead of being deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expire_in_ms: Option<u64>,
     /// Of a message.
     #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<&'a str>,
@@ -190,6 +193,7 @@ impl<'a, W: Write> Lines<'a, W> {
             sink,
             action: emission.action.verb.key(),
             value,
+            expire_in_ms: emission.action.expire_in_ms(),
             channel: channel.as_deref(),
             stream: stream.as_deref(),
             fallback: emission.fallback.map(|cause| cause.name()),

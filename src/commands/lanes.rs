@@ -113,7 +113,16 @@ const REDELETING: [(LaneClass, Urgency); 6] = [
 const FIRST_TIME: usize = 4;
 
 /// The verbs that a reader can undo.
-const REDELETED: [Verb; 4] = [Verb::Delete, Verb::DeleteMatching, Verb::Tag, Verb::TagMatching];
+const REDELETED: [Verb; 8] = [
+    Verb::Delete,
+    Verb::DeleteMatching,
+    Verb::Tag,
+    Verb::TagMatching,
+    Verb::Expire,
+    Verb::ExpireMatching,
+    Verb::ExpireTag,
+    Verb::ExpireTagMatching,
+];
 
 /// The lanes of a CDN. Purges that every update may ask for wait for their turn in one of their
 /// own, and repeats, which nothing leads to, in the last.
@@ -353,7 +362,7 @@ fn redelete(
             // A counter needs no repeat, whatever it is called.
             let is_counter = |verb| {
                 config.tag_mode() == TagMode::Version
-                    && matches!(verb, Verb::Tag | Verb::TagMatching)
+                    && matches!(Verb::deleting(verb), Verb::Tag | Verb::TagMatching)
             };
             let is_done_here = |verb| config.lane_class(verb) == Some(class) && !is_counter(verb);
             let verbs = REDELETED.into_iter().filter(|&verb| is_done_here(verb));

@@ -1,5 +1,7 @@
 //! `[[rule]]`.
 
+use std::time::Duration;
+
 use super::entry::{Entry, pick};
 use super::filter;
 use super::later;
@@ -9,7 +11,7 @@ use super::times;
 use crate::action::{Address, Verb};
 use crate::change::Op;
 use crate::problem::{Problem, Text, nearest};
-use crate::rules::{FallbackSpec, PublishSpec, RULE_VERBS, RedeleteSpec, RuleSpec};
+use crate::rules::{ExpireSpec, FallbackSpec, PublishSpec, RULE_VERBS, RedeleteSpec, RuleSpec};
 
 const EXAMPLE: &str = "[[rule]]\ntable = \"public.products\"\ndelete = [\"product:{id}\"]";
 const TABLE_EXAMPLE: &str = "table = \"public.products\"";
@@ -22,6 +24,9 @@ const MAXLEN: u64 = 10_000;
 const MAXLEN_MAX: u64 = 1_000_000_000;
 
 const VERB_EXAMPLE: &str = "delete = [\"product:{id}\"]";
+
+/// For longer than this nobody would call a key invalidated.
+const EXPIRE_IN_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// What is counted of a transaction takes 8 to 16 bytes for each value.
 const BULK_ABOVE_MAX: u64 = 1_000_000;
@@ -58,6 +63,7 @@ fn read_rule(mut table: Table<'_>, sinks: &[String]) -> RuleSpec {
         let times = times::read(&entry, "delete again")?;
         Some(RedeleteSpec { span: entry.value.span(), times })
     });
+    let expire_in = table.entry("expire_in").and_then(|entry| read_expire_in(&entry));
     // A mistyped verb is reported as unknown, with this beside it.
     let mut verbs = RULE_VERBS.iter().chain([&Verb::Publish]);
     if !verbs.any(|verb| table.has(verb.key())) {
@@ -85,6 +91,7 @@ fn read_rule(mut table: Table<'_>, sinks: &[String]) -> RuleSpec {
         fallback,
         fallback_every,
         redelete_after,
+        expire_in,
         tests: tests.unwrap_or_default(),
     }
 }
@@ -227,6 +234,18 @@ fn read_bulk_above(entry: &Entry<'_>) -> Option<u64> {
         entry.wrong_type(&wanted, "write bulk_above = 10000");
     }
     number
+}
+
+fn read_expire_in(entry: &Entry<'_>) -> Option<ExpireSpec> {
+    let time = entry.duration()?;
+    if time < Duration::from_millis(1) || time > EXPIRE_IN_MAX {
+        let message = format!("`{}` is no time to live on for", entry.path);
+        let help = "write up to \"1d\"; leave it out, so that keys are deleted at once";
+        entry.problem_with_help(message, "nothing, or more than a day", help);
+        return None;
+    }
+    let ms = u64::try_from(time.as_millis()).ok()?;
+    Some(ExpireSpec { span: entry.value.span(), ms })
 }
 
 fn read_sinks(entry: &Entry<'_>, names: &[String]) -> Option<Vec<Text>> {

@@ -343,6 +343,12 @@ fn rule() -> Value {
             json!({ "type": "array", "maxItems": times::TIMES_MAX, "items": reference("text") }),
         ),
         (
+            "expire_in",
+            "Instead of being deleted, keys live on for so long at most: they get 80 to 100 % of it, \
+             or keep what is less. At most 1 d. Default: they are deleted.",
+            reference("text"),
+        ),
+        (
             "sinks",
             "The sinks to act on. Default: every sink that can express the action.",
             reference("texts"),
@@ -452,13 +458,17 @@ fn verbs() -> Vec<Key> {
 
 fn about(verb: Verb) -> &'static str {
     match verb {
-        Verb::Delete => {
+        Verb::Delete | Verb::Expire => {
             "Keys to delete (UNLINK). `{column}` is the column's value, in the old row and in the \
              new one."
         }
-        Verb::DeleteMatching => "Patterns of keys to delete (SCAN and UNLINK, never KEYS).",
+        Verb::DeleteMatching | Verb::ExpireMatching => {
+            "Patterns of keys to delete (SCAN and UNLINK, never KEYS)."
+        }
         Verb::Bump | Verb::BumpMatching => "Counters to raise; they never repeat a value.",
-        Verb::Tag | Verb::TagMatching => "Tags to invalidate.",
+        Verb::Tag | Verb::TagMatching | Verb::ExpireTag | Verb::ExpireTagMatching => {
+            "Tags to invalidate."
+        }
         Verb::PurgeKey => "Surrogate keys to purge.",
         Verb::PurgePath => {
             "Paths to purge, from the first `/` on; a `*` at the end stands for any text."

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::condition::Filter;
+use super::expire::expire;
 use super::fallback::{Cause, Coarse, Derived, derive, varies_plainly};
 use super::lookup::Lookup;
 use super::matcher::Emission;
@@ -84,7 +85,7 @@ pub struct Step {
 impl Step {
     /// What becomes of a row's text in it.
     pub(super) fn escape(&self) -> Escape {
-        match (self.verb, self.tells) {
+        match (self.verb.deleting(), self.tells) {
             (_, Some(Verb::DeleteMatching)) => Escape::GlobInJson,
             (_, Some(_)) => Escape::Json,
             (Verb::DeleteMatching, None) => Escape::Glob,
@@ -242,9 +243,12 @@ impl Compiler<'_> {
     fn rule(&mut self, name: String) -> Rule {
         let tables = self.tables();
         let steps = self.steps(&self.spec.templates, self.spec.publish.as_ref(), &name);
-        let fallback = self.fallback(&steps, &name);
+        let mut fallback = self.fallback(&steps, &name);
         let ops = Ops::new(self.spec.on.as_deref().unwrap_or(&Op::ALL));
-        let steps: Vec<Step> = steps.into_iter().map(|(step, _)| step).collect();
+        let mut steps: Vec<Step> = steps.into_iter().map(|(step, _)| step).collect();
+        if let Some(spec) = &self.spec.expire_in {
+            self.problems.extend(expire(spec, &mut steps, &mut fallback));
+        }
         let lookup = self.lookup(&steps, ops, &fallback);
         let names =
             |texts: &Vec<Text>| texts.iter().map(|text| text.value.clone().into()).collect();
@@ -347,17 +351,19 @@ impl Compiler<'_> {
             Some(PublishSpec { address, message: Some(message) }) => {
                 let only = [(Verb::Publish, message.clone())];
                 if let Some((mut step, _)) = self.template_steps(&only).pop() {
-                    step.template.address_to(&address.value);
+                    step.template.put_head(&address.value);
                     steps.push((step, message));
                 }
             }
             Some(PublishSpec { address, message: None }) => {
                 let sinks = self.sinks_for(Verb::Publish, address);
+                let expire_ms = self.expire_ms();
                 let told: Vec<_> = steps.iter().filter(|(step, _)| is_told(step.verb)).collect();
                 let tell = |(step, text): &&(Step, &'t Text)| {
                     let (verb, sinks) = (Verb::Publish, sinks.clone());
-                    let mut template = step.template.told_as_json(step.verb, rule);
-                    template.address_to(&address.value);
+                    let expire_ms = expire_ms.filter(|_| step.verb.is_redeleted());
+                    let mut template = step.template.told_as_json(step.verb, expire_ms, rule);
+                    template.put_head(&address.value);
                     (Step { verb, template, sinks, tells: Some(step.verb) }, *text)
                 };
                 let mut told: Vec<_> = told.iter().map(tell).collect();
@@ -487,7 +493,7 @@ impl Compiler<'_> {
         }
         if let Some(PublishSpec { address, message: None }) = &self.spec.publish {
             let sinks = self.sinks_for(Verb::Publish, address);
-            tell_of(&mut coarse, address, &sinks, rule);
+            tell_of(&mut coarse, address, &sinks, self.expire_ms(), rule);
         }
         for purge in purges.into_coarse() {
             if !coarse.contains(&purge) {
@@ -524,9 +530,14 @@ impl Compiler<'_> {
         }
         if let Some(PublishSpec { address, message: None }) = publish {
             let sinks = self.sinks_for(Verb::Publish, address);
-            tell_of(&mut coarse, address, &sinks, rule);
+            tell_of(&mut coarse, address, &sinks, self.expire_ms(), rule);
         }
         coarse
+    }
+
+    /// How long what the rule would delete lives on.
+    fn expire_ms(&self) -> Option<u64> {
+        self.spec.expire_in.as_ref().map(|spec| spec.ms)
     }
 }
 
@@ -536,7 +547,13 @@ fn is_told(verb: Verb) -> bool {
 }
 
 /// Adds a message about each coarse action in Redis. It belongs to no single row or commit.
-fn tell_of(coarse: &mut Vec<Coarse>, address: &Text, sinks: &[SinkId], rule: &str) {
+fn tell_of(
+    coarse: &mut Vec<Coarse>,
+    address: &Text,
+    sinks: &[SinkId],
+    expire_ms: Option<u64>,
+    rule: &str,
+) {
     let told: Vec<_> = coarse.iter().filter(|coarse| is_told(coarse.verb)).collect();
     let tell = |told: &&Coarse| {
         let mut value = [address.value.as_bytes(), b"\0{\"action\":\""].concat();
@@ -548,6 +565,9 @@ fn tell_of(coarse: &mut Vec<Coarse>, address: &Text, sinks: &[SinkId], rule: &st
             _ => b"\"",
         };
         value.extend_from_slice(kind);
+        if let Some(expire_ms) = expire_ms.filter(|_| told.verb.is_redeleted()) {
+            value.extend_from_slice(format!(",\"expire_in_ms\":{expire_ms}").as_bytes());
+        }
         value.extend_from_slice(b",\"rule\":\"");
         append_json(rule.as_bytes(), &mut value);
         value.extend_from_slice(b"\"}");

@@ -1,5 +1,7 @@
 //! Fallbacks: a rule's coarse actions, for when the exact ones cannot be known.
 
+use std::time::Duration;
+
 use super::compile::SinkId;
 use super::template::{Segment, Template};
 use crate::action::{Action, Verb};
@@ -52,6 +54,7 @@ impl Coarse {
 #[derive(Debug)]
 pub struct Cover {
     exact: Verb,
+    expire_in: Option<Duration>,
     glob: Glob,
 }
 
@@ -62,14 +65,19 @@ impl Cover {
             Verb::DeleteMatching => Verb::Delete,
             Verb::BumpMatching => Verb::Bump,
             Verb::TagMatching => Verb::Tag,
+            Verb::ExpireMatching => Verb::Expire,
+            Verb::ExpireTagMatching => Verb::ExpireTag,
             _ => return None,
         };
-        Some(Cover { exact, glob: Glob::new(&coarse.value) })
+        let action = coarse.action();
+        Some(Cover { exact, expire_in: action.expire_in(), glob: Glob::new(action.shown()) })
     }
 
     /// Whether the coarse action does what `action` would do.
     pub fn reaches(&self, action: Action<'_>) -> bool {
-        action.verb == self.exact && self.glob.matches(action.value)
+        action.verb == self.exact
+            && self.expire_in <= action.expire_in()
+            && self.glob.matches(action.shown())
     }
 }
 
@@ -103,6 +111,10 @@ pub(super) fn derive(verb: Verb, template: &Template) -> Derived {
         Verb::Publish => Verb::Publish,
         // What stands for purges depends on the sink: see `purges`.
         Verb::PurgeKey | Verb::PurgePath | Verb::PurgeAll | Verb::Lookup => {
+            return Derived::Inexpressible;
+        }
+        // Rules learn of `expire_in` when all else is derived: see `expire`.
+        Verb::Expire | Verb::ExpireMatching | Verb::ExpireTag | Verb::ExpireTagMatching => {
             return Derived::Inexpressible;
         }
     };
@@ -241,6 +253,17 @@ mod tests {
             check(Verb::Delete, template, Derived::TooBroad);
         }
         check(Verb::Delete, "pr:{id}", action(Verb::DeleteMatching, "pr:*"));
+    }
+
+    #[test]
+    fn an_expiry_covers_those_that_leave_as_much_time_or_more() {
+        let value = b"1000\0key:*".to_vec();
+        let cover = Coarse { verb: Verb::ExpireMatching, value, sinks: Vec::new() };
+        let cover = Cover::of(&cover).unwrap();
+        let reaches = |verb, value| cover.reaches(Action { verb, value });
+        assert!(reaches(Verb::Expire, b"1000\0key:1") && reaches(Verb::Expire, b"2000\0key:1"));
+        assert!(!reaches(Verb::Expire, b"999\0key:1") && !reaches(Verb::Expire, b"1000\0kez:1"));
+        assert!(!reaches(Verb::Delete, b"key:1") && !reaches(Verb::ExpireTag, b"1000\0key:1"));
     }
 
     #[test]

@@ -79,6 +79,9 @@ pub struct Line {
     pub value: String,
     /// Whether the value is a hash.
     pub hashed: bool,
+    /// How long keys are left instead of being deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expire_in_ms: Option<u64>,
     /// Why it is a fallback's, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<&'static str>,
@@ -125,6 +128,7 @@ impl Tap {
             action: emission.action.verb.key(),
             value,
             hashed,
+            expire_in_ms: emission.action.expire_in_ms(),
             fallback: emission.fallback.map(Cause::name),
         };
         // Nobody may listen any more.

@@ -14,6 +14,7 @@ mod cdn;
 mod check;
 mod config;
 mod crashes;
+mod expire;
 mod explain;
 mod failover;
 mod fallbacks;

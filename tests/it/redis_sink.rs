@@ -1,5 +1,6 @@
 //! The Redis sink against real servers.
 
+mod expire;
 mod failover;
 mod faults;
 mod patterns;

@@ -45,13 +45,17 @@ impl Duties {
 }
 
 /// Every verb, and so the order in which they are reported.
-const VERBS: [Verb; 7] = [
+const VERBS: [Verb; 11] = [
     Verb::Delete,
     Verb::DeleteMatching,
     Verb::Bump,
     Verb::BumpMatching,
     Verb::Tag,
     Verb::TagMatching,
+    Verb::Expire,
+    Verb::ExpireMatching,
+    Verb::ExpireTag,
+    Verb::ExpireTagMatching,
     Verb::Publish,
 ];
 
@@ -65,10 +69,19 @@ const COMMON_COMMANDS: [&str; 3] = ["client|setname", "info", "ping"];
 const CLUSTER_COMMANDS: [&str; 3] = ["asking", "cluster|nodes", "cluster|slots"];
 
 /// The commands of a verb: what its module sends, for the rights and for the trial.
-fn commands(verb: Verb, mode: TagMode) -> Vec<&'static str> {
+fn commands(verb: Verb, config: &RedisConfig) -> Vec<&'static str> {
     const BUMP: [&str; 4] = ["multi", "set", "incr", "exec"];
     const TAG: [&str; 9] =
         ["scard", "exists", "renamenx", "persist", "sscan", "multi", "unlink", "srem", "exec"];
+    const EXPIRE_TAG: [&str; 4] = ["multi", "sscan", "exec", "pexpire"];
+    let mode = config.tag_mode;
+    let verb = match mode {
+        // A counter is raised, and not cut.
+        TagMode::Version if verb.key() == Verb::Tag.key() => verb.deleting(),
+        _ => verb,
+    };
+    // A cluster's pages say where they come from.
+    let expire_tag: &[_] = if config.is_cluster() { &EXPIRE_TAG } else { &["sscan", "pexpire"] };
     let (scan, commands): (&[_], &[_]) = match (verb, mode) {
         (Verb::Delete, _) => (&[], &["unlink"]),
         (Verb::DeleteMatching, _) => (&["scan"], &["unlink"]),
@@ -76,6 +89,10 @@ fn commands(verb: Verb, mode: TagMode) -> Vec<&'static str> {
         (Verb::BumpMatching, _) | (Verb::TagMatching, TagMode::Version) => (&["scan"], &BUMP),
         (Verb::Tag, TagMode::Members) => (&[], &TAG),
         (Verb::TagMatching, TagMode::Members) => (&["scan"], &TAG),
+        (Verb::Expire, _) => (&[], &["pexpire"]),
+        (Verb::ExpireMatching, _) => (&["scan"], &["pexpire"]),
+        (Verb::ExpireTag, _) => (&[], expire_tag),
+        (Verb::ExpireTagMatching, _) => (&["scan"], expire_tag),
         // The trial is never executed.
         (Verb::Publish, _) => (&[], &["multi", "publish"]),
         (Verb::PurgeKey | Verb::PurgePath | Verb::PurgeAll | Verb::Lookup, _) => (&[], &[]),
@@ -119,7 +136,7 @@ fn acl_line(login: &str, duties: &Duties, config: &RedisConfig) -> String {
     if config.is_cluster() {
         all.extend(CLUSTER_COMMANDS);
     }
-    all.extend(duties.verbs.iter().flat_map(|verb| commands(*verb, config.tag_mode)));
+    all.extend(duties.verbs.iter().flat_map(|verb| commands(*verb, config)));
     if !duties.streams.is_empty() {
         all.push("xadd");
         // Nobody is told through a channel.
@@ -320,7 +337,7 @@ async fn try_verb(
     // No key of the sink's prefix can come here.
     let Some(key) = key else { return Ok(()) };
     let other = [key, b":renamed"].concat();
-    let commands = commands(verb, config.tag_mode);
+    let commands = commands(verb, config);
     let mut request = Request::default();
     for command in &commands {
         match *command {
@@ -329,6 +346,7 @@ async fn try_verb(
             "sscan" => request.simple(&[b"SSCAN", key, b"0"]),
             "srem" => request.simple(&[b"SREM", key, b"member"]),
             "renamenx" => request.simple(&[b"RENAMENX", key, &other]),
+            "pexpire" => request.simple(&[b"PEXPIRE", key, b"10000", b"LT"]),
             "set" => request.simple(&[b"SET", key, b"1", b"NX", b"PX", b"10000"]),
             command => request.simple(&[command.as_bytes(), key]),
         };
@@ -404,6 +422,10 @@ fn verb_name(verb: Verb) -> &'static str {
     match verb {
         Verb::BumpMatching => "bump by pattern",
         Verb::TagMatching => "tags by pattern",
+        Verb::Expire => "delete with expire_in",
+        Verb::ExpireMatching => "delete_matching with expire_in",
+        Verb::ExpireTag => "tags with expire_in",
+        Verb::ExpireTagMatching => "tags by pattern with expire_in",
         verb => verb.key(),
     }
 }

@@ -290,7 +290,7 @@ impl RedisConfig {
     /// Which lane does `verb`, if Redis can do it. In the mode `version` a tag is a bump, and as
     /// quick.
     pub fn lane_class(&self, verb: Verb) -> Option<LaneClass> {
-        match (verb, self.tag_mode) {
+        match (verb.deleting(), self.tag_mode) {
             (Verb::Delete | Verb::Bump, _) | (Verb::Tag, TagMode::Version) => {
                 Some(LaneClass::Precise)
             }
@@ -300,6 +300,9 @@ impl RedisConfig {
             }
             (Verb::Publish, _) => Some(LaneClass::Publish),
             (Verb::PurgeKey | Verb::PurgePath | Verb::PurgeAll | Verb::Lookup, _) => None,
+            // Never what deletes instead.
+            (Verb::Expire | Verb::ExpireMatching, _) => None,
+            (Verb::ExpireTag | Verb::ExpireTagMatching, _) => None,
         }
     }
 

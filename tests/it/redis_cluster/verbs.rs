@@ -10,7 +10,7 @@ use super::{
 };
 use walpurge::action::Action;
 
-const VERBS: [Verb; 7] = [
+const VERBS: [Verb; 11] = [
     Verb::Delete,
     Verb::DeleteMatching,
     Verb::Bump,
@@ -18,6 +18,10 @@ const VERBS: [Verb; 7] = [
     Verb::Tag,
     Verb::TagMatching,
     Verb::Publish,
+    Verb::Expire,
+    Verb::ExpireMatching,
+    Verb::ExpireTag,
+    Verb::ExpireTagMatching,
 ];
 
 #[tokio::test]
@@ -69,6 +73,34 @@ async fn every_verb_reaches_all_masters_with_no_more_than_the_printed_rights() {
     let report = send(&mut lane, Verb::DeleteMatching, ["k:2*", "{k:9}:1*"]).await;
     assert_eq!(report.removed, 60);
     assert_eq!(left(&cluster, &keys).len() + left(&cluster, &tagged).len(), 0);
+
+    // Times that are cut, alone, by patterns, and beside a deletion in one pass.
+    keys.iter().for_each(|key| set(&cluster, key));
+    let report = send(&mut lane, Verb::Expire, keys[..100].iter().map(|key| cut(key))).await;
+    assert_eq!((report.requested, report.removed), (100, 100));
+    assert_eq!(uncut(&cluster, &keys), keys[100..].iter().collect::<Vec<_>>());
+    let mut mixed = batch(Verb::ExpireMatching, [cut("shop:k:2*")]);
+    mixed.push(Action { verb: Verb::DeleteMatching, value: b"k:29*" });
+    assert_eq!(super::send_batch(&mut lane, &mixed).await.rejected, []);
+    assert_eq!(left(&cluster, &keys[290..]), [""; 0]);
+    assert_eq!(uncut(&cluster, &keys[200..290]), [""; 0]);
+    assert_eq!(uncut(&cluster, &keys[100..200]).len(), 100);
+    let tagged = names("shop:e:", 60);
+    tagged.iter().for_each(|key| cache_with_tag(&cluster, "shop:tags:e", key));
+    let left_over = names("shop:f:", 10);
+    for key in &left_over {
+        cache_with_tag(&cluster, "shop:tags:f{shop:tags:f}walpurge:invalidating", key);
+    }
+    let report = send(&mut lane, Verb::ExpireTag, ["shop:e", "shop:f", "shop:none"].map(cut)).await;
+    assert_eq!((report.requested, report.removed), (70, 70));
+    assert_eq!(uncut(&cluster, &tagged).len() + uncut(&cluster, &left_over).len(), 0);
+    let others = names("shop:g:", 30);
+    others.iter().for_each(|key| cache_with_tag(&cluster, "shop:tags:g", key));
+    send(&mut lane, Verb::ExpireTagMatching, [cut("shop:g*")]).await;
+    assert_eq!(uncut(&cluster, &others), [""; 0]);
+    send(&mut lane, Verb::Tag, ["e", "f", "g"]).await;
+    assert_eq!(left(&cluster, &tagged).len() + left(&cluster, &others).len(), 0, "still listed");
+    keys.iter().for_each(|key| drop(at(&cluster, key, &["DEL", key])));
 
     // Counters, of which one is no number.
     let versions = names("shop:v:", 30);
@@ -125,6 +157,18 @@ async fn every_verb_reaches_all_masters_with_no_more_than_the_printed_rights() {
     for subscriber in &mut subscribers {
         assert!(subscriber.read_reply().unwrap().to_string().ends_with("one"));
     }
+}
+
+/// An expiry's value for what has the prefix.
+fn cut(key: impl AsRef<str>) -> String {
+    format!("500000\0{}", key.as_ref().trim_start_matches("shop:"))
+}
+
+/// Those of `keys` that would live for ever.
+#[track_caller]
+fn uncut<'a>(cluster: &RedisCluster, keys: &'a [String]) -> Vec<&'a str> {
+    let is_uncut = |key: &&str| at(cluster, key, &["PTTL", key]) == Reply::Int(-1);
+    keys.iter().map(String::as_str).filter(is_uncut).collect()
 }
 
 #[track_caller]

@@ -18,14 +18,17 @@ use super::super::check::{Duties, class_verbs, missing_rights};
 use super::super::config::{NodeAddress, RedisConfig, TagMode};
 use super::super::connection::Connection;
 use super::super::error::{Verdict, classify, outage};
+use super::super::expire_tags::TagHunt;
+use super::super::hunt::{Deed as KeyDeed, Hunts};
 use super::super::scan::Pass;
 use super::super::session::Keys;
 use super::super::tags::{TAGS_MAX, origin};
 use super::super::wire::{Reply, Request};
 use super::errand::Errand;
+use super::expire_tags::expire_sets;
 use super::fence::Fence;
 use super::tags::invalidate_keys;
-use super::verbs::{bump_keys, unlink};
+use super::verbs::{Cut, bump_keys, cut, unlink};
 use crate::action::{Batch, Verb};
 use crate::glob::Glob;
 use crate::sinks::Failure;
@@ -37,9 +40,10 @@ const SCANS_MAX: u32 = 2;
 /// The sweeps of one batch, one for each thing that is done to what they find.
 #[derive(Default)]
 pub(super) struct Sweeps {
-    delete: Option<Sweep>,
+    keys: Option<Sweep>,
     bump: Option<Sweep>,
     tag: Option<Sweep>,
+    tag_expiry: Option<Sweep>,
 }
 
 /// What is scanned for, and how far that is.
@@ -61,10 +65,13 @@ struct Scan {
 
 /// What is done to the keys that are found.
 enum Deed {
-    Delete,
+    /// They are deleted, or left some time.
+    Remove(Hunts),
     Bump,
     /// Those whose origin matches are tags' sets.
     Tag(Vec<Glob>),
+    /// The same, of tags whose keys are left some time.
+    ExpireTag(TagHunt),
 }
 
 impl Sweeps {
@@ -78,23 +85,30 @@ impl Sweeps {
     ) -> Result<(), Failure> {
         let config = errand.topology.config();
         let is_counter = config.tag_mode == TagMode::Version;
-        let (mut delete, mut bump, mut tag) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut bump, mut tag, mut tag_expiry) = (Vec::new(), Vec::new(), Vec::new());
         for action in batch.iter() {
+            let tag_pattern = || config.tag_pattern(action.shown());
             match action.verb {
-                Verb::DeleteMatching => delete.push(config.key_pattern(action.value)),
                 Verb::BumpMatching => bump.push(config.key_pattern(action.value)),
-                Verb::TagMatching if is_counter => bump.push(config.tag_pattern(action.value)),
-                Verb::TagMatching => tag.push(config.tag_pattern(action.value)),
+                Verb::TagMatching | Verb::ExpireTagMatching if is_counter => {
+                    bump.push(tag_pattern());
+                }
+                Verb::TagMatching => tag.push(tag_pattern()),
+                Verb::ExpireTagMatching => tag_expiry.push(tag_pattern()),
                 _ => {}
             }
         }
-        let pass = Pass::new(&delete, None);
-        sweep(&mut self.delete, errand, delete, pass, &Deed::Delete).await?;
+        let hunts = Hunts::new(batch, config);
+        let (patterns, pass) = (hunts.patterns(), hunts.pass());
+        sweep(&mut self.keys, errand, patterns, pass, &Deed::Remove(hunts)).await?;
         let pass = Pass::new(&bump, Some(b"string"));
         sweep(&mut self.bump, errand, bump, pass, &Deed::Bump).await?;
         let globs: Vec<_> = tag.iter().map(|pattern| Glob::new(pattern)).collect();
         let pass = Pass::with_common_prefix(&globs, b"set");
-        sweep(&mut self.tag, errand, tag, pass, &Deed::Tag(globs)).await
+        sweep(&mut self.tag, errand, tag, pass, &Deed::Tag(globs)).await?;
+        let hunt = TagHunt::new(batch, |pattern| config.tag_pattern(pattern));
+        let pass = hunt.pass();
+        sweep(&mut self.tag_expiry, errand, tag_expiry, pass, &Deed::ExpireTag(hunt)).await
     }
 
     /// The batch is done.
@@ -253,7 +267,7 @@ impl Deed {
     fn choose(&self, keys: &[Vec<u8>], found: &mut Keys) {
         for key in keys {
             match self {
-                Deed::Delete | Deed::Bump => found.push(None, &[key]),
+                Deed::Remove(_) | Deed::Bump | Deed::ExpireTag(_) => found.push(None, &[key]),
                 Deed::Tag(globs) => {
                     let set = origin(key);
                     if globs.iter().any(|glob| glob.matches(set)) {
@@ -269,7 +283,26 @@ impl Deed {
             return Ok(());
         }
         match self {
-            Deed::Delete => unlink(errand, found).await.map(drop),
+            Deed::Remove(hunts) => {
+                let (mut doomed, mut cuts) = (Keys::default(), Vec::new());
+                for (_, key) in found.iter() {
+                    match hunts.deed(key) {
+                        Some(KeyDeed::Delete) => doomed.push(None, &[key]),
+                        Some(KeyDeed::Cut(time)) => {
+                            cuts.push(Cut { index: None, key: key.to_vec(), time });
+                        }
+                        None => {}
+                    }
+                }
+                if !doomed.is_empty() {
+                    unlink(errand, &doomed).await?;
+                }
+                cut(errand, &cuts).await
+            }
+            Deed::ExpireTag(hunt) => {
+                let tags: Vec<_> = found.iter().filter_map(|(_, key)| hunt.tag(key)).collect();
+                expire_sets(errand, &tags).await
+            }
             Deed::Bump => bump_keys(errand, found).await,
             Deed::Tag(_) => {
                 let sets: Vec<&[u8]> = found.iter().map(|(_, set)| set).collect();

@@ -1,9 +1,12 @@
 //! How are keys deleted, counters raised and messages published in a cluster?
 
+use std::time::Duration;
+
 use super::super::bump::bumped;
 use super::super::config::TagMode;
 use super::super::delete::UNLINK_KEYS_MAX;
 use super::super::error::outage;
+use super::super::expire;
 use super::super::publish::add_to_stream;
 use super::super::session::{Keys, next_seed};
 use super::super::slot::hash_slot;
@@ -22,6 +25,48 @@ pub(super) async fn delete(errand: &mut Errand<'_>, batch: &Batch) -> Result<(),
         keys.push(None, &[prefix, action.value]);
     }
     unlink(errand, &keys).await.map(drop)
+}
+
+/// A key to be left some time at most.
+pub(super) struct Cut {
+    /// The place of its action, unless a page brought it.
+    pub(super) index: Option<usize>,
+    pub(super) key: Vec<u8>,
+    pub(super) time: Duration,
+}
+
+/// Does the batch's `delete` actions that are to leave keys some time.
+pub(super) async fn expire(errand: &mut Errand<'_>, batch: &Batch) -> Result<(), Failure> {
+    let prefix = &errand.topology.config().prefix;
+    let mut cuts = Vec::new();
+    for (index, action) in batch.iter().enumerate() {
+        if action.verb == Verb::Expire
+            && let Some(time) = action.expire_in()
+        {
+            let key = [prefix, action.shown()].concat();
+            cuts.push(Cut { index: Some(index), key, time });
+        }
+    }
+    cut(errand, &cuts).await
+}
+
+/// Cuts the time that keys have left, wherever they are.
+pub(super) async fn cut(errand: &mut Errand<'_>, cuts: &[Cut]) -> Result<(), Failure> {
+    if cuts.is_empty() {
+        return Ok(());
+    }
+    let mut steps = Steps::default();
+    for Cut { key, time, .. } in cuts {
+        steps.add(hash_slot(key), &["PEXPIRE"], |request| expire::cut(request, &[key], *time));
+    }
+    let answers = errand.run(&steps).await;
+    for (step, Cut { index, .. }) in cuts.iter().enumerate() {
+        errand.judge.report.requested += 1;
+        if let Some([reply]) = answers.answered(&steps, step) {
+            errand.judge.cut(*index, reply)?;
+        }
+    }
+    Ok(())
 }
 
 /// UNLINKs keys, wherever they are: for each whether it is gone.
@@ -98,10 +143,10 @@ pub(super) async fn bump(errand: &mut Errand<'_>, batch: &Batch) -> Result<(), F
     let (before, behind) = &config.tag_parts;
     let mut keys = Keys::default();
     for (index, action) in batch.iter().enumerate() {
-        match action.verb {
+        match action.verb.deleting() {
             Verb::Bump => keys.push(Some(index), &[&config.prefix, action.value]),
             Verb::Tag if config.tag_mode == TagMode::Version => {
-                keys.push(Some(index), &[before, action.value, behind]);
+                keys.push(Some(index), &[before, action.shown(), behind]);
             }
             _ => {}
         }
