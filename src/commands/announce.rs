@@ -98,6 +98,7 @@ fn sink_line(sink: &Endpoint, mode: &str, section: &Section<'_>) {
             let wait_replicas = Some(redis.wait_replicas).filter(|&count| count > 0);
             let window = Some(redis.failover_window).filter(|window| !window.is_zero());
             let failover_window = window.map(time);
+            let max_keys_per_second = redis.max_keys_per_second;
             info!(
                 sink = name,
                 kind = "redis",
@@ -108,6 +109,7 @@ fn sink_line(sink: &Endpoint, mode: &str, section: &Section<'_>) {
                 tag_mode,
                 wait_replicas,
                 failover_window,
+                max_keys_per_second,
                 "sink"
             );
         }

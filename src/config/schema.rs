@@ -212,6 +212,12 @@ fn redis() -> Value {
                 default(words(["members", "version"]), "members"),
             ),
             (
+                "max_keys_per_second",
+                "How many keys a second patterns, fallbacks and lookups may delete or bump; what \
+                 single rows ask for is never held back. Default: any number.",
+                json!({ "type": "integer", "minimum": 1, "maximum": 100_000_000 }),
+            ),
+            (
                 "mode",
                 "A switch for incidents. \"hold\": the sink's actions wait, and so does the WAL. \
                  \"off\": they are dropped, and the fallbacks run when it is on again.",

@@ -26,6 +26,7 @@ mod lookup_values;
 mod lookups;
 mod messages;
 mod oracle;
+mod pacing;
 mod package;
 mod parked;
 mod partitions;

@@ -2,6 +2,7 @@
 
 mod moves;
 mod outages;
+mod pacing;
 mod verbs;
 
 use std::sync::Arc;

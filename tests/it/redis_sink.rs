@@ -3,6 +3,7 @@
 mod expire;
 mod failover;
 mod faults;
+mod pacing;
 mod patterns;
 mod rights;
 mod tags;

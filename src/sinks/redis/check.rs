@@ -106,6 +106,7 @@ pub(super) fn class_verbs(config: &RedisConfig, class: LaneClass) -> &'static [V
         (LaneClass::Precise, TagMode::Members) => &[Verb::Delete, Verb::Bump],
         (LaneClass::Precise, TagMode::Version) => &[Verb::Delete, Verb::Bump, Verb::Tag],
         (LaneClass::Tags, _) => &[Verb::Tag],
+        (LaneClass::Found, _) => &[Verb::Delete],
         (LaneClass::Publish, _) => &[Verb::Publish],
         (LaneClass::Scan, _) => &[Verb::DeleteMatching, Verb::BumpMatching, Verb::TagMatching],
     }

@@ -50,10 +50,15 @@ impl Cuts {
     ) -> Result<(), Failure> {
         cut(session.request, key, time);
         self.0.push(index);
-        match self.0.len() == PIPELINE_KEYS_MAX {
+        match self.0.len() >= session.share_of(PIPELINE_KEYS_MAX) {
             true => self.send(session).await,
             false => Ok(()),
         }
+    }
+
+    /// How many wait for their replies.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Sends what was added.
@@ -61,6 +66,7 @@ impl Cuts {
         if self.0.is_empty() {
             return Ok(());
         }
+        session.turn(self.0.len()).await;
         session.flush().await?;
         self.take(session).await
     }

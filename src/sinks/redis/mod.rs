@@ -26,6 +26,7 @@ mod failover;
 mod hunt;
 mod identity;
 mod judge;
+mod pacer;
 mod publish;
 mod replicas;
 mod scan;
@@ -67,6 +68,8 @@ pub enum LaneClass {
     Tags,
     /// Patterns: a pass over all keys.
     Scan,
+    /// Exact keys that lookups have found, where the sink paces them.
+    Found,
     /// Messages, which come after all the others.
     Publish,
 }

@@ -116,6 +116,11 @@ pub(super) async fn delete_matching(
     let mut over = false;
     // A page's keys are dealt with in the request that asks for the next page.
     while !over || !found.is_empty() {
+        if session.is_paced() {
+            // The next page can wait.
+            remove_paced(session, &found).await?;
+            found.clear();
+        }
         let mut removals = Removals::default();
         removals.ask(session, &found).await?;
         found.clear();
@@ -130,6 +135,19 @@ pub(super) async fn delete_matching(
             found = keys.filter_map(|key| Some((hunts.deed(&key)?, key))).collect();
             over = pass.is_over();
         }
+    }
+    Ok(())
+}
+
+/// Deletes and cuts what was found, share by share.
+async fn remove_paced(session: &mut Session<'_>, found: &[(Deed, Vec<u8>)]) -> Result<(), Failure> {
+    for found in found.chunks(session.share_of(found.len().max(1))) {
+        let mut removals = Removals::default();
+        session.turn(found.iter().filter(|(deed, _)| *deed == Deed::Delete).count()).await;
+        removals.ask(session, found).await?;
+        session.turn(removals.cuts.len()).await;
+        session.flush().await?;
+        removals.take(session).await?;
     }
     Ok(())
 }
@@ -198,7 +216,13 @@ pub(super) async fn bump_matching(session: &mut Session<'_>, batch: &Batch) -> R
             if pass.matches(&key) {
                 keys.push(None, &[&key]);
             }
+            if session.is_paced() && keys.len() == session.share_of(usize::MAX) {
+                session.turn(keys.len()).await;
+                bump_keys(session, &keys).await?;
+                keys.clear();
+            }
         }
+        session.turn(keys.len()).await;
         bump_keys(session, &keys).await?;
         keys.clear();
         if pass.is_over() {

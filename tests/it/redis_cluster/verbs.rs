@@ -76,7 +76,7 @@ async fn every_verb_reaches_all_masters_with_no_more_than_the_printed_rights() {
 
     // Times that are cut, alone, by patterns, and beside a deletion in one pass.
     keys.iter().for_each(|key| set(&cluster, key));
-    let report = send(&mut lane, Verb::Expire, keys[..100].iter().map(|key| cut(key))).await;
+    let report = send(&mut lane, Verb::Expire, keys[..100].iter().map(cut)).await;
     assert_eq!((report.requested, report.removed), (100, 100));
     assert_eq!(uncut(&cluster, &keys), keys[100..].iter().collect::<Vec<_>>());
     let mut mixed = batch(Verb::ExpireMatching, [cut("shop:k:2*")]);

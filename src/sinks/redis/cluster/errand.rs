@@ -21,6 +21,7 @@ use futures_util::future::join_all;
 use super::super::config::{NodeAddress, RedisConfig};
 use super::super::error::{Verdict, outage};
 use super::super::judge::Judge;
+use super::super::pacer::Pacer;
 use super::super::wire::Reply;
 use super::map::{SlotMap, redirection};
 use super::node::{Connections, Exchanged, Parcel, exchange};
@@ -35,6 +36,8 @@ const ROUNDS_MAX: u32 = 6;
 /// One batch on its way through a cluster.
 pub(super) struct Errand<'a> {
     pub(super) judge: Judge<'a>,
+    /// What is asked before keys are touched; `None`: nothing.
+    pub(super) pacer: Option<&'a Pacer>,
     pub(super) topology: &'a Arc<Topology>,
     pub(super) connections: &'a mut Connections,
     /// The latest seed of counters.
@@ -71,12 +74,25 @@ struct Round {
 impl<'a> Errand<'a> {
     pub(super) fn new(
         judge: Judge<'a>,
+        pacer: Option<&'a Pacer>,
         topology: &'a Arc<Topology>,
         connections: &'a mut Connections,
         seed: &'a mut u64,
     ) -> Self {
         let (failure, down) = (None, HashMap::new());
-        Errand { judge, topology, connections, seed, failure, down }
+        Errand { judge, pacer, topology, connections, seed, failure, down }
+    }
+
+    /// How many keys go out together, of `most` for which there is room.
+    pub(super) fn share_of(&self, most: usize) -> usize {
+        self.pacer.map_or(most, |pacer| pacer.share().min(most))
+    }
+
+    /// Waits until so many keys may go out.
+    pub(super) async fn turn(&mut self, keys: usize) {
+        if let Some(pacer) = self.pacer {
+            pacer.turn(keys).await;
+        }
     }
 
     /// Notes why something is not done; the rest goes on.

@@ -70,7 +70,8 @@ impl ClusterLane {
         let give_up_on_unknown = self.unknown_sends + 1 >= UNKNOWN_SENDS_MAX;
         let judge = Judge::new(topology.config(), self.class, give_up_on_unknown);
         let ClusterLane { connections, sweeps, seed, .. } = self;
-        let mut errand = Errand::new(judge, &topology, connections, seed);
+        let pacer = topology.config().pacer(self.class);
+        let mut errand = Errand::new(judge, pacer, &topology, connections, seed);
         let outcome = run(&mut errand, sweeps, batch).await;
         let (judge, failure) = errand.finish();
         let (report, unknown) = judge.finish();

@@ -243,8 +243,13 @@ async fn remove(
                 far.push(member);
             }
         }
-        for near in near.chunks(UNLINK_KEYS_MAX) {
+        for near in near.chunks(errand.share_of(UNLINK_KEYS_MAX)) {
             errand.judge.report.requested += near.len() as u64;
+            if errand.pacer.is_some() {
+                errand.turn(near.len()).await;
+                run_removals(errand, &steps).await?;
+                steps.clear();
+            }
             steps.add(work.slot, REMOVE, |request| {
                 request.simple(&[b"MULTI"]);
                 let members = near.iter().copied();
@@ -260,9 +265,17 @@ async fn remove(
             });
         }
     }
-    let answers = errand.run(&steps).await;
+    run_removals(errand, &steps).await
+}
+
+/// Takes members off their lists, with their keys where those are near.
+async fn run_removals(errand: &mut Errand<'_>, steps: &Steps) -> Result<(), Failure> {
+    if steps.len() == 0 {
+        return Ok(());
+    }
+    let answers = errand.run(steps).await;
     for step in 0..steps.len() {
-        let Some(replies) = answers.answered(&steps, step) else { continue };
+        let Some(replies) = answers.answered(steps, step) else { continue };
         for (reply, command) in replies.iter().zip(steps.get(step).commands) {
             if let Reply::Error(text) = reply {
                 return Err(errand.judge.failure(text, command));

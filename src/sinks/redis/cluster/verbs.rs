@@ -52,9 +52,14 @@ pub(super) async fn expire(errand: &mut Errand<'_>, batch: &Batch) -> Result<(),
 
 /// Cuts the time that keys have left, wherever they are.
 pub(super) async fn cut(errand: &mut Errand<'_>, cuts: &[Cut]) -> Result<(), Failure> {
-    if cuts.is_empty() {
-        return Ok(());
+    for cuts in cuts.chunks(errand.share_of(cuts.len().max(1))) {
+        errand.turn(cuts.len()).await;
+        cut_some(errand, cuts).await?;
     }
+    Ok(())
+}
+
+async fn cut_some(errand: &mut Errand<'_>, cuts: &[Cut]) -> Result<(), Failure> {
     let mut steps = Steps::default();
     for Cut { key, time, .. } in cuts {
         steps.add(hash_slot(key), &["PEXPIRE"], |request| expire::cut(request, &[key], *time));
@@ -76,8 +81,17 @@ pub(super) async fn cut(errand: &mut Errand<'_>, cuts: &[Cut]) -> Result<(), Fai
 /// of three masters lie in about 930 of its 5,461 slots, so that sorting them would save a tenth of
 /// the commands.
 pub(super) async fn unlink(errand: &mut Errand<'_>, keys: &Keys) -> Result<Vec<bool>, Failure> {
-    const UNLINK: &[&str] = &["UNLINK"];
     let all: Vec<&[u8]> = keys.iter().map(|(_, key)| key).collect();
+    let mut gone = Vec::with_capacity(all.len());
+    for some in all.chunks(errand.share_of(all.len().max(1))) {
+        errand.turn(some.len()).await;
+        gone.extend(unlink_some(errand, some).await?);
+    }
+    Ok(gone)
+}
+
+async fn unlink_some(errand: &mut Errand<'_>, all: &[&[u8]]) -> Result<Vec<bool>, Failure> {
+    const UNLINK: &[&str] = &["UNLINK"];
     let mut gone = vec![false; all.len()];
     errand.judge.report.requested += all.len() as u64;
     let mut steps = Steps::default();
@@ -156,10 +170,22 @@ pub(super) async fn bump(errand: &mut Errand<'_>, batch: &Batch) -> Result<(), F
 
 /// Bumps whole keys, as on a single server.
 pub(super) async fn bump_keys(errand: &mut Errand<'_>, keys: &Keys) -> Result<(), Failure> {
+    let all: Vec<(Option<usize>, &[u8])> = keys.iter().collect();
+    for some in all.chunks(errand.share_of(all.len().max(1))) {
+        errand.turn(some.len()).await;
+        bump_some(errand, some).await?;
+    }
+    Ok(())
+}
+
+async fn bump_some(
+    errand: &mut Errand<'_>,
+    keys: &[(Option<usize>, &[u8])],
+) -> Result<(), Failure> {
     let mut seed = Vec::new();
     push_decimal(&mut seed, next_seed(errand.seed));
     let mut steps = Steps::default();
-    for (_, key) in keys.iter() {
+    for (_, key) in keys {
         steps.add(hash_slot(key), &["MULTI", "SET", "INCR", "EXEC"], |request| {
             request.simple(&[b"MULTI"]);
             request.simple(&[b"SET", key, &seed, b"NX"]);
@@ -174,7 +200,7 @@ pub(super) async fn bump_keys(errand: &mut Errand<'_>, keys: &Keys) -> Result<()
         match bumped(replies) {
             None => return Err(errand.judge.unexpected("EXEC")),
             Some(None) => {}
-            Some(Some((text, command))) => errand.judge.note(index, &text, command)?,
+            Some(Some((text, command))) => errand.judge.note(*index, &text, command)?,
         }
     }
     Ok(())
