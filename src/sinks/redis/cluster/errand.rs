@@ -44,6 +44,8 @@ pub(super) struct Errand<'a> {
     pub(super) seed: &'a mut u64,
     /// Why not all of it is done: the first reason, or one that a person has to mend.
     failure: Option<Failure>,
+    /// How often something was not done.
+    failures: u64,
     /// Nodes that have failed since it began.
     down: HashMap<NodeAddress, String>,
 }
@@ -79,8 +81,8 @@ impl<'a> Errand<'a> {
         connections: &'a mut Connections,
         seed: &'a mut u64,
     ) -> Self {
-        let (failure, down) = (None, HashMap::new());
-        Errand { judge, pacer, topology, connections, seed, failure, down }
+        let (failure, failures, down) = (None, 0, HashMap::new());
+        Errand { judge, pacer, topology, connections, seed, failure, failures, down }
     }
 
     /// How many keys go out together, of `most` for which there is room.
@@ -97,6 +99,7 @@ impl<'a> Errand<'a> {
 
     /// Notes why something is not done; the rest goes on.
     pub(super) fn fail(&mut self, failure: Failure) {
+        self.failures += 1;
         match (&self.failure, &failure) {
             (None, _) | (Some(Failure::Outage { .. }), Failure::Refused { .. }) => {
                 self.failure = Some(failure);
@@ -119,6 +122,11 @@ impl<'a> Errand<'a> {
     /// Whether something is not done.
     pub(super) fn has_failed(&self) -> bool {
         self.failure.is_some()
+    }
+
+    /// How often something was not done.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures
     }
 
     /// What is left of it.

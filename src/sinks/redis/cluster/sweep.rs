@@ -7,7 +7,8 @@
 //! [`Fence`]). When every master of the slot map has a scan that counts, at a moment after all of
 //! them, each key that exists then was met or is newer than the sweep. A scan that does not count
 //! is repeated, the others stand, over retries of the same batch too: so a master that is down
-//! costs the others one scan, and not one for each retry.
+//! costs the others one scan, and not one for each retry. None stands when something that was found
+//! could not be done, or nobody would find it again.
 
 use std::sync::Arc;
 
@@ -203,7 +204,12 @@ async fn scan_on(
             return Ok(());
         }
         let (pages, done) = tokio::join!(join_all(pages), deed.on(errand, &found));
-        done?;
+        if done.is_err() || errand.failures() != failures {
+            // What was found and not dealt with has to be found again.
+            scans.clear();
+            return done;
+        }
+        let failures = errand.failures();
         found.clear();
         for (node, page) in pages {
             match page {
