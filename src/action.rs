@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::key_type::KeyType;
 use crate::lsn::Lsn;
 
 /// The value of a [`Verb::PurgeAll`].
@@ -14,12 +15,13 @@ pub const EVERYTHING: &[u8] = b"*";
 /// A `…Matching` verb carries a glob pattern in Redis' syntax (`*`, `?`, `[…]`, `\` escapes)
 /// instead of one exact value: it comes from `delete_matching` or from a fallback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
 pub enum Verb {
     /// Redis: UNLINK one key.
     Delete,
     /// Redis: UNLINK every key that matches.
     DeleteMatching,
+    /// Redis: UNLINK every key of one type that matches.
+    DeleteTyped(KeyType),
     /// Redis: raise a version counter, which never repeats a value.
     Bump,
     /// Redis: raise every existing counter that matches.
@@ -28,11 +30,13 @@ pub enum Verb {
     Tag,
     /// Redis: invalidate every existing tag that matches.
     TagMatching,
-    /// Redis: cut the time that one key has left. The value, and that of the next three, is that
+    /// Redis: cut the time that one key has left. The value, and that of the next four, is that
     /// time in milliseconds, a zero byte, and what the verb has that deletes instead.
     Expire,
     /// Redis: cut it for every key that matches.
     ExpireMatching,
+    /// Redis: cut it for every key of one type that matches.
+    ExpireTyped(KeyType),
     /// Redis: cut it for every key that carries one tag.
     ExpireTag,
     /// Redis: cut it for every key that carries a tag that matches.
@@ -69,6 +73,7 @@ impl Verb {
         match self {
             Verb::Delete => Verb::Expire,
             Verb::DeleteMatching => Verb::ExpireMatching,
+            Verb::DeleteTyped(of) => Verb::ExpireTyped(of),
             Verb::Tag => Verb::ExpireTag,
             Verb::TagMatching => Verb::ExpireTagMatching,
             other => other,
@@ -80,9 +85,27 @@ impl Verb {
         match self {
             Verb::Expire => Verb::Delete,
             Verb::ExpireMatching => Verb::DeleteMatching,
+            Verb::ExpireTyped(of) => Verb::DeleteTyped(of),
             Verb::ExpireTag => Verb::Tag,
             Verb::ExpireTagMatching => Verb::TagMatching,
             other => other,
+        }
+    }
+
+    /// The verb for keys of any type, in the place of one for keys of one type.
+    pub fn untyped(self) -> Verb {
+        match self {
+            Verb::DeleteTyped(_) => Verb::DeleteMatching,
+            Verb::ExpireTyped(_) => Verb::ExpireMatching,
+            other => other,
+        }
+    }
+
+    /// Of which type keys have to be.
+    pub fn key_type(self) -> Option<KeyType> {
+        match self {
+            Verb::DeleteTyped(of) | Verb::ExpireTyped(of) => Some(of),
+            _ => None,
         }
     }
 
@@ -97,7 +120,8 @@ impl Verb {
     pub fn key(self) -> &'static str {
         match self {
             Verb::Delete | Verb::Expire => "delete",
-            Verb::DeleteMatching | Verb::ExpireMatching => "delete_matching",
+            Verb::DeleteMatching | Verb::DeleteTyped(_) => "delete_matching",
+            Verb::ExpireMatching | Verb::ExpireTyped(_) => "delete_matching",
             Verb::Bump | Verb::BumpMatching => "bump",
             Verb::Tag | Verb::TagMatching | Verb::ExpireTag | Verb::ExpireTagMatching => "tags",
             Verb::PurgeKey => "purge_keys",

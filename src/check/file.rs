@@ -144,6 +144,7 @@ fn said(coarse: &Coarse, sinks: &[SinkSpec]) -> String {
             let names = coarse.sinks.iter().map(|id| sinks[id.0 as usize].name.as_str());
             format!("{key} of {}", names.collect::<Vec<_>>().join(", "))
         }
+        Verb::DeleteTyped(of) => format!("{key} {value} of type {}", of.name()),
         _ => format!("{key} {value}"),
     };
     match coarse.action().expire_in() {

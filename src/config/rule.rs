@@ -10,6 +10,7 @@ use super::table::{Table, list};
 use super::times;
 use crate::action::{Address, Verb};
 use crate::change::Op;
+use crate::key_type::KeyType;
 use crate::problem::{Problem, Text, nearest};
 use crate::rules::{ExpireSpec, FallbackSpec, PublishSpec, RULE_VERBS, RedeleteSpec, RuleSpec};
 
@@ -23,6 +24,7 @@ const MAXLEN: u64 = 10_000;
 /// The most that can be asked for: a stream is kept in Redis' memory.
 const MAXLEN_MAX: u64 = 1_000_000_000;
 
+const TYPED_EXAMPLE: &str = "delete_matching = [{ pattern = \"page:*\", type = \"string\" }]";
 const VERB_EXAMPLE: &str = "delete = [\"product:{id}\"]";
 
 /// For longer than this nobody would call a key invalidated.
@@ -157,10 +159,37 @@ fn read_templates(table: &mut Table<'_>) -> Vec<(Verb, Text)> {
             let message = format!("`{}` is empty", entry.path);
             entry.problem_with_help(message, "empty", "leave it out, or give it a template");
         }
+        if verb == Verb::DeleteMatching && entry.value.get_ref().is_array() {
+            let items = entry.items().unwrap_or_default();
+            templates.extend(items.iter().filter_map(read_pattern));
+            continue;
+        }
         let texts = entry.texts().unwrap_or_default();
         templates.extend(texts.into_iter().map(|text| (verb, text)));
     }
     templates
+}
+
+/// A pattern, or one of keys of one type.
+fn read_pattern(entry: &Entry<'_>) -> Option<(Verb, Text)> {
+    let is_typed = entry.value.get_ref().as_table().is_some_and(|table| {
+        let places = ["env", "file", "credential"];
+        !table.keys().any(|key| places.contains(&key.get_ref().as_ref()))
+    });
+    if !is_typed {
+        return Some((Verb::DeleteMatching, entry.text()?));
+    }
+    let mut table = entry.table(&[])?;
+    let pattern = table.entry("pattern").map(|entry| entry.text());
+    let words = KeyType::ALL.map(|of| (of.name(), of));
+    let of = table.entry("type").map(|entry| entry.one_of(&words));
+    for (key, is_missing) in [("pattern", pattern.is_none()), ("type", of.is_none())] {
+        if is_missing {
+            table.missing(format!("`{}.{key}` is missing", entry.path), TYPED_EXAMPLE);
+        }
+    }
+    table.finish();
+    Some((Verb::DeleteTyped(of??), pattern??))
 }
 
 /// A message's channel or stream must stand in a log and in front of a zero byte.

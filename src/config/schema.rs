@@ -12,6 +12,7 @@ use super::cdn::schema::{cloudfront, fastly, http};
 use super::times;
 use crate::action::Verb;
 use crate::change::Op;
+use crate::key_type::KeyType;
 use crate::rules::RULE_VERBS;
 
 /// The schema, in draft 2020-12.
@@ -434,8 +435,7 @@ fn test() -> Value {
 /// What a rule and its fallback may ask for.
 fn verbs() -> Vec<Key> {
     let verbs = RULE_VERBS.into_iter();
-    let mut verbs: Vec<Key> =
-        verbs.map(|verb| (verb.key(), about(verb), reference("texts"))).collect();
+    let mut verbs: Vec<Key> = verbs.map(|verb| (verb.key(), about(verb), values(verb))).collect();
     let text = || reference("text");
     let mut publish = section(
         &[],
@@ -462,14 +462,33 @@ fn verbs() -> Vec<Key> {
     verbs
 }
 
+/// What a verb's list holds.
+fn values(verb: Verb) -> Value {
+    if verb != Verb::DeleteMatching {
+        return reference("texts");
+    }
+    let typed = section(
+        &["pattern", "type"],
+        vec![
+            ("pattern", "The pattern.", reference("text")),
+            ("type", "Of which type keys have to be.", words(KeyType::ALL.map(KeyType::name))),
+        ],
+    );
+    json!({ "type": "array", "minItems": 1, "items": any_of([reference("text"), typed]) })
+}
+
 fn about(verb: Verb) -> &'static str {
     match verb {
         Verb::Delete | Verb::Expire => {
             "Keys to delete (UNLINK). `{column}` is the column's value, in the old row and in the \
              new one."
         }
-        Verb::DeleteMatching | Verb::ExpireMatching => {
-            "Patterns of keys to delete (SCAN and UNLINK, never KEYS)."
+        Verb::DeleteMatching
+        | Verb::ExpireMatching
+        | Verb::DeleteTyped(_)
+        | Verb::ExpireTyped(_) => {
+            "Patterns of keys to delete (SCAN and UNLINK, never KEYS); as a section, of keys of one \
+             type."
         }
         Verb::Bump | Verb::BumpMatching => "Counters to raise; they never repeat a value.",
         Verb::Tag | Verb::TagMatching | Verb::ExpireTag | Verb::ExpireTagMatching => {

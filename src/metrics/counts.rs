@@ -159,7 +159,10 @@ const VERBS: [Verb; 8] = [
 fn verb_index(verb: Verb) -> Option<usize> {
     Some(match verb {
         Verb::Delete | Verb::Expire => 0,
-        Verb::DeleteMatching | Verb::ExpireMatching => 1,
+        Verb::DeleteMatching
+        | Verb::ExpireMatching
+        | Verb::DeleteTyped(_)
+        | Verb::ExpireTyped(_) => 1,
         Verb::Bump | Verb::BumpMatching => 2,
         Verb::Tag | Verb::TagMatching | Verb::ExpireTag | Verb::ExpireTagMatching => 3,
         Verb::PurgeKey => 4,

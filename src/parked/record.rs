@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, Verb};
+use crate::key_type::KeyType;
 use crate::lsn::Lsn;
 
 /// Something that was given up on. Others read its keys.
@@ -37,6 +38,9 @@ pub struct What {
     /// It leaves keys so many milliseconds instead of deleting them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expire_in_ms: Option<u64>,
+    /// Of which type keys have to be that match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_type: Option<String>,
     /// Its value, where that is text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
@@ -53,6 +57,7 @@ impl What {
             action: action.to_owned(),
             matching: false,
             expire_in_ms: None,
+            key_type: None,
             value: text,
             value_base64,
         }
@@ -62,7 +67,10 @@ impl What {
     pub fn verb(&self) -> Option<Verb> {
         let verb = match (self.action.as_str(), self.matching) {
             ("delete", _) => Verb::Delete,
-            ("delete_matching", _) => Verb::DeleteMatching,
+            ("delete_matching", _) => match &self.key_type {
+                None => Verb::DeleteMatching,
+                Some(name) => Verb::DeleteTyped(KeyType::of_name(name)?),
+            },
             ("bump", false) => Verb::Bump,
             ("bump", true) => Verb::BumpMatching,
             ("tags", false) => Verb::Tag,
@@ -110,6 +118,7 @@ impl Record {
     pub fn action(sink: &str, reason: &str, action: Action<'_>) -> Self {
         let matching = matches!(action.verb.deleting(), Verb::BumpMatching | Verb::TagMatching);
         let expire_in_ms = action.expire_in_ms();
+        let key_type = action.verb.key_type().map(|of| of.name().to_owned());
         // The address of a message is part of what is kept.
         let value = if expire_in_ms.is_some() { action.shown() } else { action.value };
         Record {
@@ -117,7 +126,7 @@ impl Record {
             reason: reason.to_owned(),
             lsn: None,
             sink: Some(sink.to_owned()),
-            what: What { matching, expire_in_ms, ..What::new(action.verb.key(), value) },
+            what: What { matching, expire_in_ms, key_type, ..What::new(action.verb.key(), value) },
             retrying: false,
         }
     }
@@ -136,6 +145,8 @@ mod tests {
         for (verb, value) in [
             (Verb::Delete, &b"k"[..]),
             (Verb::Expire, b"1500\0k\0\xff"),
+            (Verb::DeleteTyped(KeyType::Zset), b"k*"),
+            (Verb::ExpireTyped(KeyType::Hash), b"1500\0k*"),
             (Verb::ExpireTag, b"1500\0t"),
             (Verb::ExpireTagMatching, b"1500\0t*"),
             (Verb::TagMatching, b"t*"),

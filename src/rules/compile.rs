@@ -86,9 +86,9 @@ impl Step {
     /// What becomes of a row's text in it.
     pub(super) fn escape(&self) -> Escape {
         match (self.verb.deleting(), self.tells) {
-            (_, Some(Verb::DeleteMatching)) => Escape::GlobInJson,
+            (_, Some(Verb::DeleteMatching | Verb::DeleteTyped(_))) => Escape::GlobInJson,
             (_, Some(_)) => Escape::Json,
-            (Verb::DeleteMatching, None) => Escape::Glob,
+            (Verb::DeleteMatching | Verb::DeleteTyped(_), None) => Escape::Glob,
             _ => Escape::Verbatim,
         }
     }
@@ -393,7 +393,9 @@ impl Compiler<'_> {
                     let problem = Problem::new(text.span.clone(), "an empty template", "empty");
                     self.problems.push(problem.help("write what to invalidate: \"product:{id}\""));
                 }
-                Ok(template) if *verb == Verb::DeleteMatching && !varies_plainly(&template) => {
+                Ok(template)
+                    if verb.untyped() == Verb::DeleteMatching && !varies_plainly(&template) =>
+                {
                     let message = "a placeholder in a pattern's `[…]` or behind its backslash";
                     let problem = Problem::new(text.span.clone(), message, "not plain text there");
                     self.problems.push(problem.help(
@@ -561,10 +563,16 @@ fn tell_of(
         value.extend_from_slice(b"\",\"value\":\"");
         append_json(&told.value, &mut value);
         let kind: &[u8] = match told.verb {
-            Verb::DeleteMatching | Verb::BumpMatching | Verb::TagMatching => b"\",\"pattern\":true",
+            Verb::DeleteMatching
+            | Verb::DeleteTyped(_)
+            | Verb::BumpMatching
+            | Verb::TagMatching => b"\",\"pattern\":true",
             _ => b"\"",
         };
         value.extend_from_slice(kind);
+        if let Some(of) = told.verb.key_type() {
+            value.extend_from_slice(format!(",\"key_type\":\"{}\"", of.name()).as_bytes());
+        }
         if let Some(expire_ms) = expire_ms.filter(|_| told.verb.is_redeleted()) {
             value.extend_from_slice(format!(",\"expire_in_ms\":{expire_ms}").as_bytes());
         }

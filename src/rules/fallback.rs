@@ -105,6 +105,7 @@ pub(super) fn derive(verb: Verb, template: &Template) -> Derived {
     }
     let coarse = match verb {
         Verb::Delete | Verb::DeleteMatching => Verb::DeleteMatching,
+        Verb::DeleteTyped(of) => Verb::DeleteTyped(of),
         Verb::Bump | Verb::BumpMatching => Verb::BumpMatching,
         Verb::Tag | Verb::TagMatching => Verb::TagMatching,
         // One message that names them all.
@@ -114,9 +115,11 @@ pub(super) fn derive(verb: Verb, template: &Template) -> Derived {
             return Derived::Inexpressible;
         }
         // Rules learn of `expire_in` when all else is derived: see `expire`.
-        Verb::Expire | Verb::ExpireMatching | Verb::ExpireTag | Verb::ExpireTagMatching => {
-            return Derived::Inexpressible;
-        }
+        Verb::Expire
+        | Verb::ExpireMatching
+        | Verb::ExpireTyped(_)
+        | Verb::ExpireTag
+        | Verb::ExpireTagMatching => return Derived::Inexpressible,
     };
     if literal_prefix_bytes(verb, template) < LITERAL_BYTES_MIN {
         return Derived::TooBroad;
@@ -124,7 +127,7 @@ pub(super) fn derive(verb: Verb, template: &Template) -> Derived {
     let mut pattern = Vec::new();
     for (at, segment) in template.segments.iter().enumerate() {
         match segment {
-            Segment::Literal(literal) if verb == Verb::DeleteMatching => {
+            Segment::Literal(literal) if verb.untyped() == Verb::DeleteMatching => {
                 pattern.extend_from_slice(literal);
             }
             Segment::Literal(literal) => {
@@ -141,7 +144,7 @@ pub(super) fn derive(verb: Verb, template: &Template) -> Derived {
 /// How many bytes stand for themselves before the first that varies.
 fn literal_prefix_bytes(verb: Verb, template: &Template) -> usize {
     match template.segments.first() {
-        Some(Segment::Literal(literal)) if verb == Verb::DeleteMatching => {
+        Some(Segment::Literal(literal)) if verb.untyped() == Verb::DeleteMatching => {
             let varies = |byte: &u8| matches!(byte, b'*' | b'?' | b'[');
             literal.iter().position(varies).unwrap_or(literal.len())
         }
@@ -213,6 +216,7 @@ mod tests {
     use super::*;
     use crate::decode::{Event, wal2json};
     use crate::glob::Glob;
+    use crate::key_type::KeyType;
 
     #[track_caller]
     fn check(verb: Verb, template: &str, expected: Derived) {
@@ -238,6 +242,9 @@ mod tests {
         check(Verb::DeleteMatching, "list:*{id}", action(Verb::DeleteMatching, "list:*"));
         check(Verb::DeleteMatching, r"list:\*{id}", action(Verb::DeleteMatching, r"list:\**"));
         check(Verb::DeleteMatching, "li*t:{id}", Derived::TooBroad);
+        let typed = Verb::DeleteTyped(KeyType::Set);
+        check(typed, "list:*:{id}", action(typed, "list:*:*"));
+        check(typed, "li*t:{id}", Derived::TooBroad);
     }
 
     #[test]

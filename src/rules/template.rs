@@ -188,6 +188,9 @@ impl Template {
             }
         }
         json.literal("\"");
+        if let Some(of) = verb.key_type() {
+            json.literal(&format!(",\"key_type\":\"{}\"", of.name()));
+        }
         if let Some(expire_ms) = expire_ms {
             json.literal(&format!(",\"expire_in_ms\":{expire_ms}"));
         }

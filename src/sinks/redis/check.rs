@@ -13,6 +13,7 @@ use super::wire::{Reply, Request};
 use super::{LaneClass, cluster};
 use crate::action::Verb;
 use crate::glob;
+use crate::key_type::KeyType;
 use crate::sinks::Failure;
 
 /// One finding.
@@ -44,16 +45,21 @@ impl Duties {
     }
 }
 
+/// Stands for every type: they take the same commands.
+const ANY_TYPE: KeyType = KeyType::String;
+
 /// Every verb, and so the order in which they are reported.
-const VERBS: [Verb; 11] = [
+const VERBS: [Verb; 13] = [
     Verb::Delete,
     Verb::DeleteMatching,
+    Verb::DeleteTyped(ANY_TYPE),
     Verb::Bump,
     Verb::BumpMatching,
     Verb::Tag,
     Verb::TagMatching,
     Verb::Expire,
     Verb::ExpireMatching,
+    Verb::ExpireTyped(ANY_TYPE),
     Verb::ExpireTag,
     Verb::ExpireTagMatching,
     Verb::Publish,
@@ -85,12 +91,14 @@ fn commands(verb: Verb, config: &RedisConfig) -> Vec<&'static str> {
     let (scan, commands): (&[_], &[_]) = match (verb, mode) {
         (Verb::Delete, _) => (&[], &["unlink"]),
         (Verb::DeleteMatching, _) => (&["scan"], &["unlink"]),
+        (Verb::DeleteTyped(_), _) => (&["scan"], &["type", "unlink"]),
         (Verb::Bump, _) | (Verb::Tag, TagMode::Version) => (&[], &BUMP),
         (Verb::BumpMatching, _) | (Verb::TagMatching, TagMode::Version) => (&["scan"], &BUMP),
         (Verb::Tag, TagMode::Members) => (&[], &TAG),
         (Verb::TagMatching, TagMode::Members) => (&["scan"], &TAG),
         (Verb::Expire, _) => (&[], &["pexpire"]),
         (Verb::ExpireMatching, _) => (&["scan"], &["pexpire"]),
+        (Verb::ExpireTyped(_), _) => (&["scan"], &["type", "pexpire"]),
         (Verb::ExpireTag, _) => (&[], expire_tag),
         (Verb::ExpireTagMatching, _) => (&["scan"], expire_tag),
         // The trial is never executed.
@@ -210,7 +218,14 @@ pub(super) async fn check_server(
         }
     }
     for verb in VERBS {
-        if !duties.verbs.contains(&verb) {
+        let is_it = |duty: &Verb| match duty.key_type() {
+            None => *duty == verb,
+            Some(_) => {
+                verb.key_type().is_some()
+                    && (duty.untyped(), duty.expires()) == (verb.untyped(), verb.expires())
+            }
+        };
+        if !duties.verbs.iter().any(is_it) {
             continue;
         }
         let name = verb_name(verb);
@@ -425,6 +440,8 @@ fn verb_name(verb: Verb) -> &'static str {
         Verb::TagMatching => "tags by pattern",
         Verb::Expire => "delete with expire_in",
         Verb::ExpireMatching => "delete_matching with expire_in",
+        Verb::DeleteTyped(_) => "delete_matching of a type",
+        Verb::ExpireTyped(_) => "delete_matching of a type with expire_in",
         Verb::ExpireTag => "tags with expire_in",
         Verb::ExpireTagMatching => "tags by pattern with expire_in",
         verb => verb.key(),

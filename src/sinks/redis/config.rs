@@ -313,13 +313,12 @@ impl RedisConfig {
                 Some(LaneClass::Precise)
             }
             (Verb::Tag, TagMode::Members) => Some(LaneClass::Tags),
-            (Verb::DeleteMatching | Verb::BumpMatching | Verb::TagMatching, _) => {
-                Some(LaneClass::Scan)
-            }
+            (Verb::DeleteMatching | Verb::DeleteTyped(_), _) => Some(LaneClass::Scan),
+            (Verb::BumpMatching | Verb::TagMatching, _) => Some(LaneClass::Scan),
             (Verb::Publish, _) => Some(LaneClass::Publish),
             (Verb::PurgeKey | Verb::PurgePath | Verb::PurgeAll | Verb::Lookup, _) => None,
             // Never what deletes instead.
-            (Verb::Expire | Verb::ExpireMatching, _) => None,
+            (Verb::Expire | Verb::ExpireMatching | Verb::ExpireTyped(_), _) => None,
             (Verb::ExpireTag | Verb::ExpireTagMatching, _) => None,
         }
     }

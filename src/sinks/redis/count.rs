@@ -60,6 +60,9 @@ impl KeyPattern {
             | Verb::Tag
             | Verb::Expire
             | Verb::ExpireTag
+            // Only names are looked at here.
+            | Verb::DeleteTyped(_)
+            | Verb::ExpireTyped(_)
             | Verb::Publish
             | Verb::Lookup
             | Verb::PurgeKey

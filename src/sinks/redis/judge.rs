@@ -7,6 +7,7 @@ use super::config::RedisConfig;
 use super::error::{Verdict, classify, outage};
 use super::wire::Reply;
 use crate::action::Verb;
+use crate::key_type::KeyType;
 use crate::sinks::{Failure, Rejected, Report};
 
 /// The report of one batch, as far as it has come.
@@ -95,7 +96,11 @@ impl<'a> Judge<'a> {
         let duties = || {
             let streams = if command == "XADD" { vec![Vec::new()] } else { Vec::new() };
             let mut duties = Duties::of(class_verbs(self.config, self.class));
-            duties.verbs.extend((command == "PEXPIRE").then_some(Verb::Expire));
+            duties.verbs.extend(match command {
+                "PEXPIRE" => Some(Verb::Expire),
+                "TYPE" => Some(Verb::DeleteTyped(KeyType::String)),
+                _ => None,
+            });
             Duties { streams, ..duties }
         };
         let acl = || missing_rights(&duties(), self.config);

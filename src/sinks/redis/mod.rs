@@ -247,7 +247,7 @@ impl Sending<'_> {
 
 /// Quick things first: what the batch shares with a scan should not wait for it.
 async fn run(session: &mut Session<'_>, batch: &Batch) -> Result<(), Failure> {
-    let has = |verb| batch.iter().any(|action| action.verb == verb);
+    let has = |verb| batch.iter().any(|action| action.verb.untyped() == verb);
     let tags_are_counters = session.config.tag_mode == TagMode::Version;
     if has(Verb::Delete) {
         delete::delete(session, batch).await?;

@@ -9,7 +9,7 @@ use super::bump::bump_keys;
 use super::config::TagMode;
 use super::delete::{UNLINK_KEYS_MAX, take_unlinked};
 use super::expire::Cuts;
-use super::hunt::{Deed, Hunts};
+use super::hunt::{Deed, Fate, Hunts};
 use super::session::{Keys, Session};
 use super::tags::{invalidate_keys, origin, page};
 use super::wire::{Reply, Request};
@@ -131,12 +131,42 @@ pub(super) async fn delete_matching(
         session.flush().await?;
         removals.take(session).await?;
         if asked {
-            let keys = pass.take(session).await?.into_iter();
-            found = keys.filter_map(|key| Some((hunts.deed(&key)?, key))).collect();
+            let keys = pass.take(session).await?;
             over = pass.is_over();
+            found = judge(session, &hunts, keys).await?;
         }
     }
     Ok(())
+}
+
+/// What is to be done to which of a page's keys. Where that depends on their types, they are asked
+/// for.
+async fn judge(
+    session: &mut Session<'_>,
+    hunts: &Hunts,
+    keys: Vec<Vec<u8>>,
+) -> Result<Vec<(Deed, Vec<u8>)>, Failure> {
+    let (mut found, mut doubtful) = (Vec::new(), Vec::new());
+    for key in keys {
+        match hunts.fate(&key) {
+            Fate::Spared => {}
+            Fate::Meets(deed) => found.push((deed, key)),
+            Fate::Depends => {
+                session.request.simple(&[b"TYPE", &key]);
+                doubtful.push(key);
+            }
+        }
+    }
+    if !doubtful.is_empty() {
+        session.flush().await?;
+    }
+    for key in doubtful {
+        let Reply::Status(of) = session.reply_or_fail("TYPE").await? else {
+            return Err(session.unexpected("TYPE"));
+        };
+        found.extend(hunts.deed(&key, &of).map(|deed| (deed, key)));
+    }
+    Ok(found)
 }
 
 /// Deletes and cuts what was found, share by share.

@@ -2,6 +2,7 @@
 
 use testkit::redis::{RedisCluster, Reply};
 use walpurge::action::Verb;
+use walpurge::key_type::KeyType;
 use walpurge::sinks::redis::{Duties, KeyPattern, RedisConfig, TagMode, check, count, least_acl};
 
 use super::{
@@ -10,9 +11,10 @@ use super::{
 };
 use walpurge::action::Action;
 
-const VERBS: [Verb; 11] = [
+const VERBS: [Verb; 13] = [
     Verb::Delete,
     Verb::DeleteMatching,
+    Verb::DeleteTyped(KeyType::Hash),
     Verb::Bump,
     Verb::BumpMatching,
     Verb::Tag,
@@ -20,6 +22,7 @@ const VERBS: [Verb; 11] = [
     Verb::Publish,
     Verb::Expire,
     Verb::ExpireMatching,
+    Verb::ExpireTyped(KeyType::Hash),
     Verb::ExpireTag,
     Verb::ExpireTagMatching,
 ];
@@ -100,6 +103,24 @@ async fn every_verb_reaches_all_masters_with_no_more_than_the_printed_rights() {
     assert_eq!(uncut(&cluster, &others), [""; 0]);
     send(&mut lane, Verb::Tag, ["e", "f", "g"]).await;
     assert_eq!(left(&cluster, &tagged).len() + left(&cluster, &others).len(), 0, "still listed");
+    keys.iter().for_each(|key| drop(at(&cluster, key, &["DEL", key])));
+
+    // Keys of one type, where all patterns want that, and beside others.
+    for key in &keys[..100] {
+        at(&cluster, key, &["HSET", key, "field", "value"]);
+    }
+    keys[100..].iter().for_each(|key| set(&cluster, key));
+    let report = send(&mut lane, Verb::DeleteTyped(KeyType::Hash), ["k:1*", "k:2*"]).await;
+    // 1, 2, 10 to 29.
+    assert_eq!((report.requested, report.removed), (22, 22));
+    let mut mixed = batch(Verb::DeleteTyped(KeyType::Hash), ["k:*"]);
+    mixed.push(Action { verb: Verb::DeleteTyped(KeyType::List), value: b"k:*" });
+    mixed.push(Action { verb: Verb::DeleteMatching, value: b"k:29*" });
+    mixed.push(Action { verb: Verb::ExpireTyped(KeyType::String), value: b"500000\0k:28*" });
+    assert_eq!(super::send_batch(&mut lane, &mixed).await.rejected, []);
+    assert_eq!(left(&cluster, &keys[..100]), [""; 0]);
+    assert_eq!(left(&cluster, &keys[100..]).len(), 190);
+    assert_eq!(uncut(&cluster, &keys[100..290]).len(), 180);
     keys.iter().for_each(|key| drop(at(&cluster, key, &["DEL", key])));
 
     // Counters, of which one is no number.

@@ -6,19 +6,22 @@ use std::process::Command;
 use testkit::TestDir;
 use testkit::redis::{Redis, Reply};
 use walpurge::action::{Address, Verb};
+use walpurge::key_type::KeyType;
 use walpurge::sinks::redis::{Duties, RedisConfig, RedisOptions, TagMode, check, least_acl};
 
 use super::{batch, cache_with_tag, lane_with, outage, refused, run, send, set_all};
 
-const VERBS: [Verb; 10] = [
+const VERBS: [Verb; 12] = [
     Verb::Delete,
     Verb::DeleteMatching,
+    Verb::DeleteTyped(KeyType::String),
     Verb::Bump,
     Verb::BumpMatching,
     Verb::Tag,
     Verb::TagMatching,
     Verb::Expire,
     Verb::ExpireMatching,
+    Verb::ExpireTyped(KeyType::String),
     Verb::ExpireTag,
     Verb::ExpireTagMatching,
 ];
@@ -93,6 +96,8 @@ async fn the_least_rights_suffice_for_every_verb_and_for_its_check() {
             let is_cut = |key| redis.cmd(&["PTTL", key]) != Reply::Int(-1);
             let changed = match (verb, tag_mode) {
                 (Verb::Expire | Verb::ExpireMatching, _) => is_cut("shop:a"),
+                (Verb::ExpireTyped(_), _) => is_cut("shop:a"),
+                (Verb::DeleteTyped(_), _) => !redis.exists("shop:a"),
                 (Verb::ExpireTag | Verb::ExpireTagMatching, TagMode::Members) => {
                     is_cut("shop:member")
                 }

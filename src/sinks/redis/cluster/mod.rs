@@ -103,7 +103,7 @@ impl ClusterLane {
 
 /// Quick things first, as on a single server.
 async fn run(errand: &mut Errand<'_>, sweeps: &mut Sweeps, batch: &Batch) -> Result<(), Failure> {
-    let has = |verb| batch.iter().any(|action| action.verb == verb);
+    let has = |verb| batch.iter().any(|action| action.verb.untyped() == verb);
     let tags_are_counters = errand.topology.config().tag_mode == TagMode::Version;
     if has(Verb::Delete) {
         verbs::delete(errand, batch).await?;

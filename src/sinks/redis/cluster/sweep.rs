@@ -20,14 +20,16 @@ use super::super::config::{NodeAddress, RedisConfig, TagMode};
 use super::super::connection::Connection;
 use super::super::error::{Verdict, classify, outage};
 use super::super::expire_tags::TagHunt;
-use super::super::hunt::{Deed as KeyDeed, Hunts};
+use super::super::hunt::{Deed as KeyDeed, Fate, Hunts};
 use super::super::scan::Pass;
 use super::super::session::Keys;
+use super::super::slot::hash_slot;
 use super::super::tags::{TAGS_MAX, origin};
 use super::super::wire::{Reply, Request};
 use super::errand::Errand;
 use super::expire_tags::expire_sets;
 use super::fence::Fence;
+use super::steps::Steps;
 use super::tags::invalidate_keys;
 use super::verbs::{Cut, bump_keys, cut, unlink};
 use crate::action::{Batch, Verb};
@@ -203,13 +205,13 @@ async fn scan_on(
         if pages.is_empty() && found.is_empty() {
             return Ok(());
         }
+        let failures = errand.failures();
         let (pages, done) = tokio::join!(join_all(pages), deed.on(errand, &found));
         if done.is_err() || errand.failures() != failures {
             // What was found and not dealt with has to be found again.
             scans.clear();
             return done;
         }
-        let failures = errand.failures();
         found.clear();
         for (node, page) in pages {
             match page {
@@ -291,13 +293,12 @@ impl Deed {
         match self {
             Deed::Remove(hunts) => {
                 let (mut doomed, mut cuts) = (Keys::default(), Vec::new());
-                for (_, key) in found.iter() {
-                    match hunts.deed(key) {
-                        Some(KeyDeed::Delete) => doomed.push(None, &[key]),
-                        Some(KeyDeed::Cut(time)) => {
+                for (deed, key) in judge(errand, hunts, found).await? {
+                    match deed {
+                        KeyDeed::Delete => doomed.push(None, &[key]),
+                        KeyDeed::Cut(time) => {
                             cuts.push(Cut { index: None, key: key.to_vec(), time });
                         }
-                        None => {}
                     }
                 }
                 if !doomed.is_empty() {
@@ -321,6 +322,44 @@ impl Deed {
             }
         }
     }
+}
+
+/// What is to be done to which keys. Where that depends on their types, they are asked for, wherever
+/// they are now.
+async fn judge<'k>(
+    errand: &mut Errand<'_>,
+    hunts: &Hunts,
+    keys: &'k Keys,
+) -> Result<Vec<(KeyDeed, &'k [u8])>, Failure> {
+    let (mut found, mut doubtful, mut types) = (Vec::new(), Vec::new(), Steps::default());
+    for (_, key) in keys.iter() {
+        match hunts.fate(key) {
+            Fate::Spared => {}
+            Fate::Meets(deed) => found.push((deed, key)),
+            Fate::Depends => {
+                types.add(hash_slot(key), &["TYPE"], |request| {
+                    request.simple(&[b"TYPE", key]);
+                });
+                doubtful.push(key);
+            }
+        }
+    }
+    if doubtful.is_empty() {
+        return Ok(found);
+    }
+    let answers = errand.run(&types).await;
+    for (step, key) in doubtful.into_iter().enumerate() {
+        match answers.answered(&types, step) {
+            Some([Reply::Status(of)]) => {
+                found.extend(hunts.deed(key, of).map(|deed| (deed, key)));
+            }
+            Some([Reply::Error(text)]) => return Err(errand.judge.failure(text, "TYPE")),
+            Some(_) => return Err(errand.judge.unexpected("TYPE")),
+            // Noted as failed: the sweep does not count.
+            None => {}
+        }
+    }
+    Ok(found)
 }
 
 /// What a node says of itself now.
