@@ -3,15 +3,15 @@
 //! As on a single server ([`expire_tags`](super::super::expire_tags)): the set is read in pages, and
 //! what stands under its taken name after it. Its keys are cut wherever they are.
 //!
-//! A cursor means nothing on another server, nor on the same one after a restart: continuing there
-//! would pass over keys without an error. So each page says which process it comes from, in the
-//! same MULTI, and the set is read from its start again when that is another one.
+//! When a page comes from another process than the one before, the set is read from its start
+//! again ([`process`](super::process)).
 
 use super::super::expire_tags::TagSet;
 use super::super::slot::hash_slot;
 use super::super::tags::{PAGE_MEMBERS, TAGS_MAX, page, taken_name};
 use super::super::wire::Reply;
 use super::errand::Errand;
+use super::process::Process;
 use super::steps::Steps;
 use super::verbs::{Cut, cut};
 use crate::action::{Batch, Verb};
@@ -32,7 +32,7 @@ struct Work<'a> {
     reads_taken: bool,
     cursor: Vec<u8>,
     /// The process that the cursor is of.
-    process: Option<Vec<u8>>,
+    process: Option<Process>,
     restarts: u32,
     is_over: bool,
 }
@@ -78,7 +78,7 @@ async fn expire_some(errand: &mut Errand<'_>, tags: &[TagSet]) -> Result<(), Fai
             let set = if work.reads_taken { &work.taken } else { &work.tag.set };
             steps.add(work.slot, READ, |request| {
                 request.simple(&[b"MULTI"]);
-                request.simple(&[b"INFO", b"server"]);
+                Process::ask(request);
                 request.simple(&[b"SSCAN", set, &work.cursor, b"COUNT", PAGE_MEMBERS]);
                 request.simple(&[b"EXEC"]);
             });
@@ -116,11 +116,8 @@ fn take_page(
         Some(Reply::Array(done)) => <[Reply; 2]>::try_from(done).ok(),
         _ => None,
     };
-    let Some([Reply::Bulk(info), read]) = done else { return Err(errand.judge.unexpected("EXEC")) };
-    let process = run_id(&info).map(<[u8]>::to_vec);
-    if process.is_none() {
-        return Err(errand.judge.unexpected("INFO"));
-    }
+    let Some([info, read]) = done else { return Err(errand.judge.unexpected("EXEC")) };
+    let process = Process::read(&info).ok_or_else(|| errand.judge.unexpected("INFO"))?;
     let (cursor, members) = match read {
         Reply::Error(text) => {
             errand.judge.note(work.tag.index, &text, "SSCAN")?;
@@ -129,8 +126,7 @@ fn take_page(
         }
         reply => page(reply).ok_or_else(|| errand.judge.unexpected("SSCAN"))?,
     };
-    let is_begun = work.cursor != b"0";
-    if is_begun && work.process != process {
+    if process.is_new_to(&work.cursor, &work.process) {
         work.restarts += 1;
         if work.restarts > RESTARTS_MAX {
             let text = "ERR the tag's set keeps moving from node to node";
@@ -142,23 +138,6 @@ fn take_page(
     if cursor == b"0" {
         work.is_over = std::mem::replace(&mut work.reads_taken, true);
     }
-    (work.process, work.cursor) = (process, cursor);
+    (work.process, work.cursor) = (Some(process), cursor);
     Ok(members)
-}
-
-/// The process of which INFO tells.
-fn run_id(info: &[u8]) -> Option<&[u8]> {
-    info.split(|&byte| byte == b'\n').find_map(|line| line.trim_ascii().strip_prefix(b"run_id:"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_process_is_read() {
-        let info = b"# Server\r\nredis_version:7.0.15\r\nrun_id:0a1b\r\ntcp_port:1\r\n";
-        assert_eq!(run_id(info), Some(&b"0a1b"[..]));
-        assert_eq!(run_id(b"# Server\r\n"), None);
-    }
 }

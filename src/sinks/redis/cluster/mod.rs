@@ -16,6 +16,7 @@ mod expire_tags;
 mod fence;
 mod map;
 mod node;
+mod process;
 mod steps;
 mod sweep;
 mod tags;

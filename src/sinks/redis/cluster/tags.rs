@@ -5,6 +5,9 @@
 //! one MULTI with their SREM, as there. Others cannot: they are deleted on their nodes first, and
 //! those that are gone for certain are taken off `L` after that.
 //!
+//! Each page says which [`process`](super::process) it comes from, since a cursor means nothing
+//! elsewhere: when `L` has moved, it is read from its start again.
+//!
 //! **What stays true.** Nothing leaves `L` before its key is deleted, so a crash, a second walpurge
 //! or a node that is down repeats a delete and forgets none. What a reader adds after the renaming
 //! lands in a fresh `S`.
@@ -24,6 +27,7 @@ use super::super::slot::hash_slot;
 use super::super::tags::{PAGE_MEMBERS, RENAMES_MAX, TAGS_MAX, page, taken_name};
 use super::super::wire::Reply;
 use super::errand::Errand;
+use super::process::Process;
 use super::steps::{Answers, Steps};
 use super::verbs::unlink;
 use crate::action::{Batch, Verb};
@@ -53,20 +57,21 @@ struct Work<'a> {
     taken: Vec<u8>,
     slot: u16,
     step: Step,
+    /// How often it was renamed, or its reading began anew.
     renames: u32,
 }
 
 enum Step {
     /// Rename `set` to `taken` and read the first page.
     Rename,
-    /// Read the page at the cursor; if `again`, rename after the last one.
-    Read { cursor: Vec<u8>, again: bool },
+    /// Read the page at the cursor, which is of that process; if `again`, rename after the last one.
+    Read { cursor: Vec<u8>, process: Option<Process>, again: bool },
     /// There is nothing to do, or it failed, which is noted.
     Over,
 }
 
-const RENAME: &[&str] = &["MULTI", "RENAMENX", "PERSIST", "SSCAN", "EXEC"];
-const READ: &[&str] = &["SSCAN"];
+const RENAME: &[&str] = &["MULTI", "INFO", "RENAMENX", "PERSIST", "SSCAN", "EXEC"];
+const READ: &[&str] = &["MULTI", "INFO", "SSCAN", "EXEC"];
 const REMOVE: &[&str] = &["MULTI", "UNLINK", "SREM", "EXEC"];
 const FORGET: &[&str] = &["SREM"];
 
@@ -125,7 +130,9 @@ async fn look<'a>(errand: &mut Errand<'_>, keys: &'a Keys) -> Result<Vec<Work<'a
                 Step::Over
             }
             (Reply::Int(0), Some(0)) => Step::Over,
-            (Reply::Int(0), Some(_)) => Step::Read { cursor: b"0".to_vec(), again: false },
+            (Reply::Int(0), Some(_)) => {
+                Step::Read { cursor: b"0".to_vec(), process: None, again: false }
+            }
             (Reply::Int(_), Some(_)) => Step::Rename,
             _ => return Err(errand.judge.unexpected("SCARD")),
         };
@@ -135,25 +142,23 @@ async fn look<'a>(errand: &mut Errand<'_>, keys: &'a Keys) -> Result<Vec<Work<'a
 }
 
 fn ask_for_page(steps: &mut Steps, work: &Work<'_>) {
-    let read = |cursor: &[u8], request: &mut super::super::wire::Request| {
-        request.simple(&[b"SSCAN", &work.taken, cursor, b"COUNT", PAGE_MEMBERS]);
+    // In one MULTI, so that a page that comes from another node is of what was renamed, and says
+    // where it comes from.
+    let (commands, cursor): (_, &[u8]) = match &work.step {
+        Step::Rename => (RENAME, b"0"),
+        Step::Read { cursor, .. } => (READ, cursor),
+        Step::Over => return,
     };
-    match &work.step {
-        Step::Rename => {
-            // In one MULTI, so that a page that comes from another node is of what was renamed.
-            steps.add(work.slot, RENAME, |request| {
-                request.simple(&[b"MULTI"]);
-                request.simple(&[b"RENAMENX", work.set, &work.taken]);
-                request.simple(&[b"PERSIST", &work.taken]);
-                read(b"0", request);
-                request.simple(&[b"EXEC"]);
-            });
+    steps.add(work.slot, commands, |request| {
+        request.simple(&[b"MULTI"]);
+        Process::ask(request);
+        if let Step::Rename = work.step {
+            request.simple(&[b"RENAMENX", work.set, &work.taken]);
+            request.simple(&[b"PERSIST", &work.taken]);
         }
-        Step::Read { cursor, .. } => {
-            steps.add(work.slot, READ, |request| read(cursor, request));
-        }
-        Step::Over => {}
-    }
+        request.simple(&[b"SSCAN", &work.taken, cursor, b"COUNT", PAGE_MEMBERS]);
+        request.simple(&[b"EXEC"]);
+    });
 }
 
 /// Takes the replies to [`ask_for_page`]: the page's members, and moves `work` on.
@@ -169,22 +174,21 @@ fn take_page(
         return Ok(Vec::new());
     }
     let replies = answers.replies_mut(steps, at);
-    let (reply, again) = match &work.step {
-        Step::Read { again, .. } => (std::mem::replace(&mut replies[0], Reply::Nil), *again),
-        _ => {
-            let queued = replies[..4].iter().zip(RENAME);
-            let refused = queued.clone().find_map(|(reply, command)| match reply {
-                Reply::Error(text) => Some((text.clone(), command)),
-                _ => None,
-            });
-            if let Some((text, command)) = refused {
-                return Err(errand.judge.failure(&text, command));
-            }
-            let done = match std::mem::replace(&mut replies[4], Reply::Nil) {
-                Reply::Array(done) => <[Reply; 3]>::try_from(done).ok(),
-                _ => None,
+    for (reply, command) in replies.iter().zip(steps.get(at).commands) {
+        if let Reply::Error(text) = reply {
+            return Err(errand.judge.failure(text, command));
+        }
+    }
+    let done = replies.last_mut().map(|exec| std::mem::replace(exec, Reply::Nil));
+    let (info, reply, before, again) = match (done, &work.step) {
+        (Some(Reply::Array(done)), Step::Read { cursor, process, again }) => {
+            let Ok([info, page]) = <[Reply; 2]>::try_from(done) else {
+                return Err(errand.judge.unexpected("EXEC"));
             };
-            let Some([renamed, _, page]) = done else {
+            (info, page, Some((cursor, process)), *again)
+        }
+        (Some(Reply::Array(done)), _) => {
+            let Ok([info, renamed, _, page]) = <[Reply; 4]>::try_from(done) else {
                 return Err(errand.judge.unexpected("EXEC"));
             };
             let renamed = match &renamed {
@@ -193,9 +197,12 @@ fn take_page(
                 Reply::Error(text) => return Err(errand.judge.failure(text, "RENAMENX")),
                 reply => reply.int() == Some(1),
             };
-            (page, !renamed)
+            (info, page, None, !renamed)
         }
+        _ => return Err(errand.judge.unexpected("EXEC")),
     };
+    let process = Process::read(&info).ok_or_else(|| errand.judge.unexpected("INFO"))?;
+    let is_elsewhere = before.is_some_and(|(cursor, before)| process.is_new_to(cursor, before));
     let (cursor, members) = match reply {
         Reply::Error(text) => {
             errand.judge.note(work.index, &text, "SSCAN")?;
@@ -204,6 +211,15 @@ fn take_page(
         }
         reply => page(reply).ok_or_else(|| errand.judge.unexpected("SSCAN"))?,
     };
+    if is_elsewhere {
+        if work.renames == RENAMES_MAX {
+            let text = "ERR the tag's set keeps moving from node to node";
+            return Err(errand.judge.failure(text, "SSCAN"));
+        }
+        work.renames += 1;
+        work.step = Step::Read { cursor: b"0".to_vec(), process: None, again };
+        return Ok(members);
+    }
     work.step = match (&cursor[..], again) {
         (b"0", false) => Step::Over,
         (b"0", true) if work.renames == RENAMES_MAX => {
@@ -214,7 +230,7 @@ fn take_page(
             work.renames += 1;
             Step::Rename
         }
-        _ => Step::Read { cursor, again },
+        _ => Step::Read { cursor, process: Some(process), again },
     };
     Ok(members)
 }
