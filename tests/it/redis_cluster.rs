@@ -1,5 +1,6 @@
 //! The Redis sink against a real cluster: three masters, each with a replica.
 
+mod again;
 mod moves;
 mod outages;
 mod pacing;
