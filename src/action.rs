@@ -2,6 +2,9 @@
 //!
 //! Pure data: no I/O, no clock.
 
+use std::time::Duration;
+
+use crate::key_type::KeyType;
 use crate::lsn::Lsn;
 
 /// The value of a [`Verb::PurgeAll`].
@@ -12,12 +15,13 @@ pub const EVERYTHING: &[u8] = b"*";
 /// A `…Matching` verb carries a glob pattern in Redis' syntax (`*`, `?`, `[…]`, `\` escapes)
 /// instead of one exact value: it comes from `delete_matching` or from a fallback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
 pub enum Verb {
     /// Redis: UNLINK one key.
     Delete,
     /// Redis: UNLINK every key that matches.
     DeleteMatching,
+    /// Redis: UNLINK every key of one type that matches.
+    DeleteTyped(KeyType),
     /// Redis: raise a version counter, which never repeats a value.
     Bump,
     /// Redis: raise every existing counter that matches.
@@ -26,6 +30,17 @@ pub enum Verb {
     Tag,
     /// Redis: invalidate every existing tag that matches.
     TagMatching,
+    /// Redis: cut the time that one key has left. The value, and that of the next four, is that
+    /// time in milliseconds, a zero byte, and what the verb has that deletes instead.
+    Expire,
+    /// Redis: cut it for every key that matches.
+    ExpireMatching,
+    /// Redis: cut it for every key of one type that matches.
+    ExpireTyped(KeyType),
+    /// Redis: cut it for every key that carries one tag.
+    ExpireTag,
+    /// Redis: cut it for every key that carries a tag that matches.
+    ExpireTagMatching,
     /// CDN: purge everything that carries one surrogate key.
     PurgeKey,
     /// CDN: purge one path, or all that start with it if it ends in `*`. The value is
@@ -50,17 +65,65 @@ impl Verb {
     /// again. What such a reader writes under an old version nobody asks for any more: a bump
     /// needs no repeat.
     pub fn is_redeleted(self) -> bool {
-        matches!(self, Verb::Delete | Verb::DeleteMatching | Verb::Tag | Verb::TagMatching)
+        self.expiring().expires()
+    }
+
+    /// The verb that cuts the time that keys have left, in the place of one that deletes them.
+    pub fn expiring(self) -> Verb {
+        match self {
+            Verb::Delete => Verb::Expire,
+            Verb::DeleteMatching => Verb::ExpireMatching,
+            Verb::DeleteTyped(of) => Verb::ExpireTyped(of),
+            Verb::Tag => Verb::ExpireTag,
+            Verb::TagMatching => Verb::ExpireTagMatching,
+            other => other,
+        }
+    }
+
+    /// The verb that deletes, in the place of one that cuts the time that keys have left.
+    pub fn deleting(self) -> Verb {
+        match self {
+            Verb::Expire => Verb::Delete,
+            Verb::ExpireMatching => Verb::DeleteMatching,
+            Verb::ExpireTyped(of) => Verb::DeleteTyped(of),
+            Verb::ExpireTag => Verb::Tag,
+            Verb::ExpireTagMatching => Verb::TagMatching,
+            other => other,
+        }
+    }
+
+    /// The verb for keys of any type, in the place of one for keys of one type.
+    pub fn untyped(self) -> Verb {
+        match self {
+            Verb::DeleteTyped(_) => Verb::DeleteMatching,
+            Verb::ExpireTyped(_) => Verb::ExpireMatching,
+            other => other,
+        }
+    }
+
+    /// Of which type keys have to be.
+    pub fn key_type(self) -> Option<KeyType> {
+        match self {
+            Verb::DeleteTyped(of) | Verb::ExpireTyped(of) => Some(of),
+            _ => None,
+        }
+    }
+
+    /// Whether it cuts the time that keys have left.
+    pub fn expires(self) -> bool {
+        self != self.deleting()
     }
 
     /// The rule key in the configuration that asks for this verb, which is also its name in
-    /// `explain`, logs and metrics.
+    /// `explain`, logs and metrics. One that expires keys has the name of the one that deletes them:
+    /// `expire_in` stands beside that key.
     pub fn key(self) -> &'static str {
         match self {
-            Verb::Delete => "delete",
-            Verb::DeleteMatching => "delete_matching",
+            Verb::Delete | Verb::Expire => "delete",
+            Verb::DeleteMatching | Verb::DeleteTyped(_) => "delete_matching",
+            Verb::ExpireMatching | Verb::ExpireTyped(_) => "delete_matching",
             Verb::Bump | Verb::BumpMatching => "bump",
-            Verb::Tag | Verb::TagMatching => "tags",
+            Verb::Tag | Verb::TagMatching | Verb::ExpireTag | Verb::ExpireTagMatching => "tags",
             Verb::PurgeKey => "purge_keys",
             Verb::PurgePath => "purge_paths",
             Verb::PurgeAll => "purge_all",
@@ -125,16 +188,36 @@ impl<'a> Action<'a> {
     /// Purge everything of a sink.
     pub const PURGE_ALL: Action<'static> = Action { verb: Verb::PurgeAll, value: EVERYTHING };
 
-    /// What a person calls the value: without the channel of a message.
+    /// What a person calls the value: without the channel of a message, and without a time.
     pub fn shown(&self) -> &'a [u8] {
         match self.verb {
             Verb::Publish => self.message().1,
+            verb if verb.expires() => self.head_and_rest().1,
             _ => self.value,
         }
     }
 
     /// The address, as it stands in the value, and the text of a [`Verb::Publish`].
     pub fn message(&self) -> (&'a [u8], &'a [u8]) {
+        self.head_and_rest()
+    }
+
+    /// How long a verb that expires leaves a key at most; `None` for the others. What is no time
+    /// leaves nothing.
+    pub fn expire_in(&self) -> Option<Duration> {
+        self.verb.expires().then(|| {
+            let head = std::str::from_utf8(self.head_and_rest().0).ok();
+            Duration::from_millis(head.and_then(|head| head.parse().ok()).unwrap_or_default())
+        })
+    }
+
+    /// The same in whole milliseconds, as others read it.
+    pub fn expire_in_ms(&self) -> Option<u64> {
+        self.expire_in().map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// What stands before a verb's own value where that has a head, and the value.
+    fn head_and_rest(&self) -> (&'a [u8], &'a [u8]) {
         match self.value.iter().position(|&byte| byte == 0) {
             Some(end) => (&self.value[..end], &self.value[end + 1..]),
             None => (&[], self.value),
@@ -246,6 +329,16 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_expiry_shows_its_key_and_its_time() {
+        let action = Action { verb: Verb::Expire, value: b"1500\0a\0b" };
+        assert_eq!((action.shown(), action.expire_in_ms()), (&b"a\0b"[..], Some(1500)));
+        let action = Action { verb: Verb::Delete, value: b"1500\0a" };
+        assert_eq!((action.shown(), action.expire_in_ms()), (&b"1500\0a"[..], None));
+        // From a file that somebody has edited.
+        assert_eq!(Action { verb: Verb::Expire, value: b"a" }.expire_in_ms(), Some(0));
+    }
 
     #[test]
     fn a_batch_gives_back_what_was_added_in_order() {

@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod decode;
 pub mod failpoint;
 pub mod glob;
+pub mod key_type;
 pub mod lookups;
 pub mod lsn;
 pub mod metrics;

@@ -42,6 +42,16 @@ pub fn file(loaded: &Loaded) -> Vec<Finding> {
                 format!("purge what {missed} shows by purge_keys, or name other sinks in `sinks`"),
             );
         }
+        for (other, edge) in refilled(loaded, compiled) {
+            findings.warning(
+                rule(&compiled.name),
+                format!("rule {other} purges {edge}, which may fill again with what lives on here"),
+                format!(
+                    "leave out `expire_in`; or, if what {edge} shows does not come from that \
+                     cache, leave the cache out of its `after`"
+                ),
+            );
+        }
         if compiled.fallback.is_empty() {
             findings.warning(
                 rule(&compiled.name),
@@ -68,6 +78,32 @@ fn missed_paths<'a>(rule: &Rule, sinks: &'a [SinkSpec]) -> impl Iterator<Item = 
     missed.sort_unstable();
     missed.dedup();
     missed.into_iter().map(|sink| sinks[sink.0 as usize].name.as_str())
+}
+
+/// The CDNs that other rules on the rule's tables purge after a cache in which this one lets keys
+/// live on, each with the name of such a rule.
+fn refilled<'a>(loaded: &'a Loaded, compiled: &Rule) -> Vec<(&'a str, &'a str)> {
+    let expires = compiled.steps.iter().filter(|step| step.verb.expires());
+    let caches: Vec<SinkId> = expires.flat_map(|step| step.sinks.clone()).collect();
+    let name = |id: &SinkId| loaded.rules.sink(*id).name.as_str();
+    let mut refilled = Vec::new();
+    if caches.is_empty() {
+        return refilled;
+    }
+    for other in loaded.rules.rules() {
+        let is_on_its_tables = other.tables.iter().any(|table| compiled.tables.contains(table));
+        let purges = other.steps.iter().filter(|step| step.verb.is_purge() && is_on_its_tables);
+        for edge in purges.flat_map(|step| &step.sinks).map(name) {
+            let cdn = loaded.config.cdn.iter().find(|cdn| cdn.name == edge);
+            let waits = cdn.is_some_and(|cdn| {
+                caches.iter().any(|id| cdn.after.iter().any(|after| after == name(id)))
+            });
+            if waits && !refilled.contains(&(other.name.as_str(), edge)) {
+                refilled.push((other.name.as_str(), edge));
+            }
+        }
+    }
+    refilled
 }
 
 /// What a rule's tests say of it.
@@ -102,13 +138,18 @@ pub(super) fn rule(name: &str) -> String {
 fn said(coarse: &Coarse, sinks: &[SinkSpec]) -> String {
     let value = String::from_utf8_lossy(coarse.action().shown());
     let key = coarse.verb.key();
-    match coarse.verb {
+    let told = match coarse.verb.deleting() {
         Verb::BumpMatching | Verb::TagMatching => format!("{key} of all that match {value}"),
         Verb::PurgeAll => {
             let names = coarse.sinks.iter().map(|id| sinks[id.0 as usize].name.as_str());
             format!("{key} of {}", names.collect::<Vec<_>>().join(", "))
         }
+        Verb::DeleteTyped(of) => format!("{key} {value} of type {}", of.name()),
         _ => format!("{key} {value}"),
+    };
+    match coarse.action().expire_in() {
+        Some(time) => format!("{told}, expiring in {}", humantime::format_duration(time)),
+        None => told,
     }
 }
 
@@ -163,6 +204,26 @@ mod tests {
                 (Status::Warning, "a path with `*` does not go to edge, which has no wildcards"),
             ],
         );
+    }
+
+    #[test]
+    fn a_purge_after_a_cache_in_which_keys_live_on_is_warned_about() {
+        let rules = |after: &str, table: &str| {
+            format!(
+                "[fastly.edge]\nservice_id = 'S'\ntoken = 'T'\n{after}\
+                 [[rule]]\nname = 'hot'\ntable = 'public.p'\ndelete = ['product:{{id}}']\n\
+                 expire_in = '1m'\n\
+                 [[rule]]\nname = 'cdn'\ntable = '{table}'\npurge_keys = ['p-{{id}}', 'ps']\n\
+                 [rule.fallback]\npurge_keys = ['ps']\n"
+            )
+        };
+        const WARNING: &str = "rule cdn purges edge, which may fill again with what lives on here";
+        const FALLBACK: (Status, &str) =
+            (Status::Ok, "falls back to delete_matching product:*, expiring in 1m");
+        const PURGE: (Status, &str) = (Status::Ok, "falls back to purge_keys ps");
+        check(&rules("", "public.p"), &[FALLBACK, (Status::Warning, WARNING), PURGE]);
+        check(&rules("after = []\n", "public.p"), &[FALLBACK, PURGE]);
+        check(&rules("", "public.q"), &[FALLBACK, PURGE]);
     }
 
     #[test]

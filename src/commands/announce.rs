@@ -102,6 +102,7 @@ fn sink_line(sink: &Endpoint, mode: &str, section: &Section<'_>) {
             let wait_replicas = Some(redis.wait_replicas).filter(|&count| count > 0);
             let window = Some(redis.failover_window).filter(|window| !window.is_zero());
             let failover_window = window.map(time);
+            let max_keys_per_second = redis.max_keys_per_second;
             info!(
                 sink = name,
                 kind = "redis",
@@ -112,6 +113,7 @@ fn sink_line(sink: &Endpoint, mode: &str, section: &Section<'_>) {
                 tag_mode,
                 wait_replicas,
                 failover_window,
+                max_keys_per_second,
                 "sink"
             );
         }
@@ -151,8 +153,9 @@ fn rule_line(name: &str, spec: &RuleSpec, compiled: Option<&Rule>) {
         return info!(rule = name, tables, actions, enabled = false, "rule");
     };
     let sinks = spec.sinks.as_ref().map(|sinks| list(sinks.iter().map(|sink| &sink.value)));
-    let (fallback, every) = (rule.fallback.len(), time(rule.fallback_every));
-    info!(rule = name, tables, actions, lookup, sinks, fallback, fallback_every = every, "rule");
+    let (fallback, fallback_every) = (rule.fallback.len(), time(rule.fallback_every));
+    let expire_in = spec.expire_in.as_ref().map(|spec| time(Duration::from_millis(spec.ms)));
+    info!(rule = name, tables, actions, expire_in, lookup, sinks, fallback, fallback_every, "rule");
 }
 
 /// As many as there is room for.

@@ -12,6 +12,7 @@ use super::{Outcome, load};
 use crate::action::{Address, Verb};
 use crate::cli::{ExplainArgs, Global};
 use crate::decode::{Event, wal2json};
+use crate::key_type::KeyType;
 use crate::rules::{
     Bulk, Cause, DDL_PREFIX, Ddl, Emission, Facts, MESSAGE_PREFIX, Matcher, Messages, RuleSet,
 };
@@ -28,6 +29,12 @@ struct Line<'a> {
     sink: Option<&'a str>,
     action: &'a str,
     value: &'a str,
+    /// Of which type keys have to be that match.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_type: Option<&'a str>,
+    /// How long keys are left instead of being deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expire_in_ms: Option<u64>,
     /// Of a message.
     #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<&'a str>,
@@ -191,6 +198,8 @@ impl<'a, W: Write> Lines<'a, W> {
             sink,
             action: emission.action.verb.key(),
             value,
+            key_type: emission.action.verb.key_type().map(KeyType::name),
+            expire_in_ms: emission.action.expire_in_ms(),
             channel: channel.as_deref(),
             stream: stream.as_deref(),
             fallback: emission.fallback.map(|cause| cause.name()),

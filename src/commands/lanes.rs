@@ -99,11 +99,12 @@ pub(super) fn lookup_pool(
 type Class = (LaneClass, Stage, Urgency);
 
 /// The lanes of a Redis.
-const REDIS: [Class; 5] = [
+const REDIS: [Class; 6] = [
     (LaneClass::Precise, Stage::Remove, Urgency::Prompt),
     (LaneClass::Tags, Stage::Remove, Urgency::Prompt),
     (LaneClass::Scan, Stage::Remove, Urgency::Prompt),
     (LaneClass::Scan, Stage::Remove, Urgency::Paced),
+    (LaneClass::Found, Stage::Remove, Urgency::Prompt),
     (LaneClass::Publish, Stage::Tell, Urgency::Prompt),
 ];
 
@@ -122,7 +123,16 @@ const REDELETING: [(LaneClass, Urgency); 6] = [
 const FIRST_TIME: usize = 4;
 
 /// The verbs that a reader can undo.
-const REDELETED: [Verb; 4] = [Verb::Delete, Verb::DeleteMatching, Verb::Tag, Verb::TagMatching];
+const REDELETED: [Verb; 8] = [
+    Verb::Delete,
+    Verb::DeleteMatching,
+    Verb::Tag,
+    Verb::TagMatching,
+    Verb::Expire,
+    Verb::ExpireMatching,
+    Verb::ExpireTag,
+    Verb::ExpireTagMatching,
+];
 
 /// The lanes of a CDN. Purges that every update may ask for wait for their turn in one of their
 /// own, and repeats, which nothing leads to, in the last.
@@ -308,18 +318,33 @@ fn class(sink: &Endpoint, verb: Verb, urgency: Urgency) -> usize {
     let place = match sink {
         Endpoint::Redis(config) => {
             // Rules send a sink only what it supports.
-            let class = config.lane_class(verb).unwrap_or(LaneClass::Precise);
+            let class = match config.lane_class(verb).unwrap_or(LaneClass::Precise) {
+                LaneClass::Precise if urgency == Urgency::Found && is_paced(config, verb) => {
+                    LaneClass::Found
+                }
+                class => class,
+            };
             // Only scans cost enough to be held back.
-            let urgency = if class == LaneClass::Scan { urgency } else { Urgency::Prompt };
+            let is_held_back = class == LaneClass::Scan && urgency == Urgency::Paced;
+            let urgency = if is_held_back { Urgency::Paced } else { Urgency::Prompt };
             REDIS.iter().position(|lane| (lane.0, lane.2) == (class, urgency))
         }
         Endpoint::Cdn(_) | Endpoint::CloudFront(_) => {
             // A purge of everything costs so much that nothing asks for it again and again.
-            let urgency = if verb == Verb::PurgeAll { Urgency::Paced } else { urgency };
+            let urgency = match (verb, urgency) {
+                (Verb::PurgeAll, _) => Urgency::Paced,
+                (_, Urgency::Found) => Urgency::Prompt,
+                (_, urgency) => urgency,
+            };
             CDN.iter().position(|lane| lane.1 == urgency)
         }
     };
     place.unwrap_or_default()
+}
+
+/// Whether a sink paces what lookups find for a verb.
+fn is_paced(config: &RedisConfig, verb: Verb) -> bool {
+    config.is_paced() && verb.deleting() == Verb::Delete
 }
 
 /// The lists of times after which a sink deletes something again.
@@ -362,7 +387,7 @@ fn redelete(
             // A counter needs no repeat, whatever it is called.
             let is_counter = |verb| {
                 config.tag_mode() == TagMode::Version
-                    && matches!(verb, Verb::Tag | Verb::TagMatching)
+                    && matches!(Verb::deleting(verb), Verb::Tag | Verb::TagMatching)
             };
             let is_done_here = |verb| config.lane_class(verb) == Some(class) && !is_counter(verb);
             let verbs = REDELETED.into_iter().filter(|&verb| is_done_here(verb));
@@ -372,6 +397,18 @@ fn redelete(
                 let before = lanes_before(&REDIS[..base], config.is_cluster());
                 let of_class = before..before + lanes_of(class, config.is_cluster());
                 lanes[of_class].iter_mut().for_each(|lane| lane.redeleted_by.extend(&by));
+            }
+            // What lookups find is paced the second time too, and so goes to the lane of patterns.
+            if (class, urgency) == (LaneClass::Scan, Urgency::Prompt)
+                && let Some(found) = REDIS.iter().position(|lane| lane.0 == LaneClass::Found)
+            {
+                let verbs = REDELETED.into_iter().filter(|&verb| is_paced(config, verb));
+                let at = lanes_before(&REDIS[..found], config.is_cluster());
+                lanes[at].redeleted_by.extend(verbs.map(|verb| RedeletedBy {
+                    redelete,
+                    verb,
+                    lane,
+                }));
             }
             let to = begin + FIRST_TIME + usize::from(class != LaneClass::Precise);
             let after = Arc::clone(&rules.redeletes()[usize::from(redelete.0)]);
@@ -437,18 +474,18 @@ mod tests {
             let rest = [at(sink, Verb::DeleteMatching, Paced), at(sink, Verb::Publish, Prompt)];
             [&prompt[..], &rest].concat()
         };
-        let tags = 5 + SHARDS;
+        let tags = 6 + SHARDS;
         let scans = tags + SHARDS;
-        assert_eq!(classes(0), [0, 1, 2, 3, 4]);
-        assert_eq!(classes(1), [5, tags, scans, scans + 1, scans + 2]);
-        let first = scans + 3;
-        assert_eq!(classes(2), [first, first + 1, first + 2, first + 3, first + 4]);
-        assert_eq!(lanes.len(), first + 5);
+        assert_eq!(classes(0), [0, 1, 2, 3, 5]);
+        assert_eq!(classes(1), [6, tags, scans, scans + 1, scans + 3]);
+        let first = scans + 4;
+        assert_eq!(classes(2), [first, first + 1, first + 2, first + 3, first + 5]);
+        assert_eq!(lanes.len(), first + 6);
         let pooled = |lane: &LaneSpec| lane.joins_pool;
         assert_eq!(lanes.iter().filter(|lane| pooled(lane)).count(), 2 * (SHARDS - 1));
-        assert!(!pooled(&lanes[5]) && pooled(&lanes[6]) && !pooled(&lanes[tags]));
+        assert!(!pooled(&lanes[6]) && pooled(&lanes[7]) && !pooled(&lanes[tags]));
         assert!(lanes[scans].stage == Stage::Remove && lanes[scans + 1].pace.is_some());
-        assert_eq!(lanes[scans + 2].stage, Stage::Tell);
+        assert_eq!(lanes[scans + 3].stage, Stage::Tell);
     }
 
     #[test]
@@ -472,6 +509,46 @@ mod tests {
             let again = &lanes[leads[0].0];
             let to = again.again.as_ref().map(|repeats| &lanes[repeats.to.0]);
             assert!(again.sink == sink && to.is_some_and(|to| to.sink == sink), "{sink}");
+        }
+    }
+
+    #[test]
+    fn what_lookups_find_has_a_lane_of_its_own_where_it_is_paced() {
+        let text = "[postgres]\nurl = \"postgres://h/d\"\n\
+            [redis.a]\nurl = \"redis://h\"\n\
+            [redis.b]\nurl = \"redis://h\"\nmax_keys_per_second = 10\n\
+            [redis.c]\ncluster = [\"redis://h\"]\nmax_keys_per_second = 10\n\
+            [[rule]]\ntable = \"public.t\"\nlookup = \"SELECT 1 AS x WHERE 1 = {id}\"\n\
+            delete = [\"key:{x}\"]\nredelete_after = [\"1s\"]\n";
+        let loaded = parse("t", text).unwrap();
+        let sinks = endpoints::sinks(&loaded.config, Kept::Nothing);
+        let sinks = sinks.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+        let rules = Arc::new(loaded.rules);
+        let (lanes, routes) = lanes(&loaded.config, sinks, &rules, None, |_| Work::Done);
+        for (sink, name, is_paced) in [(0, "a", false), (1, "b", true), (2, "c", true)] {
+            let to = |verb, urgency| {
+                let lane = (routes.actions)(SinkId(sink), Action { verb, value: b"v" }, urgency);
+                assert_eq!(lanes[lane.0].sink, name);
+                lane
+            };
+            for verb in [Verb::Delete, Verb::Expire] {
+                let found = to(verb, Urgency::Found);
+                assert_eq!(found != to(verb, Urgency::Prompt), is_paced);
+                let by = |by: &&RedeletedBy| by.verb == verb;
+                let again = lanes[found.0].redeleted_by.iter().find(by).unwrap().lane;
+                assert!(lanes[again.0].sink == name && lanes[again.0].again.is_some());
+                let pattern = match verb {
+                    Verb::Delete => Verb::DeleteMatching,
+                    _ => Verb::ExpireMatching,
+                };
+                let patterns = to(pattern, Urgency::Prompt);
+                let by = |by: &&RedeletedBy| by.verb == pattern;
+                let of_patterns = lanes[patterns.0].redeleted_by.iter().find(by).unwrap().lane;
+                assert_eq!(again == of_patterns, is_paced, "they are paced then, too");
+            }
+            for verb in [Verb::Tag, Verb::Bump, Verb::DeleteMatching] {
+                assert_eq!(to(verb, Urgency::Found), to(verb, Urgency::Prompt));
+            }
         }
     }
 }

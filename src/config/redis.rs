@@ -32,6 +32,8 @@ pub struct RedisSinkConfig {
     pub tag_key: String,
     /// `tag_mode`.
     pub tag_mode: TagMode,
+    /// `max_keys_per_second`.
+    pub max_keys_per_second: Option<u32>,
     /// `mode`.
     pub mode: SinkMode,
     /// `tls_root`, `tls_cert` and `tls_key`.
@@ -81,6 +83,7 @@ impl RedisSinkConfig {
         options.prefix.clone_from(&self.prefix);
         options.tag_key.clone_from(&self.tag_key);
         options.tag_mode = self.tag_mode;
+        options.max_keys_per_second = self.max_keys_per_second;
         options.tls.clone_from(&self.tls);
         Ok(options)
     }
@@ -96,6 +99,9 @@ const FAILOVER_WINDOW: Duration = Duration::from_secs(10);
 
 /// The most that makes sense: beyond, memory has its bound long before.
 const FAILOVER_WINDOW_MAX: Duration = Duration::from_secs(3600);
+
+/// More than one Redis can delete.
+const KEYS_PER_SECOND_MAX: u32 = 100_000_000;
 
 /// More replicas than anybody has.
 const WAIT_REPLICAS_MAX: u32 = 100;
@@ -139,6 +145,7 @@ fn is_setting(name: &str, entry: &Entry<'_>) -> bool {
         "tls_key",
         "wait_replicas",
         "failover_window",
+        "max_keys_per_second",
     ]
     .contains(&name);
     is_known && !entry.value.get_ref().is_table()
@@ -164,6 +171,7 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
         prefix: String::new(),
         tag_key: TAG_KEY.to_owned(),
         tag_mode: TagMode::default(),
+        max_keys_per_second: None,
         mode: SinkMode::On,
         tls: RedisTls::default(),
     };
@@ -202,6 +210,9 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
     if let Some(tag_mode) = table.entry("tag_mode").and_then(|entry| entry.one_of(&words)) {
         config.tag_mode = tag_mode;
     }
+    config.max_keys_per_second = table
+        .entry("max_keys_per_second")
+        .and_then(|entry| entry.number(1, KEYS_PER_SECOND_MAX, "max_keys_per_second = 10000"));
     config.tls = read_tls(&mut table);
     table.finish();
     Some(config)

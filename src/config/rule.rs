@@ -1,5 +1,7 @@
 //! `[[rule]]`.
 
+use std::time::Duration;
+
 use super::entry::{Entry, pick};
 use super::filter;
 use super::later;
@@ -8,8 +10,9 @@ use super::table::{Table, list};
 use super::times;
 use crate::action::{Address, Verb};
 use crate::change::Op;
+use crate::key_type::KeyType;
 use crate::problem::{Problem, Text, nearest};
-use crate::rules::{FallbackSpec, PublishSpec, RULE_VERBS, RedeleteSpec, RuleSpec};
+use crate::rules::{ExpireSpec, FallbackSpec, PublishSpec, RULE_VERBS, RedeleteSpec, RuleSpec};
 
 const EXAMPLE: &str = "[[rule]]\ntable = \"public.products\"\ndelete = [\"product:{id}\"]";
 const TABLE_EXAMPLE: &str = "table = \"public.products\"";
@@ -21,7 +24,11 @@ const MAXLEN: u64 = 10_000;
 /// The most that can be asked for: a stream is kept in Redis' memory.
 const MAXLEN_MAX: u64 = 1_000_000_000;
 
+const TYPED_EXAMPLE: &str = "delete_matching = [{ pattern = \"page:*\", type = \"string\" }]";
 const VERB_EXAMPLE: &str = "delete = [\"product:{id}\"]";
+
+/// For longer than this nobody would call a key invalidated.
+const EXPIRE_IN_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// What is counted of a transaction takes 8 to 16 bytes for each value.
 const BULK_ABOVE_MAX: u64 = 1_000_000;
@@ -58,6 +65,7 @@ fn read_rule(mut table: Table<'_>, sinks: &[String]) -> RuleSpec {
         let times = times::read(&entry, "delete again")?;
         Some(RedeleteSpec { span: entry.value.span(), times })
     });
+    let expire_in = table.entry("expire_in").and_then(|entry| read_expire_in(&entry));
     // A mistyped verb is reported as unknown, with this beside it.
     let mut verbs = RULE_VERBS.iter().chain([&Verb::Publish]);
     if !verbs.any(|verb| table.has(verb.key())) {
@@ -85,6 +93,7 @@ fn read_rule(mut table: Table<'_>, sinks: &[String]) -> RuleSpec {
         fallback,
         fallback_every,
         redelete_after,
+        expire_in,
         tests: tests.unwrap_or_default(),
     }
 }
@@ -150,10 +159,37 @@ fn read_templates(table: &mut Table<'_>) -> Vec<(Verb, Text)> {
             let message = format!("`{}` is empty", entry.path);
             entry.problem_with_help(message, "empty", "leave it out, or give it a template");
         }
+        if verb == Verb::DeleteMatching && entry.value.get_ref().is_array() {
+            let items = entry.items().unwrap_or_default();
+            templates.extend(items.iter().filter_map(read_pattern));
+            continue;
+        }
         let texts = entry.texts().unwrap_or_default();
         templates.extend(texts.into_iter().map(|text| (verb, text)));
     }
     templates
+}
+
+/// A pattern, or one of keys of one type.
+fn read_pattern(entry: &Entry<'_>) -> Option<(Verb, Text)> {
+    let is_typed = entry.value.get_ref().as_table().is_some_and(|table| {
+        let places = ["env", "file", "credential"];
+        !table.keys().any(|key| places.contains(&key.get_ref().as_ref()))
+    });
+    if !is_typed {
+        return Some((Verb::DeleteMatching, entry.text()?));
+    }
+    let mut table = entry.table(&[])?;
+    let pattern = table.entry("pattern").map(|entry| entry.text());
+    let words = KeyType::ALL.map(|of| (of.name(), of));
+    let of = table.entry("type").map(|entry| entry.one_of(&words));
+    for (key, is_missing) in [("pattern", pattern.is_none()), ("type", of.is_none())] {
+        if is_missing {
+            table.missing(format!("`{}.{key}` is missing", entry.path), TYPED_EXAMPLE);
+        }
+    }
+    table.finish();
+    Some((Verb::DeleteTyped(of??), pattern??))
 }
 
 /// A message's channel or stream must stand in a log and in front of a zero byte.
@@ -227,6 +263,18 @@ fn read_bulk_above(entry: &Entry<'_>) -> Option<u64> {
         entry.wrong_type(&wanted, "write bulk_above = 10000");
     }
     number
+}
+
+fn read_expire_in(entry: &Entry<'_>) -> Option<ExpireSpec> {
+    let time = entry.duration()?;
+    if time < Duration::from_millis(1) || time > EXPIRE_IN_MAX {
+        let message = format!("`{}` is no time to live on for", entry.path);
+        let help = "write up to \"1d\"; leave it out, so that keys are deleted at once";
+        entry.problem_with_help(message, "nothing, or more than a day", help);
+        return None;
+    }
+    let ms = u64::try_from(time.as_millis()).ok()?;
+    Some(ExpireSpec { span: entry.value.span(), ms })
 }
 
 fn read_sinks(entry: &Entry<'_>, names: &[String]) -> Option<Vec<Text>> {

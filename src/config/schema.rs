@@ -12,6 +12,7 @@ use super::cdn::schema::{cloudfront, fastly, http};
 use super::times;
 use crate::action::Verb;
 use crate::change::Op;
+use crate::key_type::KeyType;
 use crate::rules::RULE_VERBS;
 
 /// The schema, in draft 2020-12.
@@ -223,6 +224,12 @@ fn redis() -> Value {
                 default(words(["members", "version"]), "members"),
             ),
             (
+                "max_keys_per_second",
+                "How many keys a second patterns, fallbacks and lookups may delete or bump; what \
+                 single rows ask for is never held back. Default: any number.",
+                json!({ "type": "integer", "minimum": 1, "maximum": 100_000_000 }),
+            ),
+            (
                 "mode",
                 "A switch for incidents. \"hold\": the sink's actions wait, and so does the WAL. \
                  \"off\": they are dropped, and the fallbacks run when it is on again.",
@@ -354,6 +361,12 @@ fn rule() -> Value {
             json!({ "type": "array", "maxItems": times::TIMES_MAX, "items": reference("text") }),
         ),
         (
+            "expire_in",
+            "Instead of being deleted, keys live on for so long at most: they get 80 to 100 % of it, \
+             or keep what is less. At most 1 d. Default: they are deleted.",
+            reference("text"),
+        ),
+        (
             "sinks",
             "The sinks to act on. Default: every sink that can express the action.",
             reference("texts"),
@@ -433,8 +446,7 @@ fn test() -> Value {
 /// What a rule and its fallback may ask for.
 fn verbs() -> Vec<Key> {
     let verbs = RULE_VERBS.into_iter();
-    let mut verbs: Vec<Key> =
-        verbs.map(|verb| (verb.key(), about(verb), reference("texts"))).collect();
+    let mut verbs: Vec<Key> = verbs.map(|verb| (verb.key(), about(verb), values(verb))).collect();
     let text = || reference("text");
     let mut publish = section(
         &[],
@@ -461,15 +473,38 @@ fn verbs() -> Vec<Key> {
     verbs
 }
 
+/// What a verb's list holds.
+fn values(verb: Verb) -> Value {
+    if verb != Verb::DeleteMatching {
+        return reference("texts");
+    }
+    let typed = section(
+        &["pattern", "type"],
+        vec![
+            ("pattern", "The pattern.", reference("text")),
+            ("type", "Of which type keys have to be.", words(KeyType::ALL.map(KeyType::name))),
+        ],
+    );
+    json!({ "type": "array", "minItems": 1, "items": any_of([reference("text"), typed]) })
+}
+
 fn about(verb: Verb) -> &'static str {
     match verb {
-        Verb::Delete => {
+        Verb::Delete | Verb::Expire => {
             "Keys to delete (UNLINK). `{column}` is the column's value, in the old row and in the \
              new one."
         }
-        Verb::DeleteMatching => "Patterns of keys to delete (SCAN and UNLINK, never KEYS).",
+        Verb::DeleteMatching
+        | Verb::ExpireMatching
+        | Verb::DeleteTyped(_)
+        | Verb::ExpireTyped(_) => {
+            "Patterns of keys to delete (SCAN and UNLINK, never KEYS); as a section, of keys of one \
+             type."
+        }
         Verb::Bump | Verb::BumpMatching => "Counters to raise; they never repeat a value.",
-        Verb::Tag | Verb::TagMatching => "Tags to invalidate.",
+        Verb::Tag | Verb::TagMatching | Verb::ExpireTag | Verb::ExpireTagMatching => {
+            "Tags to invalidate."
+        }
         Verb::PurgeKey => "Surrogate keys to purge.",
         Verb::PurgePath => {
             "Paths to purge, from the first `/` on; a `*` at the end stands for any text."

@@ -68,9 +68,10 @@ fn postgres_and_redis(config: &Config) -> String {
         url: _,
         sentinel: _,
         cluster,
+        max_keys_per_second,
         tls: _,
     } = redis;
-    assert!(cluster.is_empty());
+    assert!(cluster.is_empty() && max_keys_per_second.is_none());
     let postgres =
         (slot, (plugin, publication), create_slot, visibility, heartbeat, on_gap, messages);
     format!("{postgres:?} {:?}", (prefix, tag_key, tag_mode, mode, wait_replicas, failover_window))

@@ -12,7 +12,7 @@ use super::warn::{self, Warned};
 use crate::action::Verb;
 use crate::change::Change;
 use crate::config::Visibility;
-use crate::decode::{Boundary, Decoder, Event, Nulls, dropped_change};
+use crate::decode::{Boundary, Decoder, Event, Nulls, dropped_change, waits_for_standby};
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
 use crate::metrics::{Counts, Tally};
@@ -365,6 +365,16 @@ impl<'d> Reader<'d> {
     /// Takes what the server says in place of a change that it dropped.
     pub(super) fn notice(&mut self, notice: &Notice, plan: &mut Plan) {
         if self.is_left_out() {
+            return;
+        }
+        if waits_for_standby(&notice.message) {
+            if self.warned.is_new_notice(&notice.message) {
+                warn!(
+                    notice = notice.message,
+                    hint = "start that standby, or take its slot out of synchronized_standby_slots",
+                    "Postgres sends nothing until a standby has caught up"
+                );
+            }
             return;
         }
         let Some(dropped) = dropped_change(&notice.message) else {

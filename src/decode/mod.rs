@@ -9,7 +9,7 @@ pub mod pgoutput;
 pub mod wal2json;
 
 pub(crate) use json::json_array;
-pub use notice::{DroppedChange, dropped_change};
+pub use notice::{DroppedChange, dropped_change, waits_for_standby};
 pub use wal2json::Nulls;
 
 use crate::change::Change;

@@ -158,10 +158,13 @@ const VERBS: [Verb; 8] = [
 /// A verb's place in [`VERBS`]; a lookup is done to no sink.
 fn verb_index(verb: Verb) -> Option<usize> {
     Some(match verb {
-        Verb::Delete => 0,
-        Verb::DeleteMatching => 1,
+        Verb::Delete | Verb::Expire => 0,
+        Verb::DeleteMatching
+        | Verb::ExpireMatching
+        | Verb::DeleteTyped(_)
+        | Verb::ExpireTyped(_) => 1,
         Verb::Bump | Verb::BumpMatching => 2,
-        Verb::Tag | Verb::TagMatching => 3,
+        Verb::Tag | Verb::TagMatching | Verb::ExpireTag | Verb::ExpireTagMatching => 3,
         Verb::PurgeKey => 4,
         Verb::PurgePath => 5,
         Verb::PurgeAll => 6,

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, Verb};
+use crate::key_type::KeyType;
 use crate::lsn::Lsn;
 
 /// Something that was given up on. Others read its keys.
@@ -34,6 +35,12 @@ pub struct What {
     /// The value is a pattern, although the key stands for exact values too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub matching: bool,
+    /// It leaves keys so many milliseconds instead of deleting them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expire_in_ms: Option<u64>,
+    /// Of which type keys have to be that match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_type: Option<String>,
     /// Its value, where that is text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
@@ -46,14 +53,24 @@ impl What {
     fn new(action: &str, value: &[u8]) -> Self {
         let text = std::str::from_utf8(value).ok().map(str::to_owned);
         let value_base64 = text.is_none().then(|| STANDARD.encode(value));
-        What { action: action.to_owned(), matching: false, value: text, value_base64 }
+        What {
+            action: action.to_owned(),
+            matching: false,
+            expire_in_ms: None,
+            key_type: None,
+            value: text,
+            value_base64,
+        }
     }
 
     /// What it asks a sink to do; `None`: nothing that a sink can do.
     pub fn verb(&self) -> Option<Verb> {
         let verb = match (self.action.as_str(), self.matching) {
             ("delete", _) => Verb::Delete,
-            ("delete_matching", _) => Verb::DeleteMatching,
+            ("delete_matching", _) => match &self.key_type {
+                None => Verb::DeleteMatching,
+                Some(name) => Verb::DeleteTyped(KeyType::of_name(name)?),
+            },
             ("bump", false) => Verb::Bump,
             ("bump", true) => Verb::BumpMatching,
             ("tags", false) => Verb::Tag,
@@ -64,15 +81,21 @@ impl What {
             ("publish", _) => Verb::Publish,
             _ => return None,
         };
-        Some(verb)
+        Some(if self.expire_in_ms.is_some() { verb.expiring() } else { verb })
     }
 
-    /// Its bytes.
+    /// Its bytes, as the verb has them.
     pub fn value(&self) -> Vec<u8> {
-        match (&self.value, &self.value_base64) {
+        let value = match (&self.value, &self.value_base64) {
             (Some(text), _) => text.clone().into_bytes(),
             (None, Some(encoded)) => STANDARD.decode(encoded).unwrap_or_default(),
             (None, None) => Vec::new(),
+        };
+        match (self.expire_in_ms, self.verb()) {
+            (Some(ms), Some(verb)) if verb.expires() => {
+                [format!("{ms}\0").as_bytes(), &value].concat()
+            }
+            _ => value,
         }
     }
 }
@@ -93,13 +116,17 @@ impl Record {
 
     /// An action that a sink refuses for good.
     pub fn action(sink: &str, reason: &str, action: Action<'_>) -> Self {
-        let matching = matches!(action.verb, Verb::BumpMatching | Verb::TagMatching);
+        let matching = matches!(action.verb.deleting(), Verb::BumpMatching | Verb::TagMatching);
+        let expire_in_ms = action.expire_in_ms();
+        let key_type = action.verb.key_type().map(|of| of.name().to_owned());
+        // The address of a message is part of what is kept.
+        let value = if expire_in_ms.is_some() { action.shown() } else { action.value };
         Record {
             at: now(),
             reason: reason.to_owned(),
             lsn: None,
             sink: Some(sink.to_owned()),
-            what: What { matching, ..What::new(action.verb.key(), action.value) },
+            what: What { matching, expire_in_ms, key_type, ..What::new(action.verb.key(), value) },
             retrying: false,
         }
     }
@@ -107,4 +134,26 @@ impl Record {
 
 fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_asks_for_the_same_again() {
+        for (verb, value) in [
+            (Verb::Delete, &b"k"[..]),
+            (Verb::Expire, b"1500\0k\0\xff"),
+            (Verb::DeleteTyped(KeyType::Zset), b"k*"),
+            (Verb::ExpireTyped(KeyType::Hash), b"1500\0k*"),
+            (Verb::ExpireTag, b"1500\0t"),
+            (Verb::ExpireTagMatching, b"1500\0t*"),
+            (Verb::TagMatching, b"t*"),
+            (Verb::Publish, b"channel\0text"),
+        ] {
+            let what = Record::action("cache", "why", Action { verb, value }).what;
+            assert_eq!((what.verb(), &what.value()[..]), (Some(verb), value));
+        }
+    }
 }

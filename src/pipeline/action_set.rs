@@ -171,7 +171,7 @@ impl ActionSet {
 
     /// What a page of this set knows the action by.
     pub(super) fn hash(&self, action: Action<'_>) -> u64 {
-        self.hasher.hash_one((action.verb as u8, action.value))
+        self.hasher.hash_one((action.verb, action.value))
     }
 
     /// Adds an action for a transaction, unless its equal waits already.

@@ -270,7 +270,7 @@ impl Again {
     }
 
     fn hash(&self, action: Action<'_>) -> u64 {
-        self.hasher.hash_one((action.verb as u8, action.value))
+        self.hasher.hash_one((action.verb, action.value))
     }
 
     /// The older entry of an action.
@@ -352,7 +352,7 @@ impl Again {
         let Again { places, entries, hasher, .. } = self;
         places.insert_unique(hash, at, |&at| {
             let Entry { verb, value, .. } = &entries[at as usize];
-            hasher.hash_one((*verb as u8, &**value))
+            hasher.hash_one((*verb, &**value))
         });
     }
 

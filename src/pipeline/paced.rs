@@ -88,7 +88,7 @@ impl PacedLane {
     }
 
     fn track(&mut self, action: Action<'_>) -> u32 {
-        let hash = |verb: Verb, value: &[u8]| self.hasher.hash_one((verb as u8, value));
+        let hash = |verb: Verb, value: &[u8]| self.hasher.hash_one((verb, value));
         let tracks = &self.tracks;
         let is_it = |&at: &u32| {
             let track = &tracks[at as usize];

@@ -48,6 +48,8 @@ pub struct Routes {
 pub enum Urgency {
     /// It runs as soon as its lane is idle.
     Prompt,
+    /// The same, but it is one of many that a lookup has found: its sink may pace them.
+    Found,
     /// It is coarse and asked for again and again: at most once in a while.
     Paced,
 }
@@ -75,7 +77,10 @@ impl Manner {
     /// As the rule says that asks for it.
     pub fn of(rules: &RuleSet, emission: &Emission<'_>) -> Self {
         let redelete = rules.redelete_of(emission.rule);
-        Manner { urgency: Urgency::of(emission), redelete }
+        let is_found = emission.fallback.is_none()
+            && emission.rule.is_some_and(|rule| rules.rule(rule).lookup.is_some());
+        let urgency = if is_found { Urgency::Found } else { Urgency::of(emission) };
+        Manner { urgency, redelete }
     }
 }
 

@@ -141,7 +141,7 @@ impl Bulk {
     /// How many distinct values there are with this one.
     fn count(&mut self, rule: RuleId, emission: &Emission<'_>) -> u64 {
         let action = emission.action;
-        let hash = self.hasher.hash_one((action.verb as u8, action.value));
+        let hash = self.hasher.hash_one((action.verb, action.value));
         let count = self.rules.entry(rule).or_insert_with(|| Count::Values(HashSet::default()));
         match count {
             Count::Values(values) => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::condition::Filter;
+use super::expire::expire;
 use super::fallback::{Cause, Coarse, Derived, derive, varies_plainly};
 use super::lookup::Lookup;
 use super::matcher::Emission;
@@ -84,10 +85,10 @@ pub struct Step {
 impl Step {
     /// What becomes of a row's text in it.
     pub(super) fn escape(&self) -> Escape {
-        match (self.verb, self.tells) {
-            (_, Some(Verb::DeleteMatching)) => Escape::GlobInJson,
+        match (self.verb.deleting(), self.tells) {
+            (_, Some(Verb::DeleteMatching | Verb::DeleteTyped(_))) => Escape::GlobInJson,
             (_, Some(_)) => Escape::Json,
-            (Verb::DeleteMatching, None) => Escape::Glob,
+            (Verb::DeleteMatching | Verb::DeleteTyped(_), None) => Escape::Glob,
             _ => Escape::Verbatim,
         }
     }
@@ -254,9 +255,12 @@ impl Compiler<'_> {
     fn rule(&mut self, name: String) -> Rule {
         let tables = self.tables();
         let steps = self.steps(&self.spec.templates, self.spec.publish.as_ref(), &name);
-        let fallback = self.fallback(&steps, &name);
+        let mut fallback = self.fallback(&steps, &name);
         let ops = Ops::new(self.spec.on.as_deref().unwrap_or(&Op::ALL));
-        let steps: Vec<Step> = steps.into_iter().map(|(step, _)| step).collect();
+        let mut steps: Vec<Step> = steps.into_iter().map(|(step, _)| step).collect();
+        if let Some(spec) = &self.spec.expire_in {
+            self.problems.extend(expire(spec, &mut steps, &mut fallback));
+        }
         let lookup = self.lookup(&steps, ops, &fallback);
         let names =
             |texts: &Vec<Text>| texts.iter().map(|text| text.value.clone().into()).collect();
@@ -359,17 +363,19 @@ impl Compiler<'_> {
             Some(PublishSpec { address, message: Some(message) }) => {
                 let only = [(Verb::Publish, message.clone())];
                 if let Some((mut step, _)) = self.template_steps(&only).pop() {
-                    step.template.address_to(&address.value);
+                    step.template.put_head(&address.value);
                     steps.push((step, message));
                 }
             }
             Some(PublishSpec { address, message: None }) => {
                 let sinks = self.sinks_for(Verb::Publish, address);
+                let expire_ms = self.expire_ms();
                 let told: Vec<_> = steps.iter().filter(|(step, _)| is_told(step.verb)).collect();
                 let tell = |(step, text): &&(Step, &'t Text)| {
                     let (verb, sinks) = (Verb::Publish, sinks.clone());
-                    let mut template = step.template.told_as_json(step.verb, rule);
-                    template.address_to(&address.value);
+                    let expire_ms = expire_ms.filter(|_| step.verb.is_redeleted());
+                    let mut template = step.template.told_as_json(step.verb, expire_ms, rule);
+                    template.put_head(&address.value);
                     (Step { verb, template, sinks, tells: Some(step.verb) }, *text)
                 };
                 let mut told: Vec<_> = told.iter().map(tell).collect();
@@ -399,7 +405,9 @@ impl Compiler<'_> {
                     let problem = Problem::new(text.span.clone(), "an empty template", "empty");
                     self.problems.push(problem.help("write what to invalidate: \"product:{id}\""));
                 }
-                Ok(template) if *verb == Verb::DeleteMatching && !varies_plainly(&template) => {
+                Ok(template)
+                    if verb.untyped() == Verb::DeleteMatching && !varies_plainly(&template) =>
+                {
                     let message = "a placeholder in a pattern's `[…]` or behind its backslash";
                     let problem = Problem::new(text.span.clone(), message, "not plain text there");
                     self.problems.push(problem.help(
@@ -499,7 +507,7 @@ impl Compiler<'_> {
         }
         if let Some(PublishSpec { address, message: None }) = &self.spec.publish {
             let sinks = self.sinks_for(Verb::Publish, address);
-            tell_of(&mut coarse, address, &sinks, rule);
+            tell_of(&mut coarse, address, &sinks, self.expire_ms(), rule);
         }
         for purge in purges.into_coarse() {
             if !coarse.contains(&purge) {
@@ -536,9 +544,14 @@ impl Compiler<'_> {
         }
         if let Some(PublishSpec { address, message: None }) = publish {
             let sinks = self.sinks_for(Verb::Publish, address);
-            tell_of(&mut coarse, address, &sinks, rule);
+            tell_of(&mut coarse, address, &sinks, self.expire_ms(), rule);
         }
         coarse
+    }
+
+    /// How long what the rule would delete lives on.
+    fn expire_ms(&self) -> Option<u64> {
+        self.spec.expire_in.as_ref().map(|spec| spec.ms)
     }
 }
 
@@ -548,7 +561,13 @@ fn is_told(verb: Verb) -> bool {
 }
 
 /// Adds a message about each coarse action in Redis. It belongs to no single row or commit.
-fn tell_of(coarse: &mut Vec<Coarse>, address: &Text, sinks: &[SinkId], rule: &str) {
+fn tell_of(
+    coarse: &mut Vec<Coarse>,
+    address: &Text,
+    sinks: &[SinkId],
+    expire_ms: Option<u64>,
+    rule: &str,
+) {
     let told: Vec<_> = coarse.iter().filter(|coarse| is_told(coarse.verb)).collect();
     let tell = |told: &&Coarse| {
         let mut value = [address.value.as_bytes(), b"\0{\"action\":\""].concat();
@@ -556,10 +575,19 @@ fn tell_of(coarse: &mut Vec<Coarse>, address: &Text, sinks: &[SinkId], rule: &st
         value.extend_from_slice(b"\",\"value\":\"");
         append_json(&told.value, &mut value);
         let kind: &[u8] = match told.verb {
-            Verb::DeleteMatching | Verb::BumpMatching | Verb::TagMatching => b"\",\"pattern\":true",
+            Verb::DeleteMatching
+            | Verb::DeleteTyped(_)
+            | Verb::BumpMatching
+            | Verb::TagMatching => b"\",\"pattern\":true",
             _ => b"\"",
         };
         value.extend_from_slice(kind);
+        if let Some(of) = told.verb.key_type() {
+            value.extend_from_slice(format!(",\"key_type\":\"{}\"", of.name()).as_bytes());
+        }
+        if let Some(expire_ms) = expire_ms.filter(|_| told.verb.is_redeleted()) {
+            value.extend_from_slice(format!(",\"expire_in_ms\":{expire_ms}").as_bytes());
+        }
         value.extend_from_slice(b",\"rule\":\"");
         append_json(rule.as_bytes(), &mut value);
         value.extend_from_slice(b"\"}");

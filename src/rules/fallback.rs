@@ -1,5 +1,7 @@
 //! Fallbacks: a rule's coarse actions, for when the exact ones cannot be known.
 
+use std::time::Duration;
+
 use super::compile::SinkId;
 use super::template::{Segment, Template};
 use crate::action::{Action, Verb};
@@ -52,6 +54,7 @@ impl Coarse {
 #[derive(Debug)]
 pub struct Cover {
     exact: Verb,
+    expire_in: Option<Duration>,
     glob: Glob,
 }
 
@@ -62,14 +65,19 @@ impl Cover {
             Verb::DeleteMatching => Verb::Delete,
             Verb::BumpMatching => Verb::Bump,
             Verb::TagMatching => Verb::Tag,
+            Verb::ExpireMatching => Verb::Expire,
+            Verb::ExpireTagMatching => Verb::ExpireTag,
             _ => return None,
         };
-        Some(Cover { exact, glob: Glob::new(&coarse.value) })
+        let action = coarse.action();
+        Some(Cover { exact, expire_in: action.expire_in(), glob: Glob::new(action.shown()) })
     }
 
     /// Whether the coarse action does what `action` would do.
     pub fn reaches(&self, action: Action<'_>) -> bool {
-        action.verb == self.exact && self.glob.matches(action.value)
+        action.verb == self.exact
+            && self.expire_in <= action.expire_in()
+            && self.glob.matches(action.shown())
     }
 }
 
@@ -97,6 +105,7 @@ pub(super) fn derive(verb: Verb, template: &Template) -> Derived {
     }
     let coarse = match verb {
         Verb::Delete | Verb::DeleteMatching => Verb::DeleteMatching,
+        Verb::DeleteTyped(of) => Verb::DeleteTyped(of),
         Verb::Bump | Verb::BumpMatching => Verb::BumpMatching,
         Verb::Tag | Verb::TagMatching => Verb::TagMatching,
         // One message that names them all.
@@ -105,6 +114,12 @@ pub(super) fn derive(verb: Verb, template: &Template) -> Derived {
         Verb::PurgeKey | Verb::PurgePath | Verb::PurgeAll | Verb::Lookup => {
             return Derived::Inexpressible;
         }
+        // Rules learn of `expire_in` when all else is derived: see `expire`.
+        Verb::Expire
+        | Verb::ExpireMatching
+        | Verb::ExpireTyped(_)
+        | Verb::ExpireTag
+        | Verb::ExpireTagMatching => return Derived::Inexpressible,
     };
     if literal_prefix_bytes(verb, template) < LITERAL_BYTES_MIN {
         return Derived::TooBroad;
@@ -112,7 +127,7 @@ pub(super) fn derive(verb: Verb, template: &Template) -> Derived {
     let mut pattern = Vec::new();
     for (at, segment) in template.segments.iter().enumerate() {
         match segment {
-            Segment::Literal(literal) if verb == Verb::DeleteMatching => {
+            Segment::Literal(literal) if verb.untyped() == Verb::DeleteMatching => {
                 pattern.extend_from_slice(literal);
             }
             Segment::Literal(literal) => {
@@ -129,7 +144,7 @@ pub(super) fn derive(verb: Verb, template: &Template) -> Derived {
 /// How many bytes stand for themselves before the first that varies.
 fn literal_prefix_bytes(verb: Verb, template: &Template) -> usize {
     match template.segments.first() {
-        Some(Segment::Literal(literal)) if verb == Verb::DeleteMatching => {
+        Some(Segment::Literal(literal)) if verb.untyped() == Verb::DeleteMatching => {
             let varies = |byte: &u8| matches!(byte, b'*' | b'?' | b'[');
             literal.iter().position(varies).unwrap_or(literal.len())
         }
@@ -201,6 +216,7 @@ mod tests {
     use super::*;
     use crate::decode::{Event, wal2json};
     use crate::glob::Glob;
+    use crate::key_type::KeyType;
 
     #[track_caller]
     fn check(verb: Verb, template: &str, expected: Derived) {
@@ -226,6 +242,9 @@ mod tests {
         check(Verb::DeleteMatching, "list:*{id}", action(Verb::DeleteMatching, "list:*"));
         check(Verb::DeleteMatching, r"list:\*{id}", action(Verb::DeleteMatching, r"list:\**"));
         check(Verb::DeleteMatching, "li*t:{id}", Derived::TooBroad);
+        let typed = Verb::DeleteTyped(KeyType::Set);
+        check(typed, "list:*:{id}", action(typed, "list:*:*"));
+        check(typed, "li*t:{id}", Derived::TooBroad);
     }
 
     #[test]
@@ -241,6 +260,17 @@ mod tests {
             check(Verb::Delete, template, Derived::TooBroad);
         }
         check(Verb::Delete, "pr:{id}", action(Verb::DeleteMatching, "pr:*"));
+    }
+
+    #[test]
+    fn an_expiry_covers_those_that_leave_as_much_time_or_more() {
+        let value = b"1000\0key:*".to_vec();
+        let cover = Coarse { verb: Verb::ExpireMatching, value, sinks: Vec::new() };
+        let cover = Cover::of(&cover).unwrap();
+        let reaches = |verb, value| cover.reaches(Action { verb, value });
+        assert!(reaches(Verb::Expire, b"1000\0key:1") && reaches(Verb::Expire, b"2000\0key:1"));
+        assert!(!reaches(Verb::Expire, b"999\0key:1") && !reaches(Verb::Expire, b"1000\0kez:1"));
+        assert!(!reaches(Verb::Delete, b"key:1") && !reaches(Verb::ExpireTag, b"1000\0key:1"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod ddl;
 mod elements;
 #[cfg(test)]
 mod evaluator_tests;
+mod expire;
 mod fallback;
 mod filter;
 #[cfg(test)]
@@ -47,8 +48,8 @@ pub use partitions::Partitions;
 pub use published::{Hiding, Lack, Lacking, Publication, PublishedLeaf, PublishedTable};
 pub use render::Facts;
 pub use spec::{
-    FallbackSpec, PathPurges, PublishSpec, Purges, RULE_VERBS, RedeleteSpec, RuleSpec, SinkSpec,
-    is_wildcard,
+    ExpireSpec, FallbackSpec, PathPurges, PublishSpec, Purges, RULE_VERBS, RedeleteSpec, RuleSpec,
+    SinkSpec, is_wildcard,
 };
 pub use table::{Part, TablePattern};
 pub use template::{Template, TemplateError};

@@ -42,6 +42,8 @@ pub struct RuleSpec {
     pub fallback_every: Option<Duration>,
     /// `redelete_after`.
     pub redelete_after: Option<RedeleteSpec>,
+    /// `expire_in`.
+    pub expire_in: Option<ExpireSpec>,
     /// `[[rule.test]]`.
     pub tests: Vec<RuleTest>,
 }
@@ -65,6 +67,7 @@ impl Default for RuleSpec {
             fallback: FallbackSpec::default(),
             fallback_every: None,
             redelete_after: None,
+            expire_in: None,
             tests: Vec::new(),
         }
     }
@@ -77,6 +80,15 @@ pub struct RedeleteSpec {
     pub span: Span,
     /// How long after a transaction is visible: in ascending order.
     pub times: Arc<[Duration]>,
+}
+
+/// `expire_in = "…"`.
+#[derive(Clone, Debug)]
+pub struct ExpireSpec {
+    /// Where it stands.
+    pub span: Span,
+    /// How long keys live on at most, in milliseconds; at least 1.
+    pub ms: u64,
 }
 
 /// `publish = { channel = …, message = … }`, or with a stream.

@@ -162,20 +162,21 @@ impl Template {
         }
     }
 
-    /// Makes a message's template one of [`Verb::Publish`](crate::action::Verb::Publish)'s values.
-    pub(super) fn address_to(&mut self, address: &str) {
-        let mut address = address.as_bytes().to_vec();
-        address.push(0);
+    /// Puts what a verb's value begins with before what it renders, and a zero byte: the address
+    /// of a [`Verb::Publish`](crate::action::Verb::Publish), the time of an expiry.
+    pub(super) fn put_head(&mut self, head: &str) {
+        let mut head = head.as_bytes().to_vec();
+        head.push(0);
         match self.segments.first_mut() {
             Some(Segment::Literal(literal)) => {
-                literal.splice(0..0, address);
+                literal.splice(0..0, head);
             }
-            _ => self.segments.insert(0, Segment::Literal(address)),
+            _ => self.segments.insert(0, Segment::Literal(head)),
         }
     }
 
     /// The JSON that tells what a rule does with what this template renders.
-    pub(super) fn told_as_json(&self, verb: Verb, rule: &str) -> Template {
+    pub(super) fn told_as_json(&self, verb: Verb, expire_ms: Option<u64>, rule: &str) -> Template {
         let mut json = Template { segments: Vec::new() };
         json.literal("{\"action\":\"");
         json.literal(verb.key());
@@ -186,7 +187,14 @@ impl Template {
                 placeholder => json.segments.push(placeholder.clone()),
             }
         }
-        json.literal("\",\"commit_lsn\":\"");
+        json.literal("\"");
+        if let Some(of) = verb.key_type() {
+            json.literal(&format!(",\"key_type\":\"{}\"", of.name()));
+        }
+        if let Some(expire_ms) = expire_ms {
+            json.literal(&format!(",\"expire_in_ms\":{expire_ms}"));
+        }
+        json.literal(",\"commit_lsn\":\"");
         json.variable(Variable::CommitLsn);
         json.literal("\",\"table\":\"");
         json.variable(Variable::Schema);

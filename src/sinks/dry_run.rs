@@ -29,8 +29,9 @@ impl DryRunLane {
     pub(super) fn send(&self, batch: &Batch) -> Report {
         let sink = &self.sink;
         for action in batch.iter() {
+            let expire_in_ms = action.expire_in_ms();
             let (action, value) = (action.verb.key(), String::from_utf8_lossy(action.shown()));
-            info!(sink, action, %value, "would invalidate");
+            info!(sink, action, %value, expire_in_ms, "would invalidate");
         }
         let requests = match &self.endpoint {
             Some(Endpoint::Cdn(cdn)) => cdn.preview(batch),

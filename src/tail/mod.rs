@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::change::Change;
+use crate::key_type::KeyType;
 use crate::metrics::Counter;
 use crate::rules::{Cause, Emission, Facts, RuleSet};
 
@@ -79,6 +80,12 @@ pub struct Line {
     pub value: String,
     /// Whether the value is a hash.
     pub hashed: bool,
+    /// Of which type keys have to be that match.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_type: Option<&'static str>,
+    /// How long keys are left instead of being deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expire_in_ms: Option<u64>,
     /// Why it is a fallback's, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<&'static str>,
@@ -125,6 +132,8 @@ impl Tap {
             action: emission.action.verb.key(),
             value,
             hashed,
+            key_type: emission.action.verb.key_type().map(KeyType::name),
+            expire_in_ms: emission.action.expire_in_ms(),
             fallback: emission.fallback.map(Cause::name),
         };
         // Nobody may listen any more.

@@ -1,8 +1,10 @@
 //! The Redis sink against a real cluster: three masters, each with a replica.
 
+mod again;
 mod login;
 mod moves;
 mod outages;
+mod pacing;
 mod verbs;
 
 use std::sync::Arc;

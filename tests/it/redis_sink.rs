@@ -1,8 +1,10 @@
 //! The Redis sink against real servers.
 
 pub mod certificates;
+mod expire;
 mod failover;
 mod faults;
+mod pacing;
 mod patterns;
 mod rights;
 mod sentinel_login;

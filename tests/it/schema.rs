@@ -51,6 +51,10 @@ fn sections(schema: &Value) -> BTreeMap<&'static str, &Value> {
         ("in `http.varnish.purge_all`", &http["properties"]["purge_all"]),
         ("in `http.varnish.signature`", &http["properties"]["signature"]),
         ("in `rule`", rule),
+        (
+            "in `rule.delete_matching[0]`",
+            &rule["properties"]["delete_matching"]["items"]["anyOf"][1],
+        ),
         ("in `rule.fallback`", &rule["properties"]["fallback"]["anyOf"][1]),
         ("in `rule.test`", &rule["properties"]["test"]["items"]),
         ("in `rule.test.old.id`", &value[1]),
@@ -69,7 +73,7 @@ fn known_to_the_walker() -> BTreeMap<String, BTreeSet<String>> {
          [cloudfront.site]\n{UNKNOWN} = 1\n\
          [http.varnish]\n{UNKNOWN} = 1\npurge_all = {{ {UNKNOWN} = 1 }}\n\
          signature = {{ {UNKNOWN} = 1 }}\n\
-         [[rule]]\n{UNKNOWN} = 1\nwhere = {{ id = {{ {UNKNOWN} = 1 }} }}\n\
+         [[rule]]\n{UNKNOWN} = 1\ndelete_matching = [{{ {UNKNOWN} = 1 }}]\nwhere = {{ id = {{ {UNKNOWN} = 1 }} }}\n\
          [rule.fallback]\n{UNKNOWN} = 1\n\
          [[rule.test]]\n{UNKNOWN} = 1\nold = {{ id = {{ {UNKNOWN} = 1 }} }}\n"
     );

@@ -45,7 +45,7 @@ pub enum Since {
 pub struct RedeletedBy {
     /// The list of times.
     pub redelete: RedeleteId,
-    /// The verb.
+    /// The verb, for keys of any type.
     pub verb: Verb,
     /// The lane, which has [`Repeats`].
     pub lane: LaneId,
@@ -281,7 +281,7 @@ impl Plan {
         redelete: Option<RedeleteId>,
     ) -> Option<LaneId> {
         let redelete = redelete?;
-        let is_it = |by: &&RedeletedBy| (by.redelete, by.verb) == (redelete, verb);
+        let is_it = |by: &&RedeletedBy| (by.redelete, by.verb) == (redelete, verb.untyped());
         Some(self.redeleted_by[lane.0].iter().find(is_it)?.lane)
     }
 

@@ -28,9 +28,10 @@ pub(super) async fn bump(session: &mut Session<'_>, batch: &Batch) -> Result<(),
     let (before, behind) = &config.tag_parts;
     let mut keys = Keys::default();
     for (index, action) in batch.iter().enumerate() {
-        match action.verb {
+        match action.verb.deleting() {
             Verb::Bump => keys.push(Some(index), &[&config.prefix, action.value]),
-            Verb::Tag if tags_too => keys.push(Some(index), &[before, action.value, behind]),
+            // A counter has no time to be cut: readers go over to the next version.
+            Verb::Tag if tags_too => keys.push(Some(index), &[before, action.shown(), behind]),
             _ => continue,
         }
         if keys.len() == PIPELINE_BUMPS_MAX {

@@ -13,6 +13,7 @@ use super::wire::{Reply, Request};
 use super::{LaneClass, cluster};
 use crate::action::Verb;
 use crate::glob;
+use crate::key_type::KeyType;
 use crate::sinks::Failure;
 
 /// One finding.
@@ -44,14 +45,23 @@ impl Duties {
     }
 }
 
+/// Stands for every type: they take the same commands.
+const ANY_TYPE: KeyType = KeyType::String;
+
 /// Every verb, and so the order in which they are reported.
-const VERBS: [Verb; 7] = [
+const VERBS: [Verb; 13] = [
     Verb::Delete,
     Verb::DeleteMatching,
+    Verb::DeleteTyped(ANY_TYPE),
     Verb::Bump,
     Verb::BumpMatching,
     Verb::Tag,
     Verb::TagMatching,
+    Verb::Expire,
+    Verb::ExpireMatching,
+    Verb::ExpireTyped(ANY_TYPE),
+    Verb::ExpireTag,
+    Verb::ExpireTagMatching,
     Verb::Publish,
 ];
 
@@ -65,17 +75,32 @@ const COMMON_COMMANDS: [&str; 3] = ["client|setname", "info", "ping"];
 const CLUSTER_COMMANDS: [&str; 3] = ["asking", "cluster|nodes", "cluster|slots"];
 
 /// The commands of a verb: what its module sends, for the rights and for the trial.
-fn commands(verb: Verb, mode: TagMode) -> Vec<&'static str> {
+fn commands(verb: Verb, config: &RedisConfig) -> Vec<&'static str> {
     const BUMP: [&str; 4] = ["multi", "set", "incr", "exec"];
     const TAG: [&str; 9] =
         ["scard", "exists", "renamenx", "persist", "sscan", "multi", "unlink", "srem", "exec"];
+    const EXPIRE_TAG: [&str; 4] = ["multi", "sscan", "exec", "pexpire"];
+    let mode = config.tag_mode;
+    let verb = match mode {
+        // A counter is raised, and not cut.
+        TagMode::Version if verb.key() == Verb::Tag.key() => verb.deleting(),
+        _ => verb,
+    };
+    // A cluster's pages say where they come from.
+    let expire_tag: &[_] = if config.is_cluster() { &EXPIRE_TAG } else { &["sscan", "pexpire"] };
     let (scan, commands): (&[_], &[_]) = match (verb, mode) {
         (Verb::Delete, _) => (&[], &["unlink"]),
         (Verb::DeleteMatching, _) => (&["scan"], &["unlink"]),
+        (Verb::DeleteTyped(_), _) => (&["scan"], &["type", "unlink"]),
         (Verb::Bump, _) | (Verb::Tag, TagMode::Version) => (&[], &BUMP),
         (Verb::BumpMatching, _) | (Verb::TagMatching, TagMode::Version) => (&["scan"], &BUMP),
         (Verb::Tag, TagMode::Members) => (&[], &TAG),
         (Verb::TagMatching, TagMode::Members) => (&["scan"], &TAG),
+        (Verb::Expire, _) => (&[], &["pexpire"]),
+        (Verb::ExpireMatching, _) => (&["scan"], &["pexpire"]),
+        (Verb::ExpireTyped(_), _) => (&["scan"], &["type", "pexpire"]),
+        (Verb::ExpireTag, _) => (&[], expire_tag),
+        (Verb::ExpireTagMatching, _) => (&["scan"], expire_tag),
         // The trial is never executed.
         (Verb::Publish, _) => (&[], &["multi", "publish"]),
         (Verb::PurgeKey | Verb::PurgePath | Verb::PurgeAll | Verb::Lookup, _) => (&[], &[]),
@@ -89,6 +114,7 @@ pub(super) fn class_verbs(config: &RedisConfig, class: LaneClass) -> &'static [V
         (LaneClass::Precise, TagMode::Members) => &[Verb::Delete, Verb::Bump],
         (LaneClass::Precise, TagMode::Version) => &[Verb::Delete, Verb::Bump, Verb::Tag],
         (LaneClass::Tags, _) => &[Verb::Tag],
+        (LaneClass::Found, _) => &[Verb::Delete],
         (LaneClass::Publish, _) => &[Verb::Publish],
         (LaneClass::Scan, _) => &[Verb::DeleteMatching, Verb::BumpMatching, Verb::TagMatching],
     }
@@ -119,7 +145,7 @@ fn acl_line(login: &str, duties: &Duties, config: &RedisConfig) -> String {
     if config.is_cluster() {
         all.extend(CLUSTER_COMMANDS);
     }
-    all.extend(duties.verbs.iter().flat_map(|verb| commands(*verb, config.tag_mode)));
+    all.extend(duties.verbs.iter().flat_map(|verb| commands(*verb, config)));
     if !duties.streams.is_empty() {
         all.push("xadd");
         // Nobody is told through a channel.
@@ -192,7 +218,14 @@ pub(super) async fn check_server(
         }
     }
     for verb in VERBS {
-        if !duties.verbs.contains(&verb) {
+        let is_it = |duty: &Verb| match duty.key_type() {
+            None => *duty == verb,
+            Some(_) => {
+                verb.key_type().is_some()
+                    && (duty.untyped(), duty.expires()) == (verb.untyped(), verb.expires())
+            }
+        };
+        if !duties.verbs.iter().any(is_it) {
             continue;
         }
         let name = verb_name(verb);
@@ -320,7 +353,7 @@ async fn try_verb(
     // No key of the sink's prefix can come here.
     let Some(key) = key else { return Ok(()) };
     let other = [key, b":renamed"].concat();
-    let commands = commands(verb, config.tag_mode);
+    let commands = commands(verb, config);
     let mut request = Request::default();
     for command in &commands {
         match *command {
@@ -329,6 +362,7 @@ async fn try_verb(
             "sscan" => request.simple(&[b"SSCAN", key, b"0"]),
             "srem" => request.simple(&[b"SREM", key, b"member"]),
             "renamenx" => request.simple(&[b"RENAMENX", key, &other]),
+            "pexpire" => request.simple(&[b"PEXPIRE", key, b"10000", b"LT"]),
             "set" => request.simple(&[b"SET", key, b"1", b"NX", b"PX", b"10000"]),
             command => request.simple(&[command.as_bytes(), key]),
         };
@@ -404,6 +438,12 @@ fn verb_name(verb: Verb) -> &'static str {
     match verb {
         Verb::BumpMatching => "bump by pattern",
         Verb::TagMatching => "tags by pattern",
+        Verb::Expire => "delete with expire_in",
+        Verb::ExpireMatching => "delete_matching with expire_in",
+        Verb::DeleteTyped(_) => "delete_matching of a type",
+        Verb::ExpireTyped(_) => "delete_matching of a type with expire_in",
+        Verb::ExpireTag => "tags with expire_in",
+        Verb::ExpireTagMatching => "tags by pattern with expire_in",
         verb => verb.key(),
     }
 }

@@ -13,6 +13,7 @@ use redis::{ConnectionAddr, IntoConnectionInfo};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::LaneClass;
+use super::pacer::Pacer;
 use super::sentinel::{Sentinel, SentinelOptions};
 use crate::action::Verb;
 use crate::glob;
@@ -87,6 +88,8 @@ pub struct RedisOptions {
     pub tag_key: String,
     /// What invalidating a tag means.
     pub tag_mode: TagMode,
+    /// How many keys a second patterns, fallbacks and lookups may take; `None`: any number.
+    pub max_keys_per_second: Option<u32>,
     /// Certificates.
     pub tls: RedisTls,
     /// Patience.
@@ -106,6 +109,7 @@ impl RedisOptions {
             prefix: String::new(),
             tag_key: TAG_KEY.to_owned(),
             tag_mode: TagMode::default(),
+            max_keys_per_second: None,
             tls: RedisTls::default(),
             timeouts: Timeouts::default(),
         }
@@ -165,6 +169,8 @@ pub struct RedisConfig {
     pub(super) timeouts: Timeouts,
     pub(super) wait_replicas: u32,
     pub(super) failover_window: Duration,
+    /// What is shared by all that use this configuration, or one made of it.
+    pacer: Option<Arc<Pacer>>,
     target: String,
 }
 
@@ -176,6 +182,7 @@ impl RedisConfig {
     pub fn new(options: RedisOptions) -> Result<Self, RedisConfigError> {
         let RedisOptions { name, prefix, tag_key, tag_mode, tls, timeouts, .. } = options;
         let RedisOptions { url, sentinel, cluster, wait_replicas, failover_window, .. } = options;
+        let pacer = options.max_keys_per_second.map(|rate| Arc::new(Pacer::new(rate)));
         let fail = |key, problem: String| RedisConfigError { sink: name.clone(), key, problem };
 
         let (login, seeds) = match sentinel {
@@ -225,6 +232,7 @@ impl RedisConfig {
             timeouts,
             wait_replicas,
             failover_window,
+            pacer,
             target,
         })
     }
@@ -282,6 +290,16 @@ impl RedisConfig {
         self.failover_window
     }
 
+    /// Whether patterns, fallbacks and lookups may only take so many keys a second.
+    pub fn is_paced(&self) -> bool {
+        self.pacer.is_some()
+    }
+
+    /// What a lane of `class` has to ask before it touches keys.
+    pub(super) fn pacer(&self, class: LaneClass) -> Option<&Pacer> {
+        self.pacer.as_deref().filter(|_| matches!(class, LaneClass::Scan | LaneClass::Found))
+    }
+
     /// How a tag is invalidated.
     pub fn tag_mode(&self) -> TagMode {
         self.tag_mode
@@ -290,16 +308,18 @@ impl RedisConfig {
     /// Which lane does `verb`, if Redis can do it. In the mode `version` a tag is a bump, and as
     /// quick.
     pub fn lane_class(&self, verb: Verb) -> Option<LaneClass> {
-        match (verb, self.tag_mode) {
+        match (verb.deleting(), self.tag_mode) {
             (Verb::Delete | Verb::Bump, _) | (Verb::Tag, TagMode::Version) => {
                 Some(LaneClass::Precise)
             }
             (Verb::Tag, TagMode::Members) => Some(LaneClass::Tags),
-            (Verb::DeleteMatching | Verb::BumpMatching | Verb::TagMatching, _) => {
-                Some(LaneClass::Scan)
-            }
+            (Verb::DeleteMatching | Verb::DeleteTyped(_), _) => Some(LaneClass::Scan),
+            (Verb::BumpMatching | Verb::TagMatching, _) => Some(LaneClass::Scan),
             (Verb::Publish, _) => Some(LaneClass::Publish),
             (Verb::PurgeKey | Verb::PurgePath | Verb::PurgeAll | Verb::Lookup, _) => None,
+            // Never what deletes instead.
+            (Verb::Expire | Verb::ExpireMatching | Verb::ExpireTyped(_), _) => None,
+            (Verb::ExpireTag | Verb::ExpireTagMatching, _) => None,
         }
     }
 

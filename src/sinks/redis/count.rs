@@ -51,18 +51,26 @@ impl KeyPattern {
     /// Which keys a coarse action reaches; `None` if it names its key itself.
     pub fn new(action: Action<'_>, config: &RedisConfig) -> Option<Self> {
         let pattern = match action.verb {
-            Verb::DeleteMatching | Verb::BumpMatching => config.key_pattern(action.value),
-            Verb::TagMatching => config.tag_pattern(action.value),
+            Verb::DeleteMatching | Verb::BumpMatching | Verb::ExpireMatching => {
+                config.key_pattern(action.shown())
+            }
+            Verb::TagMatching | Verb::ExpireTagMatching => config.tag_pattern(action.shown()),
             Verb::Delete
             | Verb::Bump
             | Verb::Tag
+            | Verb::Expire
+            | Verb::ExpireTag
+            // Only names are looked at here.
+            | Verb::DeleteTyped(_)
+            | Verb::ExpireTyped(_)
             | Verb::Publish
             | Verb::Lookup
             | Verb::PurgeKey
             | Verb::PurgePath
             | Verb::PurgeAll => return None,
         };
-        let is_tag_set = action.verb == Verb::TagMatching && config.tag_mode == TagMode::Members;
+        let is_tag = action.verb.deleting() == Verb::TagMatching;
+        let is_tag_set = is_tag && config.tag_mode == TagMode::Members;
         Some(KeyPattern { glob: Glob::new(&pattern), pattern, is_tag_set })
     }
 

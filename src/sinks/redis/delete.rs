@@ -15,12 +15,15 @@ const PIPELINE_COMMANDS_MAX: usize = 16;
 /// Does the batch's `delete` actions.
 pub(super) async fn delete(session: &mut Session<'_>, batch: &Batch) -> Result<(), Failure> {
     let config = session.config;
+    let keys_max = session.share_of(UNLINK_KEYS_MAX);
+    let commands_max = if session.is_paced() { 1 } else { PIPELINE_COMMANDS_MAX };
     let mut left = batch.iter().filter(|action| action.verb == Verb::Delete).count();
     let mut actions = batch.iter().filter(|action| action.verb == Verb::Delete);
     while left > 0 {
         let mut commands = 0;
-        while left > 0 && commands < PIPELINE_COMMANDS_MAX {
-            let keys = left.min(UNLINK_KEYS_MAX);
+        while left > 0 && commands < commands_max {
+            let keys = left.min(keys_max);
+            session.turn(keys).await;
             let values = actions.by_ref().take(keys).map(|action| action.value);
             unlink(session.request, &config.prefix, keys, values);
             session.judge.report.requested += keys as u64;

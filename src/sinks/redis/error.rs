@@ -77,6 +77,15 @@ pub(super) fn classify(
         {
             Verdict::Key(format!("{command}: {said}"))
         }
+        // Older servers know PEXPIRE, but not with LT.
+        "ERR"
+            if command == "PEXPIRE"
+                && ["wrong number", "syntax error", "Unsupported option"]
+                    .iter()
+                    .any(|start| words.starts_with(start)) =>
+        {
+            refused("`expire_in` needs Redis 7.0 or newer, or Valkey: PEXPIRE with LT".into())
+        }
         "ERR" if words.starts_with(NO_SUCH_MASTER) => refused("correct sentinel.master".into()),
         "ERR" if words.starts_with("WAIT cannot be used with replica") => outage(replica),
         "ERR" if words.starts_with("max number of clients") => outage(" (see maxclients)"),
@@ -149,6 +158,15 @@ mod tests {
             assert!(got.contains(hint), "{got}");
             assert!(!message.contains("geheim") && !message.contains("'k'"), "{message}");
         }
+    }
+
+    #[test]
+    fn a_server_that_is_too_old_to_cut_times_is_told_so() {
+        let config = RedisConfig::new(RedisOptions::new("cache", "redis://h")).unwrap();
+        let text = "ERR wrong number of arguments for 'pexpire' command";
+        let verdict = classify(text, "PEXPIRE", &config, String::new);
+        let Verdict::Batch(Failure::Refused { hint, .. }) = verdict else { panic!("not refused") };
+        assert!(hint.contains("7.0"), "{hint}");
     }
 
     #[test]

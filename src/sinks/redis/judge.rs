@@ -5,6 +5,9 @@ use super::LaneClass;
 use super::check::{Duties, class_verbs, missing_rights};
 use super::config::RedisConfig;
 use super::error::{Verdict, classify, outage};
+use super::wire::Reply;
+use crate::action::Verb;
+use crate::key_type::KeyType;
 use crate::sinks::{Failure, Rejected, Report};
 
 /// The report of one batch, as far as it has come.
@@ -67,6 +70,17 @@ impl<'a> Judge<'a> {
         Ok(())
     }
 
+    /// Takes the reply to a PEXPIRE for the action at `index`.
+    pub(super) fn cut(&mut self, index: Option<usize>, reply: &Reply) -> Result<(), Failure> {
+        match reply {
+            Reply::Error(text) => self.note(index, text, "PEXPIRE"),
+            reply => {
+                self.report.removed += reply.count(1).ok_or_else(|| self.unexpected("PEXPIRE"))?;
+                Ok(())
+            }
+        }
+    }
+
     /// An answer that Redis does not give to `command`.
     pub(super) fn unexpected(&self, command: &str) -> Failure {
         outage(self.config, command, "an answer that Redis does not give")
@@ -81,7 +95,13 @@ impl<'a> Judge<'a> {
     pub(super) fn classify_at(&self, config: &RedisConfig, text: &str, command: &str) -> Verdict {
         let duties = || {
             let streams = if command == "XADD" { vec![Vec::new()] } else { Vec::new() };
-            Duties { streams, ..Duties::of(class_verbs(self.config, self.class)) }
+            let mut duties = Duties::of(class_verbs(self.config, self.class));
+            duties.verbs.extend(match command {
+                "PEXPIRE" => Some(Verb::Expire),
+                "TYPE" => Some(Verb::DeleteTyped(KeyType::String)),
+                _ => None,
+            });
+            Duties { streams, ..duties }
         };
         let acl = || missing_rights(&duties(), self.config);
         classify(text, command, config, acl)

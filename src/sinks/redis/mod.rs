@@ -5,7 +5,8 @@
 //! again.
 //!
 //! **What a repeat does.** A failed or abandoned request may still have run, and all of its
-//! batch is sent again. `UNLINK` of a key that is gone removes nothing. A counter that is bumped
+//! batch is sent again. `UNLINK` of a key that is gone removes nothing, and a time that is cut again
+//! is no longer. A counter that is bumped
 //! twice skips a value. A message that is
 //! published twice says twice what to forget. A tag that was half invalidated is finished from where it stands (see
 //! [`tags`]). A scan starts from cursor 0, as it must: a cursor means nothing on another
@@ -19,9 +20,13 @@ mod connection;
 mod count;
 mod delete;
 mod error;
+mod expire;
+mod expire_tags;
 mod failover;
+mod hunt;
 mod identity;
 mod judge;
+mod pacer;
 mod publish;
 mod replicas;
 mod scan;
@@ -64,6 +69,8 @@ pub enum LaneClass {
     Tags,
     /// Patterns: a pass over all keys.
     Scan,
+    /// Exact keys that lookups have found, where the sink paces them.
+    Found,
     /// Messages, which come after all the others.
     Publish,
 }
@@ -241,26 +248,36 @@ impl Sending<'_> {
 
 /// Quick things first: what the batch shares with a scan should not wait for it.
 async fn run(session: &mut Session<'_>, batch: &Batch) -> Result<(), Failure> {
-    let has = |verb| batch.iter().any(|action| action.verb == verb);
+    let has = |verb| batch.iter().any(|action| action.verb.untyped() == verb);
+    let tags_are_counters = session.config.tag_mode == TagMode::Version;
     if has(Verb::Delete) {
         delete::delete(session, batch).await?;
     }
-    if has(Verb::Bump) || has(Verb::Tag) && session.config.tag_mode == TagMode::Version {
+    if has(Verb::Expire) {
+        expire::expire(session, batch).await?;
+    }
+    if has(Verb::Bump) || tags_are_counters && (has(Verb::Tag) || has(Verb::ExpireTag)) {
         bump::bump(session, batch).await?;
     }
-    if has(Verb::Tag) && session.config.tag_mode == TagMode::Members {
+    if has(Verb::Tag) && !tags_are_counters {
         tags::invalidate(session, batch).await?;
     }
-    if has(Verb::DeleteMatching) {
+    if has(Verb::ExpireTag) && !tags_are_counters {
+        expire_tags::expire_tags(session, batch).await?;
+    }
+    if has(Verb::DeleteMatching) || has(Verb::ExpireMatching) {
         scan::delete_matching(session, batch).await?;
     }
     if has(Verb::BumpMatching)
-        || has(Verb::TagMatching) && session.config.tag_mode == TagMode::Version
+        || tags_are_counters && (has(Verb::TagMatching) || has(Verb::ExpireTagMatching))
     {
         scan::bump_matching(session, batch).await?;
     }
-    if has(Verb::TagMatching) && session.config.tag_mode == TagMode::Members {
+    if has(Verb::TagMatching) && !tags_are_counters {
         scan::invalidate_matching(session, batch).await?;
+    }
+    if has(Verb::ExpireTagMatching) && !tags_are_counters {
+        expire_tags::expire_matching(session, batch).await?;
     }
     if has(Verb::Publish) {
         publish::publish(session, batch).await?;

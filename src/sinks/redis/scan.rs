@@ -10,6 +10,8 @@ use std::sync::Arc;
 use super::bump::bump_keys;
 use super::config::TagMode;
 use super::delete::{UNLINK_KEYS_MAX, take_unlinked};
+use super::expire::Cuts;
+use super::hunt::{Deed, Fate, Hunts};
 use super::session::{Keys, Session};
 use super::tags::{invalidate_keys, origin, page};
 use super::wire::{Reply, Request};
@@ -71,7 +73,10 @@ impl Pass {
     }
 
     /// Takes the answer to [`ask`](Self::ask): keys that the server's pattern matches.
-    async fn take(&mut self, session: &mut Session<'_>) -> Result<Vec<Vec<u8>>, Failure> {
+    pub(super) async fn take(
+        &mut self,
+        session: &mut Session<'_>,
+    ) -> Result<Vec<Vec<u8>>, Failure> {
         let reply = session.reply_or_fail("SCAN").await?;
         self.accept(reply).ok_or_else(|| session.unexpected("SCAN"))
     }
@@ -103,43 +108,121 @@ fn common_prefix(globs: &[Glob]) -> Vec<u8> {
     common.unwrap_or_default()
 }
 
-/// Does the batch's `delete_matching` actions.
+/// Does the batch's `delete_matching` actions, whether they delete keys or leave them some time.
 pub(super) async fn delete_matching(
     session: &mut Session<'_>,
     batch: &Batch,
 ) -> Result<(), Failure> {
-    let mut patterns = Vec::new();
-    for action in batch.iter().filter(|action| action.verb == Verb::DeleteMatching) {
-        patterns.push(session.config.key_pattern(action.value));
-    }
-    let mut pass = Pass::new(&patterns, None);
-    let mut found: Vec<Vec<u8>> = Vec::new();
+    let hunts = Hunts::new(batch, session.config);
+    let mut pass = hunts.pass();
+    let mut found: Vec<(Deed, Vec<u8>)> = Vec::new();
     let mut over = false;
-    // A page's keys are deleted in the request that asks for the next page.
+    // A page's keys are dealt with in the request that asks for the next page.
     while !over || !found.is_empty() {
-        let mut unlinks = 0;
-        for keys in found.chunks(UNLINK_KEYS_MAX) {
-            session.request.command("UNLINK", 1 + keys.len());
-            for key in keys {
-                session.request.arg(key);
-            }
-            unlinks += 1;
+        if session.is_paced() {
+            // The next page can wait.
+            remove_paced(session, &found).await?;
+            found.clear();
         }
-        session.judge.report.requested += found.len() as u64;
+        let mut removals = Removals::default();
+        removals.ask(session, &found).await?;
         found.clear();
         let asked = !over;
         if asked {
             pass.ask(session.request);
         }
         session.flush().await?;
-        take_unlinked(session, unlinks).await?;
+        removals.take(session).await?;
         if asked {
-            found = pass.take(session).await?;
-            found.retain(|key| pass.matches(key));
+            let keys = pass.take(session).await?;
             over = pass.is_over();
+            found = judge(session, &hunts, keys).await?;
         }
     }
     Ok(())
+}
+
+/// What is to be done to which of a page's keys. Where that depends on their types, they are asked
+/// for.
+async fn judge(
+    session: &mut Session<'_>,
+    hunts: &Hunts,
+    keys: Vec<Vec<u8>>,
+) -> Result<Vec<(Deed, Vec<u8>)>, Failure> {
+    let (mut found, mut doubtful) = (Vec::new(), Vec::new());
+    for key in keys {
+        match hunts.fate(&key) {
+            Fate::Spared => {}
+            Fate::Meets(deed) => found.push((deed, key)),
+            Fate::Depends => {
+                session.request.simple(&[b"TYPE", &key]);
+                doubtful.push(key);
+            }
+        }
+    }
+    if !doubtful.is_empty() {
+        session.flush().await?;
+    }
+    for key in doubtful {
+        let Reply::Status(of) = session.reply_or_fail("TYPE").await? else {
+            return Err(session.unexpected("TYPE"));
+        };
+        found.extend(hunts.deed(&key, &of).map(|deed| (deed, key)));
+    }
+    Ok(found)
+}
+
+/// Deletes and cuts what was found, share by share.
+async fn remove_paced(session: &mut Session<'_>, found: &[(Deed, Vec<u8>)]) -> Result<(), Failure> {
+    for found in found.chunks(session.share_of(found.len().max(1))) {
+        let mut removals = Removals::default();
+        session.turn(found.iter().filter(|(deed, _)| *deed == Deed::Delete).count()).await;
+        removals.ask(session, found).await?;
+        session.turn(removals.cuts.len()).await;
+        session.flush().await?;
+        removals.take(session).await?;
+    }
+    Ok(())
+}
+
+/// Keys that are being deleted or cut.
+#[derive(Default)]
+struct Removals {
+    unlinks: usize,
+    cuts: Cuts,
+}
+
+impl Removals {
+    /// Adds the commands for what was found.
+    async fn ask(
+        &mut self,
+        session: &mut Session<'_>,
+        found: &[(Deed, Vec<u8>)],
+    ) -> Result<(), Failure> {
+        // Cuts first: what fills a request goes out at once, with all that was gathered before.
+        for (deed, key) in found {
+            if let Deed::Cut(time) = *deed {
+                self.cuts.add(session, None, &[key], time).await?;
+            }
+        }
+        let doomed: Vec<&[u8]> = found
+            .iter()
+            .filter(|(deed, _)| *deed == Deed::Delete)
+            .map(|(_, key)| &key[..])
+            .collect();
+        for keys in doomed.chunks(UNLINK_KEYS_MAX) {
+            session.request.command("UNLINK", 1 + keys.len()).args(keys.iter().copied());
+            self.unlinks += 1;
+        }
+        session.judge.report.requested += doomed.len() as u64;
+        Ok(())
+    }
+
+    /// Takes the replies.
+    async fn take(mut self, session: &mut Session<'_>) -> Result<(), Failure> {
+        self.cuts.take(session).await?;
+        take_unlinked(session, self.unlinks).await
+    }
 }
 
 /// Raises every existing counter that the batch's patterns match: `bump`s, and `tags` where a
@@ -149,10 +232,10 @@ pub(super) async fn bump_matching(session: &mut Session<'_>, batch: &Batch) -> R
     let config = session.config;
     let mut patterns = Vec::new();
     for action in batch.iter() {
-        match action.verb {
+        match action.verb.deleting() {
             Verb::BumpMatching => patterns.push(config.key_pattern(action.value)),
             Verb::TagMatching if config.tag_mode == TagMode::Version => {
-                patterns.push(config.tag_pattern(action.value));
+                patterns.push(config.tag_pattern(action.shown()));
             }
             _ => {}
         }
@@ -166,7 +249,13 @@ pub(super) async fn bump_matching(session: &mut Session<'_>, batch: &Batch) -> R
             if pass.matches(&key) {
                 keys.push(None, &[&key]);
             }
+            if session.is_paced() && keys.len() == session.share_of(usize::MAX) {
+                session.turn(keys.len()).await;
+                bump_keys(session, &keys).await?;
+                keys.clear();
+            }
         }
+        session.turn(keys.len()).await;
         bump_keys(session, &keys).await?;
         keys.clear();
         if pass.is_over() {

@@ -7,6 +7,7 @@ use super::LaneClass;
 use super::config::RedisConfig;
 use super::connection::Connection;
 use super::judge::Judge;
+use super::pacer::Pacer;
 use super::wire::{Reply, Request};
 use crate::failpoint::Place;
 use crate::sinks::{Failure, Report};
@@ -17,6 +18,8 @@ pub(super) struct Session<'a> {
     /// Commands being gathered; empty between exchanges.
     pub(super) request: &'a mut Request,
     pub(super) judge: Judge<'a>,
+    /// What is asked before keys are touched; `None`: nothing.
+    pacer: Option<&'a Pacer>,
     connection: Connection,
     seed: &'a mut u64,
 }
@@ -31,13 +34,31 @@ impl<'a> Session<'a> {
         give_up_on_unknown: bool,
     ) -> Self {
         let judge = Judge::new(config, class, give_up_on_unknown);
-        Session { config, request, judge, connection, seed }
+        let pacer = config.pacer(class);
+        Session { config, request, judge, pacer, connection, seed }
     }
 
     /// What is left of it: the connection, what was done, and an unknown error if there was one.
     pub(super) fn finish(self) -> (Connection, Report, Option<Failure>) {
         let (report, unknown) = self.judge.finish();
         (self.connection, report, unknown)
+    }
+
+    /// Whether keys go out only so many a second.
+    pub(super) fn is_paced(&self) -> bool {
+        self.pacer.is_some()
+    }
+
+    /// How many keys go out together, of `most` for which there is room.
+    pub(super) fn share_of(&self, most: usize) -> usize {
+        self.pacer.map_or(most, |pacer| pacer.share().min(most))
+    }
+
+    /// Waits until so many keys may go out.
+    pub(super) async fn turn(&mut self, keys: usize) {
+        if let Some(pacer) = self.pacer {
+            pacer.turn(keys).await;
+        }
     }
 
     /// Sends the gathered commands. The caller then takes one reply for each.

@@ -9,7 +9,7 @@ use crate::sinks::Failure;
 
 /// How often one tag's renaming may find a set in its way. The first is a crash's leftover; each
 /// other means that another walpurge renamed, so that both go forward.
-const RENAMES_MAX: u32 = 100;
+pub(super) const RENAMES_MAX: u32 = 100;
 
 /// One tag's progress.
 pub(super) struct Work<'a> {

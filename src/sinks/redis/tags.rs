@@ -75,9 +75,15 @@ pub(super) async fn invalidate_keys(session: &mut Session<'_>, keys: &Keys) -> R
         let mut removals = 0;
         for work in &mut works {
             let members = take_page(session, work).await?;
-            for members in members.chunks(UNLINK_KEYS_MAX) {
+            for members in members.chunks(session.share_of(UNLINK_KEYS_MAX)) {
                 ask_for_removal(session, &work.taken, members);
                 removals += 1;
+                if session.is_paced() {
+                    session.turn(members.len()).await;
+                    session.flush().await?;
+                    take_removal(session).await?;
+                    removals = 0;
+                }
             }
         }
         if removals > 0 {

@@ -134,9 +134,6 @@ fn a_slot_that_a_standby_has_synchronized_goes_on_after_its_promotion() {
             ("primary_slot_name", "standby"),
             ("hot_standby_feedback", "on"),
             ("sync_replication_slots", "on"),
-            // The primary's own setting, copied, would make its slot wait for a standby that the
-            // promoted one does not have.
-            ("synchronized_standby_slots", ""),
         ],
     );
     let (first, second) = (world.pg.port(), standby.port());
@@ -165,6 +162,15 @@ fn a_slot_that_a_standby_has_synchronized_goes_on_after_its_promotion() {
     standby.promote();
     world.pg = standby;
     world.start();
+    // The old primary's setting has come along: the new one waits for a standby that it has not,
+    // and says so again and again.
+    world.wait_for_log("Postgres sends nothing until a standby has caught up");
+    let said = r#"specified in parameter "synchronized_standby_slots" does not exist"#;
+    let times = world.pg.log().matches(said).count();
+    wait_until("it is said again", PATIENCE, || world.pg.log().matches(said).count() > times + 1);
+    world.assert_cached(&["product:2", "product:77"]);
+    world.sql("ALTER SYSTEM RESET synchronized_standby_slots");
+    world.sql("SELECT pg_reload_conf()");
     world.wait_gone(&["product:2"]);
     world.sql("UPDATE products SET category = 1 WHERE id = 3");
     world.wait_gone(&["product:3"]);

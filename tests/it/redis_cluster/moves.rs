@@ -190,3 +190,82 @@ async fn keys_that_move_behind_a_scans_back_are_found() {
         cluster.close_move(slot, from);
     }
 }
+
+#[tokio::test]
+async fn a_tags_set_that_moves_while_it_is_read_is_read_from_its_start_again() {
+    /// So many that the set has many pages.
+    const MANY: usize = 40_000;
+    let mut cluster = RedisCluster::start(3, false, NODE_TIMEOUT);
+    let slot = cluster.slot("tags:{m}");
+    let (from, to) = (cluster.home(slot), (cluster.home(slot) + 1) % 3);
+    // The members stay where they are, on the third.
+    let third = (0..).map(|number| format!("{{o{number}}}"));
+    let third = third
+        .map(|tag| (cluster.home(cluster.slot(&tag)), tag))
+        .find(|(home, _)| *home != from && *home != to)
+        .unwrap();
+    let members = names(&format!("{}:", third.1), MANY);
+    let proxy = Proxy::to(cluster.node(from).port());
+    cluster.announce(from, proxy.port());
+    let mut options = options(&cluster.urls());
+    // The stall below is no outage.
+    options.timeouts =
+        Timeouts { connect: Duration::from_secs(30), command: Duration::from_secs(60) };
+    let mut lane = lane(&topology(options));
+    let pages = |cluster: &RedisCluster| {
+        let stats = cluster.node(from).cli(&["INFO", "commandstats"]);
+        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_sscan:calls="));
+        line.and_then(|line| line.split(',').next()?.parse::<usize>().ok()).unwrap_or_default()
+    };
+    let mut filled = cluster.node(from).client().unwrap();
+    let mut holder = cluster.node(third.0).client().unwrap();
+    // Twice cut, twice deleted, or more often until the move came in the middle.
+    let mut moved_amid = 0;
+    for attempt in 0.. {
+        assert!(attempt < 20, "the move never came in the middle");
+        let verb = if moved_amid < 2 { Verb::ExpireTag } else { Verb::Tag };
+        for members in members.chunks(1000) {
+            let command =
+                ["SADD", "tags:{m}"].into_iter().chain(members.iter().map(String::as_str));
+            assert!(!filled.cmd(&command.collect::<Vec<_>>()).unwrap().is_error());
+        }
+        let set = |key: &String| vec!["SET".to_owned(), key.clone(), "cached".to_owned()];
+        let replies = holder.pipeline(&members.iter().map(set).collect::<Vec<_>>()).unwrap();
+        assert!(!replies.iter().any(Reply::is_error));
+        cluster.node(from).cli(&["CONFIG", "RESETSTAT"]);
+        let tag = batch(verb, [if verb.expires() { "1000000\0{m}" } else { "{m}" }]);
+        let mut was_amid = false;
+        std::thread::scope(|scope| {
+            let (cluster, proxy, pages) = (&cluster, &proxy, &pages);
+            let moving = scope.spawn(move || {
+                testkit::wait_until("it is being read", Duration::from_secs(30), || {
+                    pages(cluster) > 0
+                });
+                proxy.stall();
+                cluster.open_move(slot, from, to);
+                while cluster.move_keys(slot, from, to, 100) > 0 {}
+                cluster.close_move(slot, to);
+                let was_amid = pages(cluster) < MANY / 1000 - 5;
+                proxy.resume();
+                was_amid
+            });
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let (lane, tag) = (&mut lane, &tag);
+            scope.spawn(move || runtime.block_on(send_batch(lane, tag))).join().unwrap();
+            was_amid = moving.join().unwrap();
+        });
+        let ask = |key: &String| vec!["PTTL".to_owned(), key.clone()];
+        let left = holder.pipeline(&members.iter().map(ask).collect::<Vec<_>>()).unwrap();
+        let uncut = left.iter().filter(|left| **left == Reply::Int(-1)).count();
+        assert_eq!(uncut, 0, "{verb:?}: of {MANY}");
+        moved_amid += usize::from(was_amid);
+        if moved_amid == 4 {
+            return;
+        }
+        // Back, for another attempt.
+        cluster.open_move(slot, to, from);
+        while cluster.move_keys(slot, to, from, 100) > 0 {}
+        cluster.close_move(slot, from);
+    }
+}

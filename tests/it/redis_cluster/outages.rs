@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use testkit::proxy::Proxy;
-use testkit::redis::RedisCluster;
+use testkit::redis::{RedisCluster, Reply};
 use walpurge::action::Verb;
 use walpurge::sinks::Failure;
 use walpurge::sinks::redis::Timeouts;
 
 use super::{
-    batch, cache_with_tag, exists, lane, left, names, options, send, send_batch, set, topology,
+    NODE_TIMEOUT, at, batch, cache_with_tag, exists, lane, left, names, options, send, send_batch,
+    set, topology,
 };
 use crate::world::{PATIENCE, World};
 
@@ -49,6 +50,46 @@ fn take_over(cluster: &RedisCluster, master: usize) {
             nodes.lines().any(|line| line.contains(&port) && line.contains("master"))
         })
     });
+}
+
+#[tokio::test]
+async fn what_a_scan_has_found_and_nobody_could_delete_is_found_again() {
+    let cluster = RedisCluster::start(3, false, NODE_TIMEOUT);
+    let mut lane = lane(&topology(options(&cluster.urls())));
+    let keys = names("list:", 300);
+    let tagged = names("m:", 30);
+    for verb in [Verb::DeleteMatching, Verb::ExpireMatching, Verb::BumpMatching, Verb::TagMatching]
+    {
+        keys.iter().for_each(|key| drop(at(&cluster, key, &["SET", key, "7"])));
+        tagged.iter().for_each(|key| cache_with_tag(&cluster, "tags:list:", key));
+        let command = match verb {
+            Verb::ExpireMatching => "pexpire",
+            Verb::BumpMatching => "incr",
+            _ => "unlink",
+        };
+        for node in 0..3 {
+            cluster.node(node).cmd(&["ACL", "SETUSER", "default", &format!("-{command}")]);
+        }
+        let value = if verb.expires() { "600000\0list:*" } else { "list:*" };
+        let batch = batch(verb, [value]);
+        for _ in 0..2 {
+            let failure = lane.send(&batch).await.unwrap_err();
+            assert!(matches!(failure, Failure::Refused { .. }), "{failure}");
+        }
+        for node in 0..3 {
+            cluster.node(node).cmd(&["ACL", "SETUSER", "default", &format!("+{command}")]);
+        }
+        send_batch(&mut lane, &batch).await;
+        let is_done = |key: &&String| match verb {
+            Verb::DeleteMatching => !exists(&cluster, key),
+            Verb::ExpireMatching => at(&cluster, key, &["PTTL", key]) != Reply::Int(-1),
+            _ => at(&cluster, key, &["GET", key]).to_string() != "7",
+        };
+        match verb {
+            Verb::TagMatching => assert_eq!(left(&cluster, &tagged), [""; 0]),
+            _ => assert_eq!(keys.iter().filter(is_done).count(), 300, "{verb:?}"),
+        }
+    }
 }
 
 #[tokio::test]

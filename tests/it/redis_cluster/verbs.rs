@@ -2,6 +2,7 @@
 
 use testkit::redis::{RedisCluster, Reply};
 use walpurge::action::Verb;
+use walpurge::key_type::KeyType;
 use walpurge::sinks::redis::{Duties, KeyPattern, RedisConfig, TagMode, check, count, least_acl};
 
 use super::{
@@ -10,14 +11,20 @@ use super::{
 };
 use walpurge::action::Action;
 
-const VERBS: [Verb; 7] = [
+const VERBS: [Verb; 13] = [
     Verb::Delete,
     Verb::DeleteMatching,
+    Verb::DeleteTyped(KeyType::Hash),
     Verb::Bump,
     Verb::BumpMatching,
     Verb::Tag,
     Verb::TagMatching,
     Verb::Publish,
+    Verb::Expire,
+    Verb::ExpireMatching,
+    Verb::ExpireTyped(KeyType::Hash),
+    Verb::ExpireTag,
+    Verb::ExpireTagMatching,
 ];
 
 #[tokio::test]
@@ -69,6 +76,52 @@ async fn every_verb_reaches_all_masters_with_no_more_than_the_printed_rights() {
     let report = send(&mut lane, Verb::DeleteMatching, ["k:2*", "{k:9}:1*"]).await;
     assert_eq!(report.removed, 60);
     assert_eq!(left(&cluster, &keys).len() + left(&cluster, &tagged).len(), 0);
+
+    // Times that are cut, alone, by patterns, and beside a deletion in one pass.
+    keys.iter().for_each(|key| set(&cluster, key));
+    let report = send(&mut lane, Verb::Expire, keys[..100].iter().map(cut)).await;
+    assert_eq!((report.requested, report.removed), (100, 100));
+    assert_eq!(uncut(&cluster, &keys), keys[100..].iter().collect::<Vec<_>>());
+    let mut mixed = batch(Verb::ExpireMatching, [cut("shop:k:2*")]);
+    mixed.push(Action { verb: Verb::DeleteMatching, value: b"k:29*" });
+    assert_eq!(super::send_batch(&mut lane, &mixed).await.rejected, []);
+    assert_eq!(left(&cluster, &keys[290..]), [""; 0]);
+    assert_eq!(uncut(&cluster, &keys[200..290]), [""; 0]);
+    assert_eq!(uncut(&cluster, &keys[100..200]).len(), 100);
+    let tagged = names("shop:e:", 60);
+    tagged.iter().for_each(|key| cache_with_tag(&cluster, "shop:tags:e", key));
+    let left_over = names("shop:f:", 10);
+    for key in &left_over {
+        cache_with_tag(&cluster, "shop:tags:f{shop:tags:f}walpurge:invalidating", key);
+    }
+    let report = send(&mut lane, Verb::ExpireTag, ["shop:e", "shop:f", "shop:none"].map(cut)).await;
+    assert_eq!((report.requested, report.removed), (70, 70));
+    assert_eq!(uncut(&cluster, &tagged).len() + uncut(&cluster, &left_over).len(), 0);
+    let others = names("shop:g:", 30);
+    others.iter().for_each(|key| cache_with_tag(&cluster, "shop:tags:g", key));
+    send(&mut lane, Verb::ExpireTagMatching, [cut("shop:g*")]).await;
+    assert_eq!(uncut(&cluster, &others), [""; 0]);
+    send(&mut lane, Verb::Tag, ["e", "f", "g"]).await;
+    assert_eq!(left(&cluster, &tagged).len() + left(&cluster, &others).len(), 0, "still listed");
+    keys.iter().for_each(|key| drop(at(&cluster, key, &["DEL", key])));
+
+    // Keys of one type, where all patterns want that, and beside others.
+    for key in &keys[..100] {
+        at(&cluster, key, &["HSET", key, "field", "value"]);
+    }
+    keys[100..].iter().for_each(|key| set(&cluster, key));
+    let report = send(&mut lane, Verb::DeleteTyped(KeyType::Hash), ["k:1*", "k:2*"]).await;
+    // 1, 2, 10 to 29.
+    assert_eq!((report.requested, report.removed), (22, 22));
+    let mut mixed = batch(Verb::DeleteTyped(KeyType::Hash), ["k:*"]);
+    mixed.push(Action { verb: Verb::DeleteTyped(KeyType::List), value: b"k:*" });
+    mixed.push(Action { verb: Verb::DeleteMatching, value: b"k:29*" });
+    mixed.push(Action { verb: Verb::ExpireTyped(KeyType::String), value: b"500000\0k:28*" });
+    assert_eq!(super::send_batch(&mut lane, &mixed).await.rejected, []);
+    assert_eq!(left(&cluster, &keys[..100]), [""; 0]);
+    assert_eq!(left(&cluster, &keys[100..]).len(), 190);
+    assert_eq!(uncut(&cluster, &keys[100..290]).len(), 180);
+    keys.iter().for_each(|key| drop(at(&cluster, key, &["DEL", key])));
 
     // Counters, of which one is no number.
     let versions = names("shop:v:", 30);
@@ -125,6 +178,18 @@ async fn every_verb_reaches_all_masters_with_no_more_than_the_printed_rights() {
     for subscriber in &mut subscribers {
         assert!(subscriber.read_reply().unwrap().to_string().ends_with("one"));
     }
+}
+
+/// An expiry's value for what has the prefix.
+fn cut(key: impl AsRef<str>) -> String {
+    format!("500000\0{}", key.as_ref().trim_start_matches("shop:"))
+}
+
+/// Those of `keys` that would live for ever.
+#[track_caller]
+fn uncut<'a>(cluster: &RedisCluster, keys: &'a [String]) -> Vec<&'a str> {
+    let is_uncut = |key: &&str| at(cluster, key, &["PTTL", key]) == Reply::Int(-1);
+    keys.iter().map(String::as_str).filter(is_uncut).collect()
 }
 
 #[track_caller]

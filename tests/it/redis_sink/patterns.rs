@@ -1,10 +1,11 @@
 //! Everything that matches.
 
-use testkit::redis::Redis;
-use walpurge::action::Verb;
+use testkit::redis::{Redis, Reply};
+use walpurge::action::{Action, Batch, Verb};
 use walpurge::glob;
+use walpurge::key_type::KeyType;
 
-use super::{keys, lane, send, set_all};
+use super::{keys, lane, run, send, set_all};
 
 #[tokio::test]
 async fn one_pattern_and_many_delete_what_matches() {
@@ -118,4 +119,78 @@ async fn an_empty_database_ends_every_scan() {
         send(&mut lane, verb, ["*"]).await;
     }
     assert!(keys(&redis, b"*").is_empty());
+}
+
+/// Keys of every type, under each of some starts.
+fn fill_types(redis: &Redis, starts: &[&str]) {
+    for start in starts {
+        let key = |of: &str| format!("{start}:{of}");
+        let commands = [
+            vec!["SET".into(), key("string"), "v".into()],
+            vec!["HSET".into(), key("hash"), "f".into(), "v".into()],
+            vec!["RPUSH".into(), key("list"), "v".into()],
+            vec!["SADD".into(), key("set"), "v".into()],
+            vec!["ZADD".into(), key("zset"), "1".into(), "v".into()],
+            vec!["XADD".into(), key("stream"), "*".into(), "f".into(), "v".into()],
+        ];
+        run(redis, &commands);
+    }
+}
+
+/// How many calls of a command Redis has counted.
+fn calls(redis: &Redis, command: &str) -> u64 {
+    let stats = redis.cli(&["INFO", "commandstats"]);
+    let start = format!("cmdstat_{command}:calls=");
+    let calls = stats.lines().find_map(|line| line.strip_prefix(&start));
+    calls.map_or(0, |calls| calls.split(',').next().unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_pattern_of_a_type_spares_all_others() {
+    for of in KeyType::ALL {
+        let redis = Redis::start();
+        fill_types(&redis, &["a", "b", "c"]);
+        let mut lane = lane(&redis);
+        let report = send(&mut lane, Verb::DeleteTyped(of), ["a:*", "b:*"]).await;
+        assert_eq!((report.requested, report.removed), (2, 2), "{of:?}");
+        assert_eq!(calls(&redis, "type"), 0, "the server leaves out the others");
+        assert_eq!(keys(&redis, b"*").len(), 16);
+        for start in ["a", "b"] {
+            assert!(!redis.exists(&format!("{start}:{}", of.name())));
+        }
+    }
+}
+
+#[tokio::test]
+async fn patterns_of_several_types_share_a_pass() {
+    let redis = Redis::start();
+    let mut lane = lane(&redis);
+    let names: Vec<_> = (0..3000).map(|number| format!("many:{number}")).collect();
+    set_all(&redis, &names);
+    fill_types(&redis, &["a", "b", "c", "d"]);
+    send(&mut lane, Verb::DeleteMatching, ["none:*"]).await;
+    let one = scans(&redis);
+    let mut mixed = Batch::default();
+    for (verb, value) in [
+        (Verb::DeleteTyped(KeyType::Set), "a:*"),
+        (Verb::DeleteTyped(KeyType::Hash), "a:*"),
+        (Verb::DeleteMatching, "b:*"),
+        (Verb::DeleteTyped(KeyType::String), "b:*"),
+        (Verb::ExpireTyped(KeyType::List), "100000\0c:*"),
+        (Verb::DeleteTyped(KeyType::Stream), "many:*"),
+    ] {
+        mixed.push(Action { verb, value: value.as_bytes() });
+    }
+    let report = lane.send(&mixed).await.unwrap();
+    assert_eq!((report.requested, report.removed), (2 + 6 + 1, 2 + 6 + 1));
+    assert!(scans(&redis) <= 2 * one + 1, "{} and {one}", scans(&redis));
+    assert_eq!(calls(&redis, "type"), 6 + 6 + 3000, "of which something depends");
+    for gone in ["a:set", "a:hash", "b:string", "b:zset"] {
+        assert!(!redis.exists(gone), "{gone}");
+    }
+    let left = |key: &str| redis.cmd(&["PTTL", key]);
+    assert_ne!(left("c:list"), Reply::Int(-1));
+    for kept in ["a:string", "a:list", "c:string", "d:set", "many:0", "many:2999"] {
+        assert_eq!(left(kept), Reply::Int(-1), "{kept}");
+    }
 }

@@ -21,6 +21,7 @@ use futures_util::future::join_all;
 use super::super::config::{NodeAddress, RedisConfig};
 use super::super::error::{Verdict, outage};
 use super::super::judge::Judge;
+use super::super::pacer::Pacer;
 use super::super::wire::Reply;
 use super::map::{SlotMap, redirection};
 use super::node::{Connections, Exchanged, Parcel, exchange};
@@ -35,12 +36,16 @@ const ROUNDS_MAX: u32 = 6;
 /// One batch on its way through a cluster.
 pub(super) struct Errand<'a> {
     pub(super) judge: Judge<'a>,
+    /// What is asked before keys are touched; `None`: nothing.
+    pub(super) pacer: Option<&'a Pacer>,
     pub(super) topology: &'a Arc<Topology>,
     pub(super) connections: &'a mut Connections,
     /// The latest seed of counters.
     pub(super) seed: &'a mut u64,
     /// Why not all of it is done: the first reason, or one that a person has to mend.
     failure: Option<Failure>,
+    /// How often something was not done.
+    failures: u64,
     /// Nodes that have failed since it began.
     down: HashMap<NodeAddress, String>,
 }
@@ -71,16 +76,30 @@ struct Round {
 impl<'a> Errand<'a> {
     pub(super) fn new(
         judge: Judge<'a>,
+        pacer: Option<&'a Pacer>,
         topology: &'a Arc<Topology>,
         connections: &'a mut Connections,
         seed: &'a mut u64,
     ) -> Self {
-        let (failure, down) = (None, HashMap::new());
-        Errand { judge, topology, connections, seed, failure, down }
+        let (failure, failures, down) = (None, 0, HashMap::new());
+        Errand { judge, pacer, topology, connections, seed, failure, failures, down }
+    }
+
+    /// How many keys go out together, of `most` for which there is room.
+    pub(super) fn share_of(&self, most: usize) -> usize {
+        self.pacer.map_or(most, |pacer| pacer.share().min(most))
+    }
+
+    /// Waits until so many keys may go out.
+    pub(super) async fn turn(&mut self, keys: usize) {
+        if let Some(pacer) = self.pacer {
+            pacer.turn(keys).await;
+        }
     }
 
     /// Notes why something is not done; the rest goes on.
     pub(super) fn fail(&mut self, failure: Failure) {
+        self.failures += 1;
         match (&self.failure, &failure) {
             (None, _) | (Some(Failure::Outage { .. }), Failure::Refused { .. }) => {
                 self.failure = Some(failure);
@@ -103,6 +122,11 @@ impl<'a> Errand<'a> {
     /// Whether something is not done.
     pub(super) fn has_failed(&self) -> bool {
         self.failure.is_some()
+    }
+
+    /// How often something was not done.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures
     }
 
     /// What is left of it.

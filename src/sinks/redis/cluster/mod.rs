@@ -7,14 +7,16 @@
 //! works for an action, so that in each there are only keys of one master, as long as nothing
 //! changes. A master that is down or stalled then delays its own keys alone. Each lane can reach
 //! every node nevertheless: `errand` finds the way of each step, `steps` holds them, `node`
-//! exchanges them on one connection, `topology` and `map` know who serves what. `verbs`, `tags`
-//! and `sweep` say what the steps are; `fence` tells a scan that keys have come.
+//! exchanges them on one connection, `topology` and `map` know who serves what. `verbs`, `tags`,
+//! `expire_tags` and `sweep` say what the steps are; `fence` tells a scan that keys have come.
 
 mod check;
 mod errand;
+mod expire_tags;
 mod fence;
 mod map;
 mod node;
+mod process;
 mod steps;
 mod sweep;
 mod tags;
@@ -69,7 +71,8 @@ impl ClusterLane {
         let give_up_on_unknown = self.unknown_sends + 1 >= UNKNOWN_SENDS_MAX;
         let judge = Judge::new(topology.config(), self.class, give_up_on_unknown);
         let ClusterLane { connections, sweeps, seed, .. } = self;
-        let mut errand = Errand::new(judge, &topology, connections, seed);
+        let pacer = topology.config().pacer(self.class);
+        let mut errand = Errand::new(judge, pacer, &topology, connections, seed);
         let outcome = run(&mut errand, sweeps, batch).await;
         let (judge, failure) = errand.finish();
         let (report, unknown) = judge.finish();
@@ -101,18 +104,25 @@ impl ClusterLane {
 
 /// Quick things first, as on a single server.
 async fn run(errand: &mut Errand<'_>, sweeps: &mut Sweeps, batch: &Batch) -> Result<(), Failure> {
-    let has = |verb| batch.iter().any(|action| action.verb == verb);
-    let tag_mode = errand.topology.config().tag_mode;
+    let has = |verb| batch.iter().any(|action| action.verb.untyped() == verb);
+    let tags_are_counters = errand.topology.config().tag_mode == TagMode::Version;
     if has(Verb::Delete) {
         verbs::delete(errand, batch).await?;
     }
-    if has(Verb::Bump) || has(Verb::Tag) && tag_mode == TagMode::Version {
+    if has(Verb::Expire) {
+        verbs::expire(errand, batch).await?;
+    }
+    if has(Verb::Bump) || tags_are_counters && (has(Verb::Tag) || has(Verb::ExpireTag)) {
         verbs::bump(errand, batch).await?;
     }
-    if has(Verb::Tag) && tag_mode == TagMode::Members {
+    if has(Verb::Tag) && !tags_are_counters {
         tags::invalidate(errand, batch).await?;
     }
-    if [Verb::DeleteMatching, Verb::BumpMatching, Verb::TagMatching].into_iter().any(has) {
+    if has(Verb::ExpireTag) && !tags_are_counters {
+        expire_tags::expire_tags(errand, batch).await?;
+    }
+    let patterns = [Verb::DeleteMatching, Verb::BumpMatching, Verb::TagMatching];
+    if patterns.into_iter().any(|verb| has(verb) || has(verb.expiring())) {
         sweeps.run(errand, batch).await?;
     }
     if has(Verb::Publish) {

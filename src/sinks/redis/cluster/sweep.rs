@@ -7,7 +7,8 @@
 //! [`Fence`]). When every master of the slot map has a scan that counts, at a moment after all of
 //! them, each key that exists then was met or is newer than the sweep. A scan that does not count
 //! is repeated, the others stand, over retries of the same batch too: so a master that is down
-//! costs the others one scan, and not one for each retry.
+//! costs the others one scan, and not one for each retry. None stands when something that was found
+//! could not be done, or nobody would find it again.
 
 use std::sync::Arc;
 
@@ -18,14 +19,19 @@ use super::super::check::{Duties, class_verbs, missing_rights};
 use super::super::config::{NodeAddress, RedisConfig, TagMode};
 use super::super::connection::Connection;
 use super::super::error::{Verdict, classify, outage};
+use super::super::expire_tags::TagHunt;
+use super::super::hunt::{Deed as KeyDeed, Fate, Hunts};
 use super::super::scan::Pass;
 use super::super::session::Keys;
+use super::super::slot::hash_slot;
 use super::super::tags::{TAGS_MAX, origin};
 use super::super::wire::{Reply, Request};
 use super::errand::Errand;
+use super::expire_tags::expire_sets;
 use super::fence::Fence;
+use super::steps::Steps;
 use super::tags::invalidate_keys;
-use super::verbs::{bump_keys, unlink};
+use super::verbs::{Cut, bump_keys, cut, unlink};
 use crate::action::{Batch, Verb};
 use crate::glob::Glob;
 use crate::sinks::Failure;
@@ -37,9 +43,10 @@ const SCANS_MAX: u32 = 2;
 /// The sweeps of one batch, one for each thing that is done to what they find.
 #[derive(Default)]
 pub(super) struct Sweeps {
-    delete: Option<Sweep>,
+    keys: Option<Sweep>,
     bump: Option<Sweep>,
     tag: Option<Sweep>,
+    tag_expiry: Option<Sweep>,
 }
 
 /// What is scanned for, and how far that is.
@@ -61,10 +68,13 @@ struct Scan {
 
 /// What is done to the keys that are found.
 enum Deed {
-    Delete,
+    /// They are deleted, or left some time.
+    Remove(Hunts),
     Bump,
     /// Those whose origin matches are tags' sets.
     Tag(Vec<Glob>),
+    /// The same, of tags whose keys are left some time.
+    ExpireTag(TagHunt),
 }
 
 impl Sweeps {
@@ -78,23 +88,30 @@ impl Sweeps {
     ) -> Result<(), Failure> {
         let config = errand.topology.config();
         let is_counter = config.tag_mode == TagMode::Version;
-        let (mut delete, mut bump, mut tag) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut bump, mut tag, mut tag_expiry) = (Vec::new(), Vec::new(), Vec::new());
         for action in batch.iter() {
+            let tag_pattern = || config.tag_pattern(action.shown());
             match action.verb {
-                Verb::DeleteMatching => delete.push(config.key_pattern(action.value)),
                 Verb::BumpMatching => bump.push(config.key_pattern(action.value)),
-                Verb::TagMatching if is_counter => bump.push(config.tag_pattern(action.value)),
-                Verb::TagMatching => tag.push(config.tag_pattern(action.value)),
+                Verb::TagMatching | Verb::ExpireTagMatching if is_counter => {
+                    bump.push(tag_pattern());
+                }
+                Verb::TagMatching => tag.push(tag_pattern()),
+                Verb::ExpireTagMatching => tag_expiry.push(tag_pattern()),
                 _ => {}
             }
         }
-        let pass = Pass::new(&delete, None);
-        sweep(&mut self.delete, errand, delete, pass, &Deed::Delete).await?;
+        let hunts = Hunts::new(batch, config);
+        let (patterns, pass) = (hunts.patterns(), hunts.pass());
+        sweep(&mut self.keys, errand, patterns, pass, &Deed::Remove(hunts)).await?;
         let pass = Pass::new(&bump, Some(b"string"));
         sweep(&mut self.bump, errand, bump, pass, &Deed::Bump).await?;
         let globs: Vec<_> = tag.iter().map(|pattern| Glob::new(pattern)).collect();
         let pass = Pass::with_common_prefix(&globs, b"set");
-        sweep(&mut self.tag, errand, tag, pass, &Deed::Tag(globs)).await
+        sweep(&mut self.tag, errand, tag, pass, &Deed::Tag(globs)).await?;
+        let hunt = TagHunt::new(batch, |pattern| config.tag_pattern(pattern));
+        let pass = hunt.pass();
+        sweep(&mut self.tag_expiry, errand, tag_expiry, pass, &Deed::ExpireTag(hunt)).await
     }
 
     /// The batch is done.
@@ -188,8 +205,13 @@ async fn scan_on(
         if pages.is_empty() && found.is_empty() {
             return Ok(());
         }
+        let failures = errand.failures();
         let (pages, done) = tokio::join!(join_all(pages), deed.on(errand, &found));
-        done?;
+        if done.is_err() || errand.failures() != failures {
+            // What was found and not dealt with has to be found again.
+            scans.clear();
+            return done;
+        }
         found.clear();
         for (node, page) in pages {
             match page {
@@ -253,7 +275,7 @@ impl Deed {
     fn choose(&self, keys: &[Vec<u8>], found: &mut Keys) {
         for key in keys {
             match self {
-                Deed::Delete | Deed::Bump => found.push(None, &[key]),
+                Deed::Remove(_) | Deed::Bump | Deed::ExpireTag(_) => found.push(None, &[key]),
                 Deed::Tag(globs) => {
                     let set = origin(key);
                     if globs.iter().any(|glob| glob.matches(set)) {
@@ -269,7 +291,25 @@ impl Deed {
             return Ok(());
         }
         match self {
-            Deed::Delete => unlink(errand, found).await.map(drop),
+            Deed::Remove(hunts) => {
+                let (mut doomed, mut cuts) = (Keys::default(), Vec::new());
+                for (deed, key) in judge(errand, hunts, found).await? {
+                    match deed {
+                        KeyDeed::Delete => doomed.push(None, &[key]),
+                        KeyDeed::Cut(time) => {
+                            cuts.push(Cut { index: None, key: key.to_vec(), time });
+                        }
+                    }
+                }
+                if !doomed.is_empty() {
+                    unlink(errand, &doomed).await?;
+                }
+                cut(errand, &cuts).await
+            }
+            Deed::ExpireTag(hunt) => {
+                let tags: Vec<_> = found.iter().filter_map(|(_, key)| hunt.tag(key)).collect();
+                expire_sets(errand, &tags).await
+            }
             Deed::Bump => bump_keys(errand, found).await,
             Deed::Tag(_) => {
                 let sets: Vec<&[u8]> = found.iter().map(|(_, set)| set).collect();
@@ -282,6 +322,44 @@ impl Deed {
             }
         }
     }
+}
+
+/// What is to be done to which keys. Where that depends on their types, they are asked for, wherever
+/// they are now.
+async fn judge<'k>(
+    errand: &mut Errand<'_>,
+    hunts: &Hunts,
+    keys: &'k Keys,
+) -> Result<Vec<(KeyDeed, &'k [u8])>, Failure> {
+    let (mut found, mut doubtful, mut types) = (Vec::new(), Vec::new(), Steps::default());
+    for (_, key) in keys.iter() {
+        match hunts.fate(key) {
+            Fate::Spared => {}
+            Fate::Meets(deed) => found.push((deed, key)),
+            Fate::Depends => {
+                types.add(hash_slot(key), &["TYPE"], |request| {
+                    request.simple(&[b"TYPE", key]);
+                });
+                doubtful.push(key);
+            }
+        }
+    }
+    if doubtful.is_empty() {
+        return Ok(found);
+    }
+    let answers = errand.run(&types).await;
+    for (step, key) in doubtful.into_iter().enumerate() {
+        match answers.answered(&types, step) {
+            Some([Reply::Status(of)]) => {
+                found.extend(hunts.deed(key, of).map(|deed| (deed, key)));
+            }
+            Some([Reply::Error(text)]) => return Err(errand.judge.failure(text, "TYPE")),
+            Some(_) => return Err(errand.judge.unexpected("TYPE")),
+            // Noted as failed: the sweep does not count.
+            None => {}
+        }
+    }
+    Ok(found)
 }
 
 /// What a node says of itself now.

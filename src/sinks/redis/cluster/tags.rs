@@ -5,6 +5,9 @@
 //! one MULTI with their SREM, as there. Others cannot: they are deleted on their nodes first, and
 //! those that are gone for certain are taken off `L` after that.
 //!
+//! Each page says which [`process`](super::process) it comes from, since a cursor means nothing
+//! elsewhere: when `L` has moved, it is read from its start again.
+//!
 //! **What stays true.** Nothing leaves `L` before its key is deleted, so a crash, a second walpurge
 //! or a node that is down repeats a delete and forgets none. What a reader adds after the renaming
 //! lands in a fresh `S`.
@@ -21,10 +24,11 @@
 use super::super::delete::UNLINK_KEYS_MAX;
 use super::super::session::Keys;
 use super::super::slot::hash_slot;
-use super::super::tag_work::{Step, Work, removed};
-use super::super::tags::{PAGE_MEMBERS, TAGS_MAX};
+use super::super::tag_work::RENAMES_MAX;
+use super::super::tags::{PAGE_MEMBERS, TAGS_MAX, page, taken_name};
 use super::super::wire::Reply;
 use super::errand::Errand;
+use super::process::Process;
 use super::steps::{Answers, Steps};
 use super::verbs::unlink;
 use crate::action::{Batch, Verb};
@@ -47,8 +51,28 @@ pub(super) async fn invalidate(errand: &mut Errand<'_>, batch: &Batch) -> Result
     invalidate_keys(errand, &keys).await
 }
 
-const RENAME: &[&str] = &["MULTI", "RENAMENX", "PERSIST", "SSCAN", "EXEC"];
-const READ: &[&str] = &["SSCAN"];
+/// One tag's progress.
+struct Work<'a> {
+    index: Option<usize>,
+    set: &'a [u8],
+    taken: Vec<u8>,
+    slot: u16,
+    step: Step,
+    /// How often it was renamed, or its reading began anew.
+    renames: u32,
+}
+
+enum Step {
+    /// Rename `set` to `taken` and read the first page.
+    Rename,
+    /// Read the page at the cursor, which is of that process; if `again`, rename after the last one.
+    Read { cursor: Vec<u8>, process: Option<Process>, again: bool },
+    /// There is nothing to do, or it failed, which is noted.
+    Over,
+}
+
+const RENAME: &[&str] = &["MULTI", "INFO", "RENAMENX", "PERSIST", "SSCAN", "EXEC"];
+const READ: &[&str] = &["MULTI", "INFO", "SSCAN", "EXEC"];
 const REMOVE: &[&str] = &["MULTI", "UNLINK", "SREM", "EXEC"];
 const FORGET: &[&str] = &["SREM"];
 
@@ -64,55 +88,78 @@ pub(super) async fn invalidate_keys(errand: &mut Errand<'_>, keys: &Keys) -> Res
             pages.push(take_page(errand, &steps, &mut answers, at, work)?);
         }
         remove(errand, &works, &pages).await?;
-        works.retain(|work| !work.is_over());
+        works.retain(|work| !matches!(work.step, Step::Over));
     }
     Ok(())
 }
 
-/// Finds out which tags there is something to do for. SCARD is answered before EXISTS is asked.
+/// Finds out which tags there is something to do for. SCARD comes before EXISTS, and is answered
+/// before that is asked, for the reason that is given where it is done on a single server.
 async fn look<'a>(errand: &mut Errand<'_>, keys: &'a Keys) -> Result<Vec<Work<'a>>, Failure> {
-    let mut works = Work::all(keys);
+    let work = |(index, set): (Option<usize>, &'a [u8])| Work {
+        index,
+        set,
+        taken: taken_name(set),
+        slot: hash_slot(set),
+        step: Step::Rename,
+        renames: 0,
+    };
+    let mut works: Vec<Work<'_>> = keys.iter().map(work).collect();
     let (mut sets, mut taken) = (Steps::default(), Steps::default());
     for work in &works {
-        sets.add(hash_slot(work.set), &["SCARD"], |request| {
+        sets.add(work.slot, &["SCARD"], |request| {
             request.simple(&[b"SCARD", work.set]);
         });
-        taken.add(hash_slot(work.set), &["EXISTS"], |request| {
+        taken.add(work.slot, &["EXISTS"], |request| {
             request.simple(&[b"EXISTS", &work.taken]);
         });
     }
     let cards = errand.run(&sets).await;
     let exist = errand.run(&taken).await;
     for (at, work) in works.iter_mut().enumerate() {
-        match (cards.answered(&sets, at), exist.answered(&taken, at)) {
-            (Some([card]), Some([taken])) => work.begin(&mut errand.judge, card, taken)?,
-            _ => work.step = Step::Over,
+        let (Some([set]), Some([taken])) = (cards.answered(&sets, at), exist.answered(&taken, at))
+        else {
+            work.step = Step::Over;
+            continue;
+        };
+        if let Reply::Error(text) = taken {
+            return Err(errand.judge.failure(text, "EXISTS"));
         }
+        work.step = match (set, taken.int()) {
+            (Reply::Error(text), _) => {
+                errand.judge.note(work.index, text, "SCARD")?;
+                Step::Over
+            }
+            (Reply::Int(0), Some(0)) => Step::Over,
+            (Reply::Int(0), Some(_)) => {
+                Step::Read { cursor: b"0".to_vec(), process: None, again: false }
+            }
+            (Reply::Int(_), Some(_)) => Step::Rename,
+            _ => return Err(errand.judge.unexpected("SCARD")),
+        };
     }
-    works.retain(|work| !work.is_over());
+    works.retain(|work| !matches!(work.step, Step::Over));
     Ok(works)
 }
 
 fn ask_for_page(steps: &mut Steps, work: &Work<'_>) {
-    let read = |cursor: &[u8], request: &mut super::super::wire::Request| {
-        request.simple(&[b"SSCAN", &work.taken, cursor, b"COUNT", PAGE_MEMBERS]);
+    // In one MULTI, so that a page that comes from another node is of what was renamed, and says
+    // where it comes from.
+    let (commands, cursor): (_, &[u8]) = match &work.step {
+        Step::Rename => (RENAME, b"0"),
+        Step::Read { cursor, .. } => (READ, cursor),
+        Step::Over => return,
     };
-    match &work.step {
-        Step::Rename => {
-            // In one MULTI, so that a page that comes from another node is of what was renamed.
-            steps.add(hash_slot(work.set), RENAME, |request| {
-                request.simple(&[b"MULTI"]);
-                request.simple(&[b"RENAMENX", work.set, &work.taken]);
-                request.simple(&[b"PERSIST", &work.taken]);
-                read(b"0", request);
-                request.simple(&[b"EXEC"]);
-            });
+    steps.add(work.slot, commands, |request| {
+        request.simple(&[b"MULTI"]);
+        Process::ask(request);
+        if let Step::Rename = work.step {
+            request.simple(&[b"RENAMENX", work.set, &work.taken]);
+            request.simple(&[b"PERSIST", &work.taken]);
         }
-        Step::Read { cursor, .. } => {
-            steps.add(hash_slot(work.set), READ, |request| read(cursor, request));
-        }
-        Step::Over => {}
-    }
+        request.simple(&[b"SSCAN", &work.taken, cursor, b"COUNT", PAGE_MEMBERS]);
+        request.simple(&[b"EXEC"]);
+    });
 }
 
 /// Takes the replies to [`ask_for_page`]: the page's members, and moves `work` on.
@@ -128,23 +175,65 @@ fn take_page(
         return Ok(Vec::new());
     }
     let replies = answers.replies_mut(steps, at);
-    let take = |reply: &mut Reply| std::mem::replace(reply, Reply::Nil);
-    if let Step::Read { .. } = work.step {
-        return work.take_page(&mut errand.judge, None, take(&mut replies[0]));
+    for (reply, command) in replies.iter().zip(steps.get(at).commands) {
+        if let Reply::Error(text) = reply {
+            return Err(errand.judge.failure(text, command));
+        }
     }
-    let refused = replies[..4].iter().zip(RENAME).find_map(|(reply, command)| match reply {
-        Reply::Error(text) => Some((text, command)),
-        _ => None,
-    });
-    if let Some((text, command)) = refused {
-        return Err(errand.judge.failure(text, command));
-    }
-    let done = match take(&mut replies[4]) {
-        Reply::Array(done) => <[Reply; 3]>::try_from(done).ok(),
-        _ => None,
+    let done = replies.last_mut().map(|exec| std::mem::replace(exec, Reply::Nil));
+    let (info, reply, before, again) = match (done, &work.step) {
+        (Some(Reply::Array(done)), Step::Read { cursor, process, again }) => {
+            let Ok([info, page]) = <[Reply; 2]>::try_from(done) else {
+                return Err(errand.judge.unexpected("EXEC"));
+            };
+            (info, page, Some((cursor, process)), *again)
+        }
+        (Some(Reply::Array(done)), _) => {
+            let Ok([info, renamed, _, page]) = <[Reply; 4]>::try_from(done) else {
+                return Err(errand.judge.unexpected("EXEC"));
+            };
+            let renamed = match &renamed {
+                // Another walpurge was quicker; `taken` holds what it has not done yet.
+                Reply::Error(text) if text == "ERR no such key" => true,
+                Reply::Error(text) => return Err(errand.judge.failure(text, "RENAMENX")),
+                reply => reply.int() == Some(1),
+            };
+            (info, page, None, !renamed)
+        }
+        _ => return Err(errand.judge.unexpected("EXEC")),
     };
-    let [renamed, _, page] = done.ok_or_else(|| errand.judge.unexpected("EXEC"))?;
-    work.take_page(&mut errand.judge, Some(renamed), page)
+    let process = Process::read(&info).ok_or_else(|| errand.judge.unexpected("INFO"))?;
+    let is_elsewhere = before.is_some_and(|(cursor, before)| process.is_new_to(cursor, before));
+    let (cursor, members) = match reply {
+        Reply::Error(text) => {
+            errand.judge.note(work.index, &text, "SSCAN")?;
+            work.step = Step::Over;
+            return Ok(Vec::new());
+        }
+        reply => page(reply).ok_or_else(|| errand.judge.unexpected("SSCAN"))?,
+    };
+    if is_elsewhere {
+        if work.renames == RENAMES_MAX {
+            let text = "ERR the tag's set keeps moving from node to node";
+            return Err(errand.judge.failure(text, "SSCAN"));
+        }
+        work.renames += 1;
+        work.step = Step::Read { cursor: b"0".to_vec(), process: None, again };
+        return Ok(members);
+    }
+    work.step = match (&cursor[..], again) {
+        (b"0", false) => Step::Over,
+        (b"0", true) if work.renames == RENAMES_MAX => {
+            let text = "ERR another walpurge keeps taking this tag";
+            return Err(errand.judge.failure(text, "RENAMENX"));
+        }
+        (b"0", true) => {
+            work.renames += 1;
+            Step::Rename
+        }
+        _ => Step::Read { cursor, process: Some(process), again },
+    };
+    Ok(members)
 }
 
 /// Deletes the members of each tag's page, and takes them off its list.
@@ -155,8 +244,7 @@ async fn remove(
 ) -> Result<(), Failure> {
     let mut abroad = Keys::default();
     for (work, members) in works.iter().zip(pages) {
-        let slot = hash_slot(work.set);
-        for member in members.iter().filter(|member| hash_slot(member) != slot) {
+        for member in members.iter().filter(|member| hash_slot(member) != work.slot) {
             abroad.push(None, &[member]);
         }
     }
@@ -164,18 +252,22 @@ async fn remove(
     let mut gone = gone.into_iter();
     let mut steps = Steps::default();
     for (work, members) in works.iter().zip(pages) {
-        let slot = hash_slot(work.set);
         let (mut near, mut far): (Vec<&[u8]>, Vec<&[u8]>) = (Vec::new(), Vec::new());
         for member in members {
-            if hash_slot(member) == slot {
+            if hash_slot(member) == work.slot {
                 near.push(member);
             } else if gone.next() == Some(true) {
                 far.push(member);
             }
         }
-        for near in near.chunks(UNLINK_KEYS_MAX) {
+        for near in near.chunks(errand.share_of(UNLINK_KEYS_MAX)) {
             errand.judge.report.requested += near.len() as u64;
-            steps.add(slot, REMOVE, |request| {
+            if errand.pacer.is_some() {
+                errand.turn(near.len()).await;
+                run_removals(errand, &steps).await?;
+                steps.clear();
+            }
+            steps.add(work.slot, REMOVE, |request| {
                 request.simple(&[b"MULTI"]);
                 let members = near.iter().copied();
                 request.command("UNLINK", 1 + near.len()).args(members.clone());
@@ -184,24 +276,39 @@ async fn remove(
             });
         }
         for far in far.chunks(UNLINK_KEYS_MAX) {
-            steps.add(slot, FORGET, |request| {
+            steps.add(work.slot, FORGET, |request| {
                 let members = far.iter().copied();
                 request.command("SREM", 2 + far.len()).arg(&work.taken).args(members);
             });
         }
     }
-    let answers = errand.run(&steps).await;
+    run_removals(errand, &steps).await
+}
+
+/// Takes members off their lists, with their keys where those are near.
+async fn run_removals(errand: &mut Errand<'_>, steps: &Steps) -> Result<(), Failure> {
+    if steps.len() == 0 {
+        return Ok(());
+    }
+    let answers = errand.run(steps).await;
     for step in 0..steps.len() {
-        let Some(replies) = answers.answered(&steps, step) else { continue };
+        let Some(replies) = answers.answered(steps, step) else { continue };
         for (reply, command) in replies.iter().zip(steps.get(step).commands) {
             if let Reply::Error(text) = reply {
                 return Err(errand.judge.failure(text, command));
             }
         }
-        if steps.get(step).commands == REMOVE
-            && let Some(exec) = replies.last()
-        {
-            errand.judge.report.removed += removed(&errand.judge, exec, UNLINK_KEYS_MAX)?;
+        if let Some(Reply::Array(results)) = replies.last() {
+            match &results[..] {
+                // A taken name that is no set any more: someone else's key since a moment ago.
+                [_, Reply::Error(text)] => return Err(errand.judge.failure(text, "SREM")),
+                [removed @ Reply::Int(_), Reply::Int(_)] => {
+                    let removed = removed.count(UNLINK_KEYS_MAX);
+                    let removed = removed.ok_or_else(|| errand.judge.unexpected("EXEC"))?;
+                    errand.judge.report.removed += removed;
+                }
+                _ => return Err(errand.judge.unexpected("EXEC")),
+            }
         }
     }
     Ok(())

@@ -65,9 +65,9 @@ impl Topology {
     /// one later, when slots have moved: each lane reaches every node.
     pub fn shard(&self, action: Action<'_>) -> usize {
         let RedisConfig { prefix, tag_parts, .. } = &*self.config;
-        let slot = match action.verb {
-            Verb::Tag => slot_of_parts(&[&tag_parts.0, action.value, &tag_parts.1]),
-            _ => slot_of_parts(&[prefix, action.value]),
+        let slot = match action.verb.deleting() {
+            Verb::Tag => slot_of_parts(&[&tag_parts.0, action.shown(), &tag_parts.1]),
+            _ => slot_of_parts(&[prefix, action.shown()]),
         };
         usize::from(self.shards[usize::from(slot)].load(Ordering::Relaxed))
     }

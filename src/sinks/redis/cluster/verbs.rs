@@ -1,9 +1,12 @@
 //! How are keys deleted, counters raised and messages published in a cluster?
 
+use std::time::Duration;
+
 use super::super::bump::bumped;
 use super::super::config::TagMode;
 use super::super::delete::UNLINK_KEYS_MAX;
 use super::super::error::outage;
+use super::super::expire;
 use super::super::publish::add_to_stream;
 use super::super::session::{Keys, next_seed};
 use super::super::slot::hash_slot;
@@ -24,6 +27,53 @@ pub(super) async fn delete(errand: &mut Errand<'_>, batch: &Batch) -> Result<(),
     unlink(errand, &keys).await.map(drop)
 }
 
+/// A key to be left some time at most.
+pub(super) struct Cut {
+    /// The place of its action, unless a page brought it.
+    pub(super) index: Option<usize>,
+    pub(super) key: Vec<u8>,
+    pub(super) time: Duration,
+}
+
+/// Does the batch's `delete` actions that are to leave keys some time.
+pub(super) async fn expire(errand: &mut Errand<'_>, batch: &Batch) -> Result<(), Failure> {
+    let prefix = &errand.topology.config().prefix;
+    let mut cuts = Vec::new();
+    for (index, action) in batch.iter().enumerate() {
+        if action.verb == Verb::Expire
+            && let Some(time) = action.expire_in()
+        {
+            let key = [prefix, action.shown()].concat();
+            cuts.push(Cut { index: Some(index), key, time });
+        }
+    }
+    cut(errand, &cuts).await
+}
+
+/// Cuts the time that keys have left, wherever they are.
+pub(super) async fn cut(errand: &mut Errand<'_>, cuts: &[Cut]) -> Result<(), Failure> {
+    for cuts in cuts.chunks(errand.share_of(cuts.len().max(1))) {
+        errand.turn(cuts.len()).await;
+        cut_some(errand, cuts).await?;
+    }
+    Ok(())
+}
+
+async fn cut_some(errand: &mut Errand<'_>, cuts: &[Cut]) -> Result<(), Failure> {
+    let mut steps = Steps::default();
+    for Cut { key, time, .. } in cuts {
+        steps.add(hash_slot(key), &["PEXPIRE"], |request| expire::cut(request, &[key], *time));
+    }
+    let answers = errand.run(&steps).await;
+    for (step, Cut { index, .. }) in cuts.iter().enumerate() {
+        errand.judge.report.requested += 1;
+        if let Some([reply]) = answers.answered(&steps, step) {
+            errand.judge.cut(*index, reply)?;
+        }
+    }
+    Ok(())
+}
+
 /// UNLINKs keys, wherever they are: for each whether it is gone.
 ///
 /// A cluster takes several keys in one command only if they are of one slot. Neighbours that are,
@@ -31,8 +81,17 @@ pub(super) async fn delete(errand: &mut Errand<'_>, batch: &Batch) -> Result<(),
 /// of three masters lie in about 930 of its 5,461 slots, so that sorting them would save a tenth of
 /// the commands.
 pub(super) async fn unlink(errand: &mut Errand<'_>, keys: &Keys) -> Result<Vec<bool>, Failure> {
-    const UNLINK: &[&str] = &["UNLINK"];
     let all: Vec<&[u8]> = keys.iter().map(|(_, key)| key).collect();
+    let mut gone = Vec::with_capacity(all.len());
+    for some in all.chunks(errand.share_of(all.len().max(1))) {
+        errand.turn(some.len()).await;
+        gone.extend(unlink_some(errand, some).await?);
+    }
+    Ok(gone)
+}
+
+async fn unlink_some(errand: &mut Errand<'_>, all: &[&[u8]]) -> Result<Vec<bool>, Failure> {
+    const UNLINK: &[&str] = &["UNLINK"];
     let mut gone = vec![false; all.len()];
     errand.judge.report.requested += all.len() as u64;
     let mut steps = Steps::default();
@@ -98,10 +157,10 @@ pub(super) async fn bump(errand: &mut Errand<'_>, batch: &Batch) -> Result<(), F
     let (before, behind) = &config.tag_parts;
     let mut keys = Keys::default();
     for (index, action) in batch.iter().enumerate() {
-        match action.verb {
+        match action.verb.deleting() {
             Verb::Bump => keys.push(Some(index), &[&config.prefix, action.value]),
             Verb::Tag if config.tag_mode == TagMode::Version => {
-                keys.push(Some(index), &[before, action.value, behind]);
+                keys.push(Some(index), &[before, action.shown(), behind]);
             }
             _ => {}
         }
@@ -111,10 +170,22 @@ pub(super) async fn bump(errand: &mut Errand<'_>, batch: &Batch) -> Result<(), F
 
 /// Bumps whole keys, as on a single server.
 pub(super) async fn bump_keys(errand: &mut Errand<'_>, keys: &Keys) -> Result<(), Failure> {
+    let all: Vec<(Option<usize>, &[u8])> = keys.iter().collect();
+    for some in all.chunks(errand.share_of(all.len().max(1))) {
+        errand.turn(some.len()).await;
+        bump_some(errand, some).await?;
+    }
+    Ok(())
+}
+
+async fn bump_some(
+    errand: &mut Errand<'_>,
+    keys: &[(Option<usize>, &[u8])],
+) -> Result<(), Failure> {
     let mut seed = Vec::new();
     push_decimal(&mut seed, next_seed(errand.seed));
     let mut steps = Steps::default();
-    for (_, key) in keys.iter() {
+    for (_, key) in keys {
         steps.add(hash_slot(key), &["MULTI", "SET", "INCR", "EXEC"], |request| {
             request.simple(&[b"MULTI"]);
             request.simple(&[b"SET", key, &seed, b"NX"]);
@@ -129,7 +200,7 @@ pub(super) async fn bump_keys(errand: &mut Errand<'_>, keys: &Keys) -> Result<()
         match bumped(replies) {
             None => return Err(errand.judge.unexpected("EXEC")),
             Some(None) => {}
-            Some(Some((text, command))) => errand.judge.note(index, &text, command)?,
+            Some(Some((text, command))) => errand.judge.note(*index, &text, command)?,
         }
     }
     Ok(())
