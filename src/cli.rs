@@ -75,9 +75,10 @@ pub enum Command {
     Status(StatusArgs),
     /// Follow single invalidations of the running daemon
     Tail(TailArgs),
-    /// Make the replication slot and, with --ddl, event triggers for DDL that changes rows
+    /// Make the publication for pgoutput, the replication slot and, with --ddl, event triggers for
+    /// DDL that changes rows
     Setup(SetupArgs),
-    /// Drop the replication slot, the WAL that it holds, and the event triggers
+    /// Drop the replication slot, the WAL that it holds, the publication and the event triggers
     Teardown(TeardownArgs),
     /// Look at what was given up on: messages and actions that can never succeed
     Parked(ParkedArgs),
@@ -169,7 +170,15 @@ pub struct SetupArgs {
     /// go run the fallbacks of their tables' rules (needs a superuser, once in each database)
     #[arg(long)]
     pub ddl: bool,
-    /// Print the SQL instead, for psql and a role with more rights; connect to nothing
+    /// Make the slot so that it loses nothing of what this one brings, which a running walpurge
+    /// reads with its old configuration: to change plugin or slot
+    #[arg(long, value_name = "SLOT", conflicts_with = "print")]
+    pub from_slot: Option<String>,
+    /// Take out of the publication what the rules do not need, though a daemon reads the slot
+    #[arg(long)]
+    pub prune: bool,
+    /// Print the SQL instead, for psql and a role with more rights; change nothing (with pgoutput
+    /// it reads the catalog, else it connects to nothing)
     #[arg(long)]
     pub print: bool,
 }
@@ -180,6 +189,9 @@ pub struct TeardownArgs {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+    /// Drop only this slot, and the one for replays beside it: what `setup --from-slot` left
+    #[arg(long, value_name = "SLOT")]
+    pub slot: Option<String>,
     /// Print the SQL instead, for psql and a role with more rights; connect to nothing
     #[arg(long)]
     pub print: bool,

@@ -107,6 +107,16 @@ pub enum Place {
     GapFallbacksDone,
     /// `gap_slot_copied`: it is permanent, and nobody has noted that.
     GapSlotCopied,
+    /// `publication_locked`: a publication is about to be made or changed, under its locks.
+    PublicationLocked,
+    /// `publication_changed`: it is, and transactions from before are not waited for yet.
+    PublicationChanged,
+    /// `switch_slot_created`: the new slot is there for a switch, and temporary.
+    SwitchSlotCreated,
+    /// `switch_passed`: the former slot is past its start, and it is still temporary.
+    SwitchPassed,
+    /// `switch_slot_copied`: it is permanent, and nobody has said so.
+    SwitchSlotCopied,
 }
 
 impl Place {
@@ -135,6 +145,11 @@ impl Place {
             Place::GapStreamStarted => "gap_stream_started",
             Place::GapFallbacksDone => "gap_fallbacks_done",
             Place::GapSlotCopied => "gap_slot_copied",
+            Place::PublicationLocked => "publication_locked",
+            Place::PublicationChanged => "publication_changed",
+            Place::SwitchSlotCreated => "switch_slot_created",
+            Place::SwitchPassed => "switch_passed",
+            Place::SwitchSlotCopied => "switch_slot_copied",
         }
     }
 

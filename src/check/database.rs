@@ -7,14 +7,17 @@ use tokio::time::timeout;
 
 use super::failover::failover;
 use super::finding::{Finding, Findings, Group};
+use super::plugins::{Trial, plugins};
+use super::publication::publication;
 use super::replay::replay;
 use super::replicas::replicas;
 use super::server::{Server, server};
-use super::slot::{Presence, not_tried, room, slot, try_plugin};
-use super::{ANSWER_TIMEOUT, Targets, catalog, ddl, lookups, tables};
-use crate::config::Visibility;
+use super::slot::{Presence, not_tried, room, slot, try_other_plugin, try_plugin};
+use super::{ANSWER_TIMEOUT, Targets, ddl, lookups, tables};
+use crate::config::{Plugin, Visibility};
 use crate::postgres::client::simple_query;
 use crate::postgres::quote::identifier;
+use crate::postgres::relations;
 use crate::postgres::{
     ConnectConfig, Encryption, OrdinaryConnection, PgError, PgErrorKind, ReplicationSession,
     SystemIdentity, connect_any, connect_client, server_identity,
@@ -53,7 +56,7 @@ pub(super) async fn database(targets: Targets<'_>) -> Vec<Finding> {
     heartbeat(targets, &client, &mut findings).await;
     ddl::ddl(&client, targets.connect.dbname(), &mut findings).await;
     let mut found = findings.into_list();
-    found.extend(relations(targets, &client).await);
+    found.extend(of_rules(targets, &client).await);
     found
 }
 
@@ -140,13 +143,34 @@ async fn decoding(
     failover(client, &config.slot, server, findings).await;
     replay(client, targets, server, findings).await;
     room(server, presence, findings);
-    let plugin = config.plugin.name();
-    match session {
-        _ if !server.can_decode() => not_tried(plugin, "the server does not decode", findings),
-        _ if server.slots.is_full() => not_tried(plugin, "no slot is free for it", findings),
-        Replication::Works(session) => try_plugin(session, client, plugin, findings).await,
-        _ => not_tried(plugin, "there is no replication connection", findings),
+    let plugin = config.plugin;
+    let tried = match session {
+        _ if !server.can_decode() => {
+            not_tried(plugin.name(), "the server does not decode", findings);
+            Trial::Unknown
+        }
+        _ if server.slots.is_full() => {
+            not_tried(plugin.name(), "no slot is free for it", findings);
+            Trial::Unknown
+        }
+        Replication::Works(session) => {
+            let tried = try_plugin(session, client, plugin.name(), findings).await;
+            match plugin {
+                Plugin::Wal2json => tried,
+                Plugin::Pgoutput => {
+                    try_other_plugin(session, client, Plugin::Wal2json.name()).await
+                }
+            }
+        }
+        _ => {
+            not_tried(plugin.name(), "there is no replication connection", findings);
+            Trial::Unknown
+        }
+    };
+    if plugin == Plugin::Pgoutput {
+        publication(client, targets, server, findings).await;
     }
+    plugins(client, targets, server, &tried, findings).await;
 }
 
 /// Can an ordinary connection say what is visible on the server that streams?
@@ -236,22 +260,22 @@ async fn snapshot(client: &tokio_postgres::Client) -> Result<bool, PgError> {
     Ok(text.is_some_and(|text| text.parse::<Snapshot>().is_ok()))
 }
 
-async fn relations(targets: Targets<'_>, client: &tokio_postgres::Client) -> Vec<Finding> {
+async fn of_rules(targets: Targets<'_>, client: &tokio_postgres::Client) -> Vec<Finding> {
     let rules = targets.rules;
     // A partition counts with the table that it is a part of.
-    let wanted = |relation: &catalog::Relation| {
+    let wanted = |relation: &relations::Relation| {
         relation.parent.is_some() || tables::is_wanted(rules, relation)
     };
     let asking = async {
-        let mut relations = catalog::relations(client).await?;
-        catalog::read_columns(client, &mut relations, wanted).await?;
+        let mut relations = relations::relations(client).await?;
+        relations::read_columns(client, &mut relations, wanted).await?;
         Ok(relations)
     };
     match bounded("read the catalog", asking).await {
         Ok(relations) => {
             let mut findings = Findings::new(Group::Tables);
             let shapes = lookups::lookups(rules, targets.lookups, &mut findings).await;
-            let mut found = tables::tables(rules, &relations, &shapes);
+            let mut found = tables::tables(rules, targets.postgres.plugin, &relations, &shapes);
             found.extend(findings.into_list());
             found
         }

@@ -8,13 +8,14 @@
 //! Nothing ends early: what cannot be looked at says so in its place. Every step is bounded.
 //! Absent on purpose: problems of the file itself (`config`), output and exit codes (`commands`).
 
-mod catalog;
 mod database;
 mod ddl;
 mod failover;
 mod file;
 mod finding;
 mod lookups;
+mod plugins;
+mod publication;
 mod replay;
 mod replicas;
 mod server;
@@ -38,6 +39,9 @@ use crate::sinks::Endpoint;
 
 /// How long one question to a server may take: all of them are about the catalog or a setting.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many names or findings of a kind are listed.
+const LISTED_MAX: usize = 8;
 
 /// What [`live`] looks at.
 #[derive(Clone, Copy)]

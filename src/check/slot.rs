@@ -9,11 +9,12 @@ use tokio::time::timeout;
 
 use super::database::{bounded, told};
 use super::finding::Findings;
+use super::plugins::Trial;
 use super::server::Server;
 use crate::config::PostgresConfig;
 use crate::postgres::client::simple_query;
 use crate::postgres::{
-    Blocker, Persistence, ReplicationSession, SlotInfo, WalStatus, blockers, quote,
+    Blocker, Persistence, PgError, ReplicationSession, SlotInfo, WalStatus, blockers, quote,
 };
 
 /// How long the trial may take: Postgres makes a slot at once, unless it has to wait for a
@@ -123,19 +124,24 @@ pub(super) fn room(server: &Server, presence: Presence, findings: &mut Findings)
     }
 }
 
+/// What came of a trial.
+enum Tried {
+    Works,
+    /// The server waits for these, and so it has loaded the plugin.
+    Waits(Vec<Blocker>),
+    Failed(PgError),
+}
+
 /// Makes and drops a temporary slot, in a bounded time.
-pub(super) async fn try_plugin(
+async fn trial(
     session: &mut ReplicationSession,
     client: &tokio_postgres::Client,
     plugin: &str,
-    findings: &mut Findings,
-) {
-    let subject = format!("plugin {plugin}");
+) -> Tried {
     let name = format!("walpurge_check_{:08x}", fastrand::u32(..));
     let set = bounded("set lock_timeout", session.simple_query(LOCK_TIMEOUT_SQL)).await;
     if let Err(error) = set {
-        findings.failed(subject, told(&error), error.hint());
-        return;
+        return Tried::Failed(error);
     }
     let walsender = session.process_id();
     let created = {
@@ -145,13 +151,12 @@ pub(super) async fn try_plugin(
             Ok(created) => created,
             Err(_) => {
                 let waits_for = bounded("ask for whom", blockers(client, walsender)).await;
-                waits(waits_for.unwrap_or_default(), subject, findings);
                 // Where it cannot be canceled, lock_timeout ends it.
                 let cancel = format!("SELECT pg_cancel_backend({walsender})");
                 let _ = bounded("cancel", simple_query(client, &cancel)).await;
                 // Polled on, so that the slot is gone before anybody looks for it.
                 let _ = timeout(CANCEL_TIMEOUT, creation).await;
-                return;
+                return Tried::Waits(waits_for.unwrap_or_default());
             }
         }
     };
@@ -159,9 +164,45 @@ pub(super) async fn try_plugin(
         Ok(_) => {
             // It ends with the session anyway.
             let _ = bounded("drop the slot", session.drop_slot(&name)).await;
-            findings.ok(subject, "made and dropped a temporary slot with it");
+            Tried::Works
         }
-        Err(error) => findings.failed(subject, told(&error), error.hint()),
+        Err(error) => Tried::Failed(error),
+    }
+}
+
+/// Tries the configured plugin.
+pub(super) async fn try_plugin(
+    session: &mut ReplicationSession,
+    client: &tokio_postgres::Client,
+    plugin: &str,
+    findings: &mut Findings,
+) -> Trial {
+    let subject = format!("plugin {plugin}");
+    match trial(session, client, plugin).await {
+        Tried::Works => {
+            findings.ok(subject, "made and dropped a temporary slot with it");
+            Trial::Works
+        }
+        Tried::Waits(blockers) => {
+            waits(blockers, subject, findings);
+            Trial::Works
+        }
+        Tried::Failed(error) => {
+            findings.failed(subject, told(&error), error.hint());
+            Trial::Refused(error.kind().clone())
+        }
+    }
+}
+
+/// Tries another one, of which nothing is said here.
+pub(super) async fn try_other_plugin(
+    session: &mut ReplicationSession,
+    client: &tokio_postgres::Client,
+    plugin: &str,
+) -> Trial {
+    match trial(session, client, plugin).await {
+        Tried::Works | Tried::Waits(_) => Trial::Works,
+        Tried::Failed(error) => Trial::Refused(error.kind().clone()),
     }
 }
 

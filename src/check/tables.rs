@@ -1,20 +1,19 @@
 //! Do the tables of every rule exist, reach the write-ahead log, and log what the rule needs?
 //!
-//! Pure: relations come from [`catalog`](super::catalog).
+//! Pure: relations come from [`relations`](crate::postgres::relations).
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::catalog::{Column, Kind, Persistence, Relation, ReplicaIdentity};
+use super::LISTED_MAX;
 use super::file::{count, rule as rule_subject};
 use super::finding::{Finding, Findings, Group};
 use super::lookups::Shapes;
 use crate::change::Op;
+use crate::config::Plugin;
+use crate::postgres::relations::{Generated, Kind, Persistence, Relation, ReplicaIdentity, leaves};
 use crate::problem::nearest;
 use crate::rules::lookup::Shape;
 use crate::rules::{Part, Rule, RuleId, RuleSet, TablePattern};
-
-/// How many names a hint lists.
-const LISTED_MAX: usize = 8;
 
 /// Whether any rule means the relation.
 pub(super) fn is_wanted(rules: &RuleSet, relation: &Relation) -> bool {
@@ -22,12 +21,18 @@ pub(super) fn is_wanted(rules: &RuleSet, relation: &Relation) -> bool {
 }
 
 /// Looks at every rule. The relations are all there are; those that are wanted have columns.
-pub(super) fn tables(rules: &RuleSet, relations: &[Relation], shapes: &Shapes) -> Vec<Finding> {
+pub(super) fn tables(
+    rules: &RuleSet,
+    plugin: Plugin,
+    relations: &[Relation],
+    shapes: &Shapes,
+) -> Vec<Finding> {
     let mut findings = Findings::new(Group::Tables);
     for (at, rule) in rules.rules().iter().enumerate() {
         let shape = shapes.get(&RuleId(at as u32));
         let seen = HashSet::new();
-        let mut examination = Examination { rule, shape, relations, findings: &mut findings, seen };
+        let mut examination =
+            Examination { rule, plugin, shape, relations, findings: &mut findings, seen };
         for pattern in &rule.tables {
             examination.pattern(pattern);
         }
@@ -42,6 +47,7 @@ fn means(pattern: &TablePattern, relation: &Relation) -> bool {
 /// One rule and everything that there is.
 struct Examination<'a> {
     rule: &'a Rule,
+    plugin: Plugin,
     /// What its lookup gives, if that is known.
     shape: Option<&'a Shape>,
     relations: &'a [Relation],
@@ -179,7 +185,7 @@ impl<'a> Examination<'a> {
     fn column(&mut self, relation: &Relation, name: &str, consequence: &str) -> bool {
         let found = relation.columns.iter().find(|column| column.name == name);
         let (fault, hint) = match found {
-            Some(Column { is_virtual: false, .. }) => return true,
+            Some(column) if column.generated != Generated::Virtual => return true,
             Some(_) => (
                 format!("column {name} is computed when it is read, and never logged"),
                 "use the columns that it is computed from, or make it STORED".to_owned(),
@@ -204,14 +210,21 @@ impl<'a> Examination<'a> {
         let (subject, table) = (rule_subject(&self.rule.name), &relation.sql_name);
         let full = format!("ALTER TABLE {table} REPLICA IDENTITY FULL;");
         if !relation.has_identity() {
-            self.findings.failed(
-                subject,
-                format!(
-                    "{table} has {}: wal2json leaves out every {}; {}",
-                    identity(relation),
-                    named(&changing),
+            let (ops, identity) = (named(&changing), identity(relation));
+            let message = match self.plugin {
+                Plugin::Wal2json => format!(
+                    "{table} has {identity}: wal2json leaves out every {ops}; {}",
                     self.consequence("each one")
                 ),
+                Plugin::Pgoutput => {
+                    format!(
+                        "{table} has {identity}: while it is published, every {ops} of it fails"
+                    )
+                }
+            };
+            self.findings.failed(
+                subject,
+                message,
                 format!(
                     "{full}\nor give it a primary key: ALTER TABLE {table} ADD PRIMARY KEY (…);"
                 ),
@@ -246,7 +259,8 @@ impl<'a> Examination<'a> {
             let not_carried: Vec<&str> = relation
                 .columns
                 .iter()
-                .filter(|column| !column.is_virtual && needed.contains(column.name.as_bytes()))
+                .filter(|column| column.generated != Generated::Virtual)
+                .filter(|column| needed.contains(column.name.as_bytes()))
                 .filter(|column| !relation.carries_old(column))
                 .map(|column| column.name.as_str())
                 .collect();
@@ -290,24 +304,6 @@ fn unlogged_because(relation: &Relation) -> Option<(&'static str, String)> {
         }
         (Kind::Table | Kind::Partitioned, Persistence::Permanent) => None,
     }
-}
-
-/// The partitions that hold rows, at whatever depth.
-fn leaves<'a>(relations: &'a [Relation], whole: &Relation) -> Vec<&'a Relation> {
-    let mut inside = HashSet::from([whole.oid]);
-    // Children may come before their parents: until nothing is added.
-    loop {
-        let before = inside.len();
-        let children = relations.iter().filter(|r| r.parent.is_some_and(|p| inside.contains(&p)));
-        let children: Vec<_> = children.map(|relation| relation.oid).collect();
-        inside.extend(children);
-        if inside.len() == before {
-            break;
-        }
-    }
-    let is_leaf =
-        |relation: &&Relation| relation.kind != Kind::Partitioned && inside.contains(&relation.oid);
-    relations.iter().filter(is_leaf).collect()
 }
 
 fn near_column(relation: &Relation, name: &str) -> String {

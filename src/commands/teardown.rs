@@ -1,4 +1,5 @@
-//! `teardown`: drops the slot and the one for replays, with the WAL that it holds, and the event triggers for DDL.
+//! `teardown`: drops the slot and the one for replays, with the WAL that they hold, the publication and
+//! the event triggers for DDL; or only a slot that a switch has left behind.
 
 use std::io::{BufRead, IsTerminal};
 
@@ -8,39 +9,118 @@ use super::endpoints::connect_config;
 use super::{Misconfigured, Outcome, block_on, load, print, say};
 use crate::check::bytes;
 use crate::cli::{Global, TeardownArgs};
-use crate::config::{PostgresConfig, replay_slot};
+use crate::config::{Plugin, PostgresConfig, replay_slot};
 use crate::postgres::client::simple_query;
-use crate::postgres::quote::literal;
+use crate::postgres::publication::{Found, remove_publication};
+use crate::postgres::quote::{identifier, literal};
 use crate::postgres::{
-    ConnectConfig, DdlTriggers, PgErrorKind, REMOVE_DDL, ReplicationSession, SlotInfo,
-    connect_client, ddl_triggers,
+    ConnectConfig, DdlTriggers, OrdinaryConnection, PgErrorKind, REMOVE_DDL, ReplicationSession,
+    SlotInfo, connect_client, ddl_triggers,
 };
 
 pub(super) fn teardown(global: &Global, args: &TeardownArgs) -> anyhow::Result<Outcome> {
     let config = load(global)?.config.postgres;
-    if args.print {
-        print(&sql(&config))?;
-        return Ok(Outcome::Done);
+    match args.slot.as_deref() {
+        Some(slot) if slot == config.slot => {
+            say(&format!(
+                "error: {slot} is postgres.slot itself; nothing is changed\nhint: leave --slot out, and \
+                 everything that walpurge setup made is dropped\n"
+            ));
+            return Ok(Outcome::Misused);
+        }
+        Some(slot) if args.print => print(&slots_sql(slot, "('wal2json', 'pgoutput')"))?,
+        None if args.print => print(&sql(&config))?,
+        Some(slot) => {
+            let connect = connect_config(&config)?;
+            return block_on(remove_former(slot, &config, &connect, args.yes));
+        }
+        None => {
+            let connect = connect_config(&config)?;
+            return block_on(remove(&config, &connect, args.yes));
+        }
     }
-    let connect = connect_config(&config)?;
-    block_on(remove(&config, &connect, args.yes))
+    Ok(Outcome::Done)
+}
+
+/// A slot and the one for replays beside it, if they are for one of these plugins.
+fn slots_sql(slot: &str, plugins: &str) -> String {
+    let (slot, replay) = (literal(slot), literal(&replay_slot(slot)));
+    format!(
+        "-- The WAL that the slot, and the one for replays, hold goes with them.\n\
+         SELECT slot_name, pg_catalog.pg_drop_replication_slot(slot_name)\n\
+         FROM pg_catalog.pg_replication_slots\n\
+         WHERE slot_name IN ({slot}, {replay}) AND plugin IN {plugins}\n    \
+             AND database = current_database();\n"
+    )
 }
 
 /// The same as SQL: each part may be run again.
 fn sql(config: &PostgresConfig) -> String {
-    let (slot, plugin) = (literal(&config.slot), literal(config.plugin.name()));
-    let replay = literal(&replay_slot(&config.slot));
+    let slots = slots_sql(&config.slot, &format!("({})", literal(config.plugin.name())));
+    let publication = match config.plugin {
+        Plugin::Wal2json => String::new(),
+        Plugin::Pgoutput => format!(
+            "-- The publication, if walpurge setup made it: for its owner.\n{}\n",
+            remove_publication(&config.publication)
+        ),
+    };
     format!(
         "-- Removes what walpurge setup made, in the database that postgres.url names. Stop walpurge\n\
          -- first; it makes the slot anew at its next start.\n\n\
-         -- The WAL that the slot, and the one for replays, hold goes with them.\n\
-         SELECT slot_name, pg_catalog.pg_drop_replication_slot(slot_name)\n\
-         FROM pg_catalog.pg_replication_slots\n\
-         WHERE slot_name IN ({slot}, {replay}) AND plugin = {plugin}\n    \
-             AND database = current_database();\n\n\
+         {slots}\n{publication}\
          -- The event triggers, for a superuser; other walpurges of this database lose them too.\n\
          {REMOVE_DDL}"
     )
+}
+
+/// Drops a slot that a switch has left behind, once the configured one has come past it.
+async fn remove_former(
+    name: &str,
+    config: &PostgresConfig,
+    connect: &ConnectConfig,
+    is_sure: bool,
+) -> anyhow::Result<Outcome> {
+    let fail = Misconfigured::or_failure;
+    let mut session = ReplicationSession::connect(connect).await.map_err(fail)?;
+    let slot = session.slot(name).await.map_err(fail)?;
+    let replay = session.slot(&replay_slot(name)).await.map_err(fail)?;
+    let Some(slot) = slot else {
+        print(&format!("there is no slot {name}\n"))?;
+        return drop_replay(replay, &mut session).await.map(|()| Outcome::Done);
+    };
+    let plugin = slot.plugin.clone().unwrap_or_default();
+    for slot in std::iter::once(&slot).chain(&replay) {
+        droppable(slot, &plugin, connect.dbname())?;
+    }
+    let now = session.usable_slot(&config.slot, config.plugin.name()).await.map_err(fail)?;
+    if now.confirmed_flush_lsn < slot.confirmed_flush_lsn {
+        let at = |slot: &SlotInfo| slot.confirmed_flush_lsn.unwrap_or_default();
+        return Err(anyhow!(
+            "slot {} stands at {}, and slot {name} at {}: what is between the two is not done with the \
+             new one; nothing is changed\nhint: let walpurge run with this configuration, and try again",
+            config.slot,
+            at(&now),
+            at(&slot)
+        ));
+    }
+    let held = held(&slot, &mut session).await;
+    if !is_sure && let Some(outcome) = refused(&ask(&slot, &held)?) {
+        return Ok(outcome);
+    }
+    session.drop_slot(name).await.map_err(fail)?;
+    print(&format!("dropped slot {name}, which held {held}\n"))?;
+    drop_replay(replay, &mut session).await?;
+    Ok(Outcome::Done)
+}
+
+async fn drop_replay(
+    slot: Option<SlotInfo>,
+    session: &mut ReplicationSession,
+) -> anyhow::Result<()> {
+    let Some(slot) = slot else { return Ok(()) };
+    let held = held(&slot, session).await;
+    session.drop_slot(&slot.name).await.map_err(Misconfigured::or_failure)?;
+    print(&format!("dropped slot {}, which held {held} for replays\n", slot.name))
 }
 
 async fn remove(
@@ -60,7 +140,7 @@ async fn remove(
         matches!(usable, Ok(()) | Err(PgErrorKind::SlotLost))
     });
     for slot in slot.iter().chain(&replay) {
-        droppable(slot, config, connect.dbname())?;
+        droppable(slot, config.plugin.name(), connect.dbname())?;
     }
     if let Some(slot) = &slot {
         let held = held(slot, &mut session).await;
@@ -70,13 +150,17 @@ async fn remove(
         session.drop_slot(&slot.name).await.map_err(fail)?;
         print(&format!("dropped slot {}, which held {held}\n", slot.name))?;
     }
-    if let Some(slot) = &replay {
-        let held = held(slot, &mut session).await;
-        session.drop_slot(&slot.name).await.map_err(fail)?;
-        print(&format!("dropped slot {}, which held {held} for replays\n", slot.name))?;
-    }
+    let has_slots = slot.is_some() || replay.is_some();
+    drop_replay(replay, &mut session).await?;
+    let publication = match config.plugin {
+        Plugin::Wal2json => false,
+        Plugin::Pgoutput => {
+            let version = session.server_version_num();
+            drop_publication(&config.publication, &asking, version, connect).await?
+        }
+    };
     if triggers == DdlTriggers::Missing {
-        if slot.is_none() && replay.is_none() {
+        if !has_slots && !publication {
             print(&format!(
                 "nothing to remove: there is neither a slot {} nor an event trigger of walpurge\n",
                 config.slot
@@ -98,9 +182,38 @@ async fn remove(
     }
 }
 
+/// Drops the publication if it is ours; whether there was one.
+async fn drop_publication(
+    name: &str,
+    asking: &OrdinaryConnection,
+    server_version_num: u32,
+    connect: &ConnectConfig,
+) -> anyhow::Result<bool> {
+    let fail = Misconfigured::or_failure;
+    let found = Found::read(&asking.client, name, server_version_num).await.map_err(fail)?;
+    let Some(found) = found else { return Ok(false) };
+    if !found.is_ours() {
+        let owner = found.owner;
+        print(&format!("publication {name} stays: {owner} made it, and not walpurge setup\n"))?;
+        return Ok(true);
+    }
+    simple_query(&asking.client, &remove_publication(name)).await.map_err(|error| {
+        anyhow!(
+            "publication {name} stays: {:#}\nhint: let {}, who owns it, or a superuser run: DROP \
+             PUBLICATION {};",
+            anyhow::Error::from(error),
+            found.owner,
+            identifier(name)
+        )
+        .context(format!("database {}", connect.dbname()))
+    })?;
+    print(&format!("dropped publication {name}\n"))?;
+    Ok(true)
+}
+
 /// Whether the slot is ours, and idle.
-fn droppable(slot: &SlotInfo, config: &PostgresConfig, database: &str) -> anyhow::Result<()> {
-    match slot.usable(config.plugin.name(), database) {
+fn droppable(slot: &SlotInfo, plugin: &str, database: &str) -> anyhow::Result<()> {
+    match slot.usable(plugin, database) {
         Err(error) if *error.kind() != PgErrorKind::SlotLost => {
             return Err(Misconfigured::or_failure(error));
         }

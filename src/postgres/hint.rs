@@ -38,6 +38,10 @@ pub(crate) fn hint(
             None => format!("choose another postgres.slot than {slot:?}, which is taken"),
         },
         SlotOfOtherPlugin { plugin: found } => match found {
+            Some(found) if matches!(found.as_str(), "wal2json" | "pgoutput") => format!(
+                "slot {slot:?} is made for plugin {found}; to switch without losing a change choose \
+                 another postgres.slot, and let the daemon run on: walpurge setup --from-slot {slot}"
+            ),
             Some(found) => format!(
                 "slot {slot:?} is made for plugin {found}: choose another postgres.slot, or drop \
                  it if nobody needs it: SELECT pg_drop_replication_slot({slot_literal});"

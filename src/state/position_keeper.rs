@@ -8,7 +8,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::{Position, position_file};
+use super::{Position, SinkPositions, position_file};
 use crate::failpoint::Place;
 use crate::lsn::Lsn;
 
@@ -32,6 +32,12 @@ pub struct PositionKeeper {
     complained: Option<Instant>,
 }
 
+/// What counts for any slot of the same server: up to where everything is done, so that one that
+/// stands beyond it is a gap. A commit that one slot has brought another one may leave out.
+fn former(position: Position) -> Position {
+    Position { seen: None, sinks: SinkPositions::new(), ..position }
+}
+
 impl PositionKeeper {
     /// Reads what an earlier run has left for `slot`. Without a directory positions stay in memory.
     pub fn open(directory: Option<&Path>, slot: &str) -> Self {
@@ -39,14 +45,13 @@ impl PositionKeeper {
             let path = directory.join(position_file::FILE_NAME).display().to_string();
             match position_file::read(directory) {
                 Ok(Some(position)) if position.slot != slot => {
-                    let other = position.slot;
                     warn!(
                         file = path,
-                        slot = other,
-                        "ignoring what is remembered: it is about another slot; every sink starts at this \
-                         one"
+                        slot = position.slot,
+                        "every sink starts at this slot, whatever is remembered of it: it is about another \
+                         slot"
                     );
-                    None
+                    Some(Position { slot: slot.to_owned(), ..former(position) })
                 }
                 Ok(None) => {
                     info!(file = path, "nothing is remembered: every sink starts at the slot");
@@ -69,7 +74,8 @@ impl PositionKeeper {
         };
         PositionKeeper {
             directory: directory.map(Path::to_owned),
-            on_disk: known.clone(),
+            // What is there of another slot is to be replaced.
+            on_disk: None,
             known,
             written_lsn,
             writing: None,
@@ -164,6 +170,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
     use super::*;
+    use crate::state::{Commit, Fingerprint, SinkPosition};
 
     fn position(confirmed_lsn: u64) -> Position {
         Position {
@@ -193,7 +200,15 @@ mod tests {
         assert_eq!(position_file::read(dir.path()).unwrap(), Some(position(30)));
         let again = PositionKeeper::open(Some(dir.path()), "walpurge");
         assert_eq!((again.known(), again.confirmable_lsn()), (Some(&position(30)), Lsn(30)));
-        assert_eq!(PositionKeeper::open(Some(dir.path()), "other").known(), None);
+        // Of another slot only that counts.
+        let (target, rules) = (Fingerprint::of("t"), Fingerprint::of("r"));
+        let sinks =
+            [("cache".to_owned(), SinkPosition { done_lsn: Lsn(40), target, rules })].into();
+        let seen = Some(Commit { commit_lsn: Lsn(40), end_lsn: Lsn(41), xid: 7 });
+        keeper.remember_now(Position { seen, sinks, ..position(30) }).await;
+        let other = PositionKeeper::open(Some(dir.path()), "other");
+        let expected = Position { slot: "other".into(), ..position(30) };
+        assert_eq!((other.known(), other.confirmable_lsn()), (Some(&expected), Lsn(30)));
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 mod cdn;
 mod database;
 mod lookups;
+mod publication;
 mod sinks;
 mod tables;
 

@@ -1,6 +1,8 @@
 //! `walpurge setup` and `teardown`: the slot and the event triggers.
 
 mod ddl;
+mod publication;
+mod switch;
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};

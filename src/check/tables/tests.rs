@@ -3,16 +3,21 @@
 use super::*;
 use crate::check::Status::{self, Failed, Ok, Warning};
 use crate::config::parse;
+use crate::postgres::relations::Column;
 
 /// A table `public.NAME` with a primary key `id` and columns `slug` and `price`.
 fn table(oid: u32, name: &str) -> Relation {
-    let column =
-        |name: &str| Column { name: name.into(), is_virtual: false, is_in_key: name == "id" };
+    let column = |name: &str| Column {
+        name: name.into(),
+        generated: Generated::No,
+        is_in_key: name == "id",
+    };
     Relation {
         oid,
         schema: "public".into(),
         name: name.into(),
         sql_name: format!("public.{name}"),
+        owner: "postgres".into(),
         kind: Kind::Table,
         persistence: Persistence::Permanent,
         identity: ReplicaIdentity::Default,
@@ -35,7 +40,8 @@ fn found(rule: &str, relations: &[Relation]) -> Vec<(Status, String, String)> {
     let text = format!(
         "[postgres]\nurl = \"postgres://h/d\"\n[redis.c]\nurl = \"redis://h\"\n[[rule]]\n{rule}"
     );
-    let findings = tables(&parse("t", &text).unwrap().rules, relations, &Shapes::new());
+    let findings =
+        tables(&parse("t", &text).unwrap().rules, Plugin::Wal2json, relations, &Shapes::new());
     findings.into_iter().map(|f| (f.status, f.message, f.hint.unwrap_or_default())).collect()
 }
 
@@ -202,7 +208,7 @@ fn a_partitioned_table_is_looked_at_partition_by_partition() {
 
 #[test]
 fn a_virtual_column_is_never_logged() {
-    let products = [with(table(1, "products"), |t| t.columns[1].is_virtual = true)];
+    let products = [with(table(1, "products"), |t| t.columns[1].generated = Generated::Virtual)];
     let found = found(BY_SLUG, &products);
     assert_eq!((found.len(), found[0].0), (1, Failed), "{found:?}");
     assert!(found[0].1.contains("column slug is computed when it is read"), "{found:?}");

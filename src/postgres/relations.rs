@@ -3,31 +3,34 @@
 //! Two questions for everything: the relations, then the columns of those that rules mean. Both
 //! may be asked by any role, without rights on the tables.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::postgres::client::simple_query;
-use crate::postgres::{PgError, Rows};
+use super::client::simple_query;
+use super::error::PgError;
+use super::query::Rows;
 
 /// Something that has a name in `pg_class` and rows.
 #[derive(Clone, Debug)]
-pub(super) struct Relation {
-    pub(super) oid: u32,
-    pub(super) schema: String,
-    pub(super) name: String,
+pub(crate) struct Relation {
+    pub(crate) oid: u32,
+    pub(crate) schema: String,
+    pub(crate) name: String,
     /// Schema and name as SQL writes them, quoted where they must be.
-    pub(super) sql_name: String,
-    pub(super) kind: Kind,
-    pub(super) persistence: Persistence,
-    pub(super) identity: ReplicaIdentity,
+    pub(crate) sql_name: String,
+    /// The role that owns it.
+    pub(crate) owner: String,
+    pub(crate) kind: Kind,
+    pub(crate) persistence: Persistence,
+    pub(crate) identity: ReplicaIdentity,
     /// What it is a partition of.
-    pub(super) parent: Option<u32>,
+    pub(crate) parent: Option<u32>,
     /// In their order. Empty for those that no rule means.
-    pub(super) columns: Vec<Column>,
+    pub(crate) columns: Vec<Column>,
 }
 
 /// `relkind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Table,
     Partitioned,
     View,
@@ -37,7 +40,7 @@ pub(super) enum Kind {
 
 /// `relpersistence`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Persistence {
+pub(crate) enum Persistence {
     Permanent,
     Unlogged,
     Temporary,
@@ -45,7 +48,7 @@ pub(super) enum Persistence {
 
 /// `relreplident`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReplicaIdentity {
+pub(crate) enum ReplicaIdentity {
     /// The primary key.
     Default,
     /// The columns of an index.
@@ -58,22 +61,39 @@ pub(super) enum ReplicaIdentity {
 
 /// A column.
 #[derive(Clone, Debug)]
-pub(super) struct Column {
-    pub(super) name: String,
-    /// Generated when it is read, so that it is stored nowhere (Postgres 18 and later).
-    pub(super) is_virtual: bool,
+pub(crate) struct Column {
+    pub(crate) name: String,
+    /// Whether it is computed from others.
+    pub(crate) generated: Generated,
     /// Part of the index or primary key that the replica identity uses.
-    pub(super) is_in_key: bool,
+    pub(crate) is_in_key: bool,
+}
+
+/// `attgenerated`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Generated {
+    /// It is written like any other.
+    No,
+    /// When the row is written. pgoutput leaves it out before Postgres 18.
+    Stored,
+    /// When it is read, so that it is stored nowhere (Postgres 18 and later).
+    Virtual,
 }
 
 impl Relation {
+    /// Whether rules can be about it: its changes reach the log, under its name or its partitions'.
+    pub(crate) fn is_logged(&self) -> bool {
+        matches!(self.kind, Kind::Table | Kind::Partitioned)
+            && self.persistence == Persistence::Permanent
+    }
+
     /// Whether an UPDATE or DELETE carries the old value of a column.
-    pub(super) fn carries_old(&self, column: &Column) -> bool {
+    pub(crate) fn carries_old(&self, column: &Column) -> bool {
         self.identity == ReplicaIdentity::Full || column.is_in_key
     }
 
     /// Whether an UPDATE or DELETE is sent at all.
-    pub(super) fn has_identity(&self) -> bool {
+    pub(crate) fn has_identity(&self) -> bool {
         match self.identity {
             ReplicaIdentity::Full => true,
             ReplicaIdentity::Nothing => false,
@@ -84,10 +104,29 @@ impl Relation {
     }
 }
 
+/// The partitions that hold rows, at whatever depth.
+pub(crate) fn leaves<'a>(relations: &'a [Relation], whole: &Relation) -> Vec<&'a Relation> {
+    let mut inside = HashSet::from([whole.oid]);
+    // Children may come before their parents: until nothing is added.
+    loop {
+        let before = inside.len();
+        let children = relations.iter().filter(|r| r.parent.is_some_and(|p| inside.contains(&p)));
+        let children: Vec<_> = children.map(|relation| relation.oid).collect();
+        inside.extend(children);
+        if inside.len() == before {
+            break;
+        }
+    }
+    let is_leaf =
+        |relation: &&Relation| relation.kind != Kind::Partitioned && inside.contains(&relation.oid);
+    relations.iter().filter(is_leaf).collect()
+}
+
 /// A partition's parent only: plain inheritance sends the child's changes under its own name.
 const RELATIONS: &str = "SELECT c.oid, n.nspname, c.relname, \
        pg_catalog.format('%I.%I', n.nspname, c.relname), \
-       c.relkind, c.relpersistence, c.relreplident, i.inhparent \
+       c.relkind, c.relpersistence, c.relreplident, i.inhparent, \
+       pg_catalog.pg_get_userbyid(c.relowner) \
      FROM pg_catalog.pg_class c \
      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
      LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid AND c.relispartition \
@@ -96,19 +135,20 @@ const RELATIONS: &str = "SELECT c.oid, n.nspname, c.relname, \
      ORDER BY n.nspname, c.relname";
 
 /// Every relation of users, by name; without columns.
-pub(super) async fn relations(client: &tokio_postgres::Client) -> Result<Vec<Relation>, PgError> {
+pub(crate) async fn relations(client: &tokio_postgres::Client) -> Result<Vec<Relation>, PgError> {
     let rows = simple_query(client, RELATIONS).await?;
     Ok(rows.into_iter().filter_map(relation).collect())
 }
 
 fn relation(row: Vec<Option<String>>) -> Option<Relation> {
-    let [oid, schema, name, sql_name, kind, persistence, identity, parent] =
-        <[_; 8]>::try_from(row).ok()?;
+    let [oid, schema, name, sql_name, kind, persistence, identity, parent, owner] =
+        <[_; 9]>::try_from(row).ok()?;
     Some(Relation {
         oid: oid?.parse().ok()?,
         schema: schema?,
         name: name?,
         sql_name: sql_name?,
+        owner: owner?,
         kind: match kind?.as_str() {
             "p" => Kind::Partitioned,
             "v" => Kind::View,
@@ -137,7 +177,7 @@ fn relation(row: Vec<Option<String>>) -> Option<Relation> {
 fn columns_query(oids: &[u32]) -> String {
     let oids: Vec<_> = oids.iter().map(u32::to_string).collect();
     format!(
-        "SELECT a.attrelid, a.attname, a.attgenerated = 'v', \
+        "SELECT a.attrelid, a.attname, a.attgenerated, \
            coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false) \
          FROM pg_catalog.pg_attribute a \
          JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
@@ -152,7 +192,7 @@ fn columns_query(oids: &[u32]) -> String {
 }
 
 /// Fills in the columns of those relations that `wanted` picks.
-pub(super) async fn read_columns(
+pub(crate) async fn read_columns(
     client: &tokio_postgres::Client,
     relations: &mut [Relation],
     wanted: impl Fn(&Relation) -> bool,
@@ -172,12 +212,15 @@ pub(super) async fn read_columns(
 fn columns(rows: Rows) -> HashMap<u32, Vec<Column>> {
     let mut columns: HashMap<u32, Vec<Column>> = HashMap::new();
     for row in rows {
-        let Ok([Some(oid), Some(name), is_virtual, is_in_key]) = <[_; 4]>::try_from(row) else {
+        let Ok([Some(oid), Some(name), generated, is_in_key]) = <[_; 4]>::try_from(row) else {
             continue;
         };
-        let is_true = |text: Option<String>| text.as_deref() == Some("t");
-        let column =
-            Column { name, is_virtual: is_true(is_virtual), is_in_key: is_true(is_in_key) };
+        let generated = match generated.as_deref() {
+            Some("s") => Generated::Stored,
+            Some("v") => Generated::Virtual,
+            _ => Generated::No,
+        };
+        let column = Column { name, generated, is_in_key: is_in_key.as_deref() == Some("t") };
         columns.entry(oid.parse().unwrap_or_default()).or_default().push(column);
     }
     columns
