@@ -79,20 +79,11 @@ impl Debt {
         warn::carried(&carried, publication, rules);
         let changed = carried.lost.iter().chain(&carried.back);
         self.due.rules.extend(changed.flat_map(|table| rules.names_on(table)));
+        if !carried.is_empty() {
+            // What is under way does not pay for this.
+            self.payment = None;
+        }
         !carried.is_empty()
-    }
-
-    /// More is due than when the stream started: the fallbacks run for all of it. Between two
-    /// transactions. The log ends at `end_lsn`.
-    pub(super) fn pay_more(
-        &mut self,
-        visibility: Visibility,
-        rules: &RuleSet,
-        plan: &mut Plan,
-        end_lsn: Lsn,
-    ) {
-        self.payment = None;
-        self.pay(visibility, rules, plan, end_lsn);
     }
 
     /// What has to be known of other sessions now.
@@ -178,7 +169,9 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::change::Op;
     use crate::pipeline::{LaneId, PlannedLane, Routes, Stage};
+    use crate::rules::PublishedTable;
 
     const WAIT: Duration = Duration::from_secs(5);
 
@@ -215,5 +208,40 @@ mod tests {
         debt.disconnect(&mut plan);
         debt.pay(Visibility::Skip, &rules, &mut plan, Lsn(100));
         assert!(plan.is_idle());
+    }
+
+    #[test]
+    fn what_comes_due_while_something_is_paid_is_not_paid_by_that() {
+        let text = "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n\
+            [[rule]]\nname = 'item'\ntable = 's.t'\ndelete = ['key:{id}']\n";
+        let rules = crate::config::parse("t", text).unwrap().rules;
+        let routes = Routes { actions: Box::new(|_, _, _| LaneId(0)), lookups: HashMap::new() };
+        let mut plan = Plan::new(vec![PlannedLane::new(Stage::Remove)], routes);
+        let table = |version: &str| PublishedTable {
+            schema: "s".into(),
+            name: "t".into(),
+            version: version.into(),
+            leaves: Vec::new(),
+            is_partitioned: false,
+        };
+        let published = |version| Publication {
+            ops: Op::ALL.into(),
+            tables: vec![table(version)],
+            ..Publication::default()
+        };
+        let due = Due { everybody: true, ..Due::default() };
+        let mut debt = Debt::new(Owed::open(None), due);
+        assert!(!debt.look(&published("1"), &rules));
+        debt.pay(Visibility::Skip, &rules, &mut plan, Lsn(100));
+        assert_eq!(work(&mut plan), 1);
+        assert!(debt.look(&published("2"), &rules));
+        debt.check(&plan);
+        assert!(debt.due.rules.contains("item"), "nothing has run for it");
+        debt.disconnect(&mut plan);
+        assert!(!debt.look(&published("2"), &rules), "it is noted");
+        debt.pay(Visibility::Skip, &rules, &mut plan, Lsn(200));
+        assert_eq!(work(&mut plan), 1);
+        debt.check(&plan);
+        assert!(debt.due.is_empty());
     }
 }

@@ -10,9 +10,8 @@ use tracing::warn;
 
 use super::Settings;
 use super::debt::Debt;
-use crate::config::{Plugin, Visibility};
-use crate::lsn::Lsn;
-use crate::pipeline::Plan;
+use super::interrupted::Interrupted;
+use crate::config::Plugin;
 use crate::postgres::client::simple_query;
 use crate::postgres::{PgError, PgErrorKind, PublicationQuery, connect_any, refuse_lacks};
 use crate::rules::{Publication, RuleSet};
@@ -20,56 +19,28 @@ use crate::rules::{Publication, RuleSet};
 /// How long the catalog may be asked before other rules are taken.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many times the daemon's clock ticks before it does without being told where the log ends: a
-/// standby does not tell.
-const TICKS_MAX: u32 = 10;
-
-/// The publication as it was seen last.
-pub(super) struct Published {
-    visibility: Visibility,
-    /// Not judged yet, and how many ticks ago it was seen.
-    seen: Option<(Publication, u32)>,
-    /// Where the log ended after that.
-    end_lsn: Option<Lsn>,
-}
+/// The publication as it was seen last, until it is judged.
+#[derive(Default)]
+pub(super) struct Published(Option<Publication>);
 
 impl Published {
-    pub(super) fn new(visibility: Visibility) -> Self {
-        Published { visibility, seen: None, end_lsn: None }
-    }
-
     /// Takes what the catalog says now. Where there is none any more, the next change breaks the
     /// stream and says so.
     pub(super) fn take(&mut self, publication: Option<&Publication>) {
         if let Some(publication) = publication {
-            (self.seen, self.end_lsn) = (Some((publication.clone(), 0)), None);
+            self.0 = Some(publication.clone());
         }
     }
 
-    /// The log ends there.
-    pub(super) fn ends_at(&mut self, end_lsn: Lsn) {
-        self.end_lsn = Some(end_lsn);
-    }
-
-    /// Lets the fallbacks run that are owed now, if it is known until when replicas have to be
-    /// waited for with them. Between two transactions.
-    pub(super) fn look(
-        &mut self,
-        debt: &mut Debt,
-        rules: &RuleSet,
-        plan: &mut Plan,
-        received_lsn: Lsn,
-    ) {
-        let Some((_, ticks)) = &mut self.seen else { return };
-        *ticks += 1;
-        let end_lsn = match self.end_lsn {
-            None if *ticks < TICKS_MAX => return,
-            end_lsn => end_lsn.unwrap_or_default().max(received_lsn),
-        };
-        if let Some((publication, _)) = self.seen.take()
-            && debt.look(&publication, rules)
-        {
-            debt.pay_more(self.visibility, rules, plan, end_lsn);
+    /// Notes what is owed now, between two transactions.
+    ///
+    /// # Errors
+    /// If something is: the next stream begins with it, and in a session of the server that knows
+    /// nothing of what was published before.
+    pub(super) fn look(&mut self, debt: &mut Debt, rules: &RuleSet) -> Result<(), Interrupted> {
+        match self.0.take() {
+            Some(publication) if debt.look(&publication, rules) => Err(Interrupted::Catalog),
+            _ => Ok(()),
         }
     }
 }

@@ -148,7 +148,7 @@ impl<'d> Session<'d> {
             flood: Flood::new(Instant::now().into_std()),
             slot,
             held: Held::default(),
-            published: Published::new(settings.visibility),
+            published: Published::default(),
             report,
             pulse: settings.board.pulse().clone(),
             stall: Stall::default(),
@@ -197,7 +197,6 @@ impl<'d> Session<'d> {
                     }
                     Heard::Held(wal) => {
                         self.held.look(wal, &self.slot, Instant::now().into_std());
-                        self.published.ends_at(wal.end_lsn);
                         self.report.look(wal);
                     }
                     Heard::WaitsForUs => return Err(self.waits_for_us().into()),
@@ -213,7 +212,7 @@ impl<'d> Session<'d> {
                         self.pulse.turned(Stage::Loop);
                     }
                     self.look_at_replicas();
-                    self.look_at_publication();
+                    self.look_at_publication()?;
                     if let Some(debt) = self.purpose.debt() {
                         debt.tick();
                     }
@@ -380,15 +379,13 @@ impl<'d> Session<'d> {
         self.replicas.tick(self.dispatcher.plan_mut(), self.purpose.debt(), end_lsn);
     }
 
-    /// Between two transactions, as what is owed is a transaction of its own.
-    fn look_at_publication(&mut self) {
-        let Purpose::Work { debt, .. } = &mut self.purpose else { return };
-        if self.reader.is_in_transaction() {
-            return;
+    fn look_at_publication(&mut self) -> Result<(), Interrupted> {
+        match &mut self.purpose {
+            Purpose::Work { debt, .. } if !self.reader.is_in_transaction() => {
+                self.published.look(debt, self.reader.rules())
+            }
+            _ => Ok(()),
         }
-        let received_lsn = self.status.received_lsn;
-        let plan = self.dispatcher.plan_mut();
-        self.published.look(debt, self.reader.rules(), plan, received_lsn);
     }
 
     /// While the reader waits for room, it does not see the server ask for a sign of life.

@@ -247,4 +247,20 @@ mod tests {
         assert_eq!((past.reached(Lsn(105)), past.commit(next)), (Ok(()), Ok(())));
         assert_eq!(Continuity::new(None, Lsn(1)).seen(), None);
     }
+
+    #[test]
+    fn a_commit_whose_end_was_not_known_comes_again_with_its_end() {
+        // One that was given up with pgoutput.
+        let given_up = Commit { end_lsn: Lsn(91), ..SEEN };
+        let mut continuity = Continuity::new(Some(given_up), Lsn(80));
+        assert_eq!(continuity.reached(Lsn(90)), Ok(()));
+        assert!(continuity.reached(Lsn(100)).is_err());
+        assert_eq!(continuity.commit(SEEN), Ok(()));
+        assert_eq!(continuity.seen(), Some(SEEN));
+        // The other way round it is another transaction.
+        let mut continuity = Continuity::new(Some(SEEN), Lsn(80));
+        assert!(continuity.commit(Commit { end_lsn: Lsn(99), ..SEEN }).is_err());
+        let other = Commit { xid: 8, ..SEEN };
+        assert!(Continuity::new(Some(given_up), Lsn(80)).commit(other).is_err());
+    }
 }

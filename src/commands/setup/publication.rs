@@ -85,7 +85,8 @@ impl Publishing<'_> {
                 return Ok(Made::Before);
             }
             let changed = self.change(client, session, &plan).await;
-            match changed.map_err(|refusal| self.told(refusal, &plan, &wanted))? {
+            let told = |refusal| self.told(refusal, &plan, found.as_ref(), &wanted);
+            match changed.map_err(told)? {
                 Changed::Overtaken => continue,
                 Changed::Yes => {}
             }
@@ -145,7 +146,8 @@ impl Publishing<'_> {
         if plan.statements.is_empty() {
             return Ok(format!("-- Publication {} is in step with the rules.\n\n", self.name));
         }
-        let mut sql = format!("-- {}\n{}", self.who(&wanted), plan.transaction());
+        let who = self.who(found.as_ref(), &wanted);
+        let mut sql = format!("-- {who}\n{}", plan.transaction());
         if found.is_some() && plan.widens {
             sql.push_str(
                 "-- What transactions that are open now wrote before is not published: reload \
@@ -253,8 +255,9 @@ impl Publishing<'_> {
     }
 
     /// Who may run the SQL.
-    fn who(self, wanted: &Wanted) -> String {
-        let (database, owners) = (identifier(self.database), wanted.owners());
+    fn who(self, found: Option<&Found>, wanted: &Wanted) -> String {
+        let (database, mut owners) = (identifier(self.database), wanted.owners());
+        owners.extend(found.map(|found| found.owner.as_str()));
         let mut owners = owners.into_iter();
         match (owners.next(), owners.next()) {
             (Some(owner), None) => format!(
@@ -263,13 +266,19 @@ impl Publishing<'_> {
                 identifier(owner)
             ),
             _ => format!(
-                "As a role that owns every table, or is a member of all that do, with CREATE on \
-                 database {database}; or as a superuser."
+                "As a role that owns every table and, if it is there, the publication, or is a member \
+                 of all roles that do, with CREATE on database {database}; or as a superuser."
             ),
         }
     }
 
-    fn told(self, refusal: Refusal, plan: &Plan, wanted: &Wanted) -> anyhow::Error {
+    fn told(
+        self,
+        refusal: Refusal,
+        plan: &Plan,
+        found: Option<&Found>,
+        wanted: &Wanted,
+    ) -> anyhow::Error {
         let Publishing { name, user, database, .. } = self;
         let (error, holders) = match refusal {
             Refusal::Other(error) => return error,
@@ -297,7 +306,7 @@ impl Publishing<'_> {
             "role {user} may not make publication {name} in database {database} what the rules \
              need: {said}; nothing is changed\nhint: let somebody run the SQL who may, and then \
              walpurge setup again; this prints it: walpurge setup --print\n\n-- {}\n{}",
-            self.who(wanted),
+            self.who(found, wanted),
             plan.transaction()
         )
     }
