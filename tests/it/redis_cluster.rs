@@ -3,6 +3,7 @@
 mod login;
 mod moves;
 mod outages;
+mod replicas;
 mod verbs;
 
 use std::sync::Arc;
