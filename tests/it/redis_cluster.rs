@@ -5,6 +5,7 @@ mod login;
 mod moves;
 mod outages;
 mod pacing;
+mod replicas;
 mod verbs;
 
 use std::sync::Arc;

@@ -140,7 +140,8 @@ fn acl_line(login: &str, duties: &Duties, config: &RedisConfig) -> String {
         all.push("select");
     }
     if config.wait_replicas > 0 {
-        all.extend(["publish", "wait"]);
+        // What WAIT has to stand behind.
+        all.extend([if config.is_cluster() { "set" } else { "publish" }, "wait"]);
     }
     if config.is_cluster() {
         all.extend(CLUSTER_COMMANDS);
@@ -157,7 +158,7 @@ fn acl_line(login: &str, duties: &Duties, config: &RedisConfig) -> String {
     glob::escape(&config.prefix, &mut pattern);
     pattern.push(b'*');
     let mut patterns = vec![quoted(&pattern)];
-    if config.wait_replicas > 0 {
+    if config.wait_replicas > 0 && !config.is_cluster() {
         patterns.push(format!("&{}", String::from_utf8_lossy(replicas::CHANNEL)));
     }
     if duties.verbs.contains(&Verb::Publish) {
@@ -212,7 +213,8 @@ pub(super) async fn check_server(
         }
     }
     if config.wait_replicas > 0 {
-        match try_wait(config, duties).await {
+        let key = trial_key(config, &takes).filter(|_| config.is_cluster());
+        match try_wait(config, duties, key.as_deref()).await {
             Ok(line) => lines.push(line),
             Err(failure) => lines.push(failed("wait_replicas", failure)),
         }
@@ -278,17 +280,31 @@ async fn sentinels(config: &RedisConfig) -> Vec<CheckLine> {
     lines
 }
 
-/// An empty message to a channel of our own, and WAIT.
-async fn try_wait(config: &RedisConfig, duties: &Duties) -> Result<CheckLine, Failure> {
+/// An empty message to a channel of our own, or in a cluster a key, and WAIT.
+async fn try_wait(
+    config: &RedisConfig,
+    duties: &Duties,
+    key: Option<&[u8]>,
+) -> Result<CheckLine, Failure> {
     let mut connection = Connection::open(Arc::new(config.clone())).await?;
     let wanted = config.wait_replicas;
-    let (count, millis) = (wanted.to_string(), replicas::WAIT_TIMEOUT.as_millis().to_string());
+    let patience = replicas::WAIT_TIMEOUT.min(config.timeouts.command / 2);
+    let (count, millis) = (wanted.to_string(), patience.as_millis().to_string());
     let mut request = Request::default();
-    request.simple(&[b"PUBLISH", replicas::CHANNEL, b""]);
+    let write = match key {
+        Some(key) => {
+            request.simple(&[b"SET", key, b"", b"PX", b"1000"]);
+            "SET"
+        }
+        None => {
+            request.simple(&[b"PUBLISH", replicas::CHANNEL, b""]);
+            "PUBLISH"
+        }
+    };
     request.simple(&[b"WAIT", count.as_bytes(), millis.as_bytes()]);
     connection.send(&request).await?;
     let mut have = 0;
-    for command in ["PUBLISH", "WAIT"] {
+    for command in [write, "WAIT"] {
         match connection.reply(command).await? {
             Reply::Error(text) => {
                 let acl = || missing_rights(duties, config);

@@ -11,7 +11,7 @@ use crate::sinks::Failure;
 /// trip, so that this much silence means that one is gone or far behind.
 pub(super) const WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A channel to which nobody has to listen. See [`wait`].
+/// A channel to which nobody has to listen. See [`wait`]. In a cluster, how a key begins.
 pub(super) const CHANNEL: &[u8] = b"walpurge:wait";
 
 /// Waits until as many replicas as configured have what was sent on this connection.

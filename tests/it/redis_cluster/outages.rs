@@ -15,20 +15,20 @@ use super::{
 use crate::world::{PATIENCE, World};
 
 /// So long that no replica takes over unless it is told to.
-const NO_FAILOVER: Duration = Duration::from_secs(600);
+pub const NO_FAILOVER: Duration = Duration::from_secs(600);
 
 /// Patience short enough for a test, and long enough for a busy machine.
-const SHORT: Timeouts =
+pub const SHORT: Timeouts =
     Timeouts { connect: Duration::from_secs(2), command: Duration::from_secs(1) };
 
 /// Those of `keys` whose slot belonged to a master at the start, and the others.
-fn homes(cluster: &RedisCluster, keys: &[String], master: usize) -> (Vec<String>, Vec<String>) {
+pub fn homes(cluster: &RedisCluster, keys: &[String], master: usize) -> (Vec<String>, Vec<String>) {
     keys.iter().cloned().partition(|key| cluster.home(cluster.slot(key)) == master)
 }
 
 /// Waits until a replica has all that its master has.
 #[track_caller]
-fn wait_replicated(cluster: &RedisCluster, master: usize) {
+pub fn wait_replicated(cluster: &RedisCluster, master: usize) {
     let offset = |node: &testkit::redis::Redis, name: &str| {
         let info = node.cli(&["INFO", "replication"]);
         info.lines().find_map(|line| Some(line.strip_prefix(name)?.to_owned())).unwrap()
@@ -41,7 +41,7 @@ fn wait_replicated(cluster: &RedisCluster, master: usize) {
 
 /// Makes the replica of a master that is gone its successor.
 #[track_caller]
-fn take_over(cluster: &RedisCluster, master: usize) {
+pub fn take_over(cluster: &RedisCluster, master: usize) {
     cluster.replica_of(master).cli(&["CLUSTER", "FAILOVER", "TAKEOVER"]);
     let port = format!(":{}@", cluster.replica_of(master).port());
     testkit::wait_until("the others know the new master", PATIENCE, || {

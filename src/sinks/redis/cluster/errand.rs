@@ -25,6 +25,7 @@ use super::super::pacer::Pacer;
 use super::super::wire::Reply;
 use super::map::{SlotMap, redirection};
 use super::node::{Connections, Exchanged, Parcel, exchange};
+use super::replicas::Unheard;
 use super::steps::{Answers, Outcome, Steps};
 use super::topology::Topology;
 use crate::sinks::Failure;
@@ -42,6 +43,8 @@ pub(super) struct Errand<'a> {
     pub(super) connections: &'a mut Connections,
     /// The latest seed of counters.
     pub(super) seed: &'a mut u64,
+    /// Which masters have been asked for something since their replicas were waited for.
+    pub(super) unheard: &'a mut Unheard,
     /// Why not all of it is done: the first reason, or one that a person has to mend.
     failure: Option<Failure>,
     /// How often something was not done.
@@ -80,9 +83,10 @@ impl<'a> Errand<'a> {
         topology: &'a Arc<Topology>,
         connections: &'a mut Connections,
         seed: &'a mut u64,
+        unheard: &'a mut Unheard,
     ) -> Self {
         let (failure, failures, down) = (None, 0, HashMap::new());
-        Errand { judge, pacer, topology, connections, seed, failure, failures, down }
+        Errand { judge, pacer, topology, connections, seed, unheard, failure, failures, down }
     }
 
     /// How many keys go out together, of `most` for which there is room.
@@ -152,6 +156,9 @@ impl<'a> Errand<'a> {
             let seen = self.topology.looks();
             let mut round = Round::default();
             let parcels = self.sort(&map, steps, todo, &mut round);
+            if self.topology.config().wait_replicas > 0 {
+                self.unheard.extend(parcels.iter().map(|parcel| parcel.node.clone()));
+            }
             let exchanges: Vec<_> = parcels
                 .into_iter()
                 .map(|parcel| {

@@ -7,8 +7,9 @@
 //! works for an action, so that in each there are only keys of one master, as long as nothing
 //! changes. A master that is down or stalled then delays its own keys alone. Each lane can reach
 //! every node nevertheless: `errand` finds the way of each step, `steps` holds them, `node`
-//! exchanges them on one connection, `topology` and `map` know who serves what. `verbs`, `tags`,
-//! `expire_tags` and `sweep` say what the steps are; `fence` tells a scan that keys have come.
+//! exchanges them on one connection, `replicas` waits for copies, `topology` and `map` know who
+//! serves what. `verbs`, `tags`, `expire_tags` and `sweep` say what the steps are; `fence` tells a
+//! scan that keys have come.
 
 mod check;
 mod errand;
@@ -17,6 +18,7 @@ mod fence;
 mod map;
 mod node;
 mod process;
+mod replicas;
 mod steps;
 mod sweep;
 mod tags;
@@ -35,6 +37,7 @@ use crate::action::{Batch, Verb};
 use crate::sinks::{Failure, Report};
 use errand::Errand;
 use node::Connections;
+use replicas::Unheard;
 use sweep::Sweeps;
 
 /// Connections to the nodes of one cluster, sending one batch at a time.
@@ -43,6 +46,8 @@ pub struct ClusterLane {
     class: LaneClass,
     connections: Connections,
     sweeps: Sweeps,
+    /// Masters whose replicas have not been waited for since something was done there.
+    unheard: Unheard,
     /// The latest seed of counters, as for a single server.
     seed: u64,
     /// How many sends in a row ended in an unknown error.
@@ -52,8 +57,15 @@ pub struct ClusterLane {
 impl ClusterLane {
     /// A lane that connects when it first sends. All lanes of a sink share its topology.
     pub fn new(topology: Arc<Topology>, class: LaneClass) -> Self {
-        let (connections, sweeps) = (Connections::default(), Sweeps::default());
-        ClusterLane { topology, class, connections, sweeps, seed: 0, unknown_sends: 0 }
+        ClusterLane {
+            topology,
+            class,
+            connections: Connections::default(),
+            sweeps: Sweeps::default(),
+            unheard: Unheard::default(),
+            seed: 0,
+            unknown_sends: 0,
+        }
     }
 
     /// Does all of `batch`. The lane's class is only its purpose: it does any verb.
@@ -70,10 +82,16 @@ impl ClusterLane {
         let topology = Arc::clone(&self.topology);
         let give_up_on_unknown = self.unknown_sends + 1 >= UNKNOWN_SENDS_MAX;
         let judge = Judge::new(topology.config(), self.class, give_up_on_unknown);
-        let ClusterLane { connections, sweeps, seed, .. } = self;
+        let ClusterLane { connections, sweeps, unheard, seed, .. } = self;
+        if let Some(map) = topology.known_map() {
+            replicas::forget_strangers(unheard, &map);
+        }
         let pacer = topology.config().pacer(self.class);
-        let mut errand = Errand::new(judge, pacer, &topology, connections, seed);
+        let mut errand = Errand::new(judge, pacer, &topology, connections, seed, unheard);
         let outcome = run(&mut errand, sweeps, batch).await;
+        if outcome.is_ok() && !errand.has_failed() {
+            replicas::wait(&mut errand).await;
+        }
         let (judge, failure) = errand.finish();
         let (report, unknown) = judge.finish();
         self.forget_strangers();

@@ -29,6 +29,7 @@ use super::super::tags::{PAGE_MEMBERS, TAGS_MAX, page, taken_name};
 use super::super::wire::Reply;
 use super::errand::Errand;
 use super::process::Process;
+use super::replicas;
 use super::steps::{Answers, Steps};
 use super::verbs::unlink;
 use crate::action::{Batch, Verb};
@@ -248,7 +249,11 @@ async fn remove(
             abroad.push(None, &[member]);
         }
     }
-    let gone = if abroad.is_empty() { Vec::new() } else { unlink(errand, &abroad).await? };
+    let mut gone = if abroad.is_empty() { Vec::new() } else { unlink(errand, &abroad).await? };
+    // What a replica lacks may come back, when nothing tells of it any more.
+    if !abroad.is_empty() && !replicas::wait(errand).await {
+        gone.fill(false);
+    }
     let mut gone = gone.into_iter();
     let mut steps = Steps::default();
     for (work, members) in works.iter().zip(pages) {
