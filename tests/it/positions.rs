@@ -8,7 +8,7 @@ use testkit::postgres::StopMode;
 use testkit::redis::Redis;
 use testkit::wait_until;
 
-use crate::world::{PATIENCE, World};
+use crate::world::{PATIENCE, Plugin, World};
 
 /// How many transactions the fast sink is ahead.
 const AHEAD: u32 = 50;
@@ -214,7 +214,8 @@ fn another_key_space_is_another_sink() {
 #[test]
 fn another_slot_stands_for_itself() {
     let pair = Pair::new(TABLES, RULE);
-    pair.world.sql("SELECT pg_create_logical_replication_slot('other', 'wal2json')");
+    let plugin = Plugin::asked().name();
+    pair.world.sql(&format!("SELECT pg_create_logical_replication_slot('other', '{plugin}')"));
     let mut pair = pair;
     pair.get_ahead();
     pair.crash();
