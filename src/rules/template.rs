@@ -163,7 +163,7 @@ impl Template {
     }
 
     /// Puts what a verb's value begins with before what it renders, and a zero byte: the address
-    /// of a [`Verb::Publish`](crate::action::Verb::Publish), the time of an expiry.
+    /// of a [`Verb::Publish`], the time of an expiry.
     pub(super) fn put_head(&mut self, head: &str) {
         let mut head = head.as_bytes().to_vec();
         head.push(0);

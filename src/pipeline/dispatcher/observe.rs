@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Dispatcher, Health, LaneHandle};
+use super::Dispatcher;
+use super::lane::{Health, LaneHandle};
 use crate::action::Batch;
 use crate::metrics::{Counts, Ended, SinkCounts};
 use crate::pipeline::LaneId;

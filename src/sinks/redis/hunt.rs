@@ -28,6 +28,9 @@ pub(super) struct Hunts {
     hunts: Vec<Hunt>,
     /// Of which type all of them want keys to be: then the server leaves out the others.
     all_of: Option<KeyType>,
+    /// What all of them do, to keys of the same type if of any: then it does not matter which of
+    /// them matches.
+    all_do: Option<Deed>,
 }
 
 struct Hunt {
@@ -67,7 +70,9 @@ impl Hunts {
         hunts.sort_by_key(|hunt| (hunt.deed, hunt.of));
         let first = hunts.first().and_then(|hunt| hunt.of);
         let all_of = first.filter(|_| hunts.iter().all(|hunt| hunt.of == first));
-        Hunts { hunts, all_of }
+        let deed = hunts.first().map(|hunt| hunt.deed);
+        let is_same = hunts.iter().all(|hunt| Some(hunt.deed) == deed && hunt.of == first);
+        Hunts { all_do: deed.filter(|_| is_same), hunts, all_of }
     }
 
     /// What a later send of the same batch is known by.
@@ -80,8 +85,11 @@ impl Hunts {
         Pass::new(&self.patterns(), self.all_of.map(|of| of.name().as_bytes()))
     }
 
-    /// What becomes of a key that the pass has brought.
+    /// What becomes of a key that the pass has brought and [matches](Pass::matches).
     pub(super) fn fate(&self, key: &[u8]) -> Fate {
+        if let Some(deed) = self.all_do {
+            return Fate::Meets(deed);
+        }
         match self.matching(key).next() {
             None => Fate::Spared,
             Some(hunt) if hunt.of.is_none() || self.all_of.is_some() => Fate::Meets(hunt.deed),
@@ -98,9 +106,7 @@ impl Hunts {
 
     /// The hunts that mean keys of that name.
     fn matching<'h>(&'h self, key: &'h [u8]) -> impl Iterator<Item = &'h Hunt> {
-        // The server has matched a single one.
-        let is_single = self.hunts.len() == 1;
-        self.hunts.iter().filter(move |hunt| is_single || hunt.glob.matches(key))
+        self.hunts.iter().filter(|hunt| hunt.glob.matches(key))
     }
 }
 

@@ -134,7 +134,8 @@ pub(super) async fn delete_matching(
         session.flush().await?;
         removals.take(session).await?;
         if asked {
-            let keys = pass.take(session).await?;
+            let mut keys = pass.take(session).await?;
+            keys.retain(|key| pass.matches(key));
             over = pass.is_over();
             found = judge(session, &hunts, keys).await?;
         }
