@@ -17,7 +17,7 @@ use crate::postgres::publication::{
 use crate::postgres::quote::identifier;
 use crate::postgres::relations::{read_columns, relations};
 use crate::postgres::{PgError, PgErrorKind, PublicationQuery, ReplicationSession};
-use crate::rules::RuleSet;
+use crate::rules::{Lack, RuleSet};
 
 /// The server's words for a missing right and for a lock that was not to be had in time.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
@@ -81,10 +81,12 @@ impl Publishing<'_> {
             if plan.statements.is_empty() {
                 print(&format!("publication {name} is there already, in step with the rules\n"))?;
                 self.say_surplus(&plan);
+                self.say_lacks(client).await?;
                 return Ok(Made::Before);
             }
             let changed = self.change(client, session, &plan).await;
-            match changed.map_err(|refusal| self.told(refusal, &plan, &wanted))? {
+            let told = |refusal| self.told(refusal, &plan, found.as_ref(), &wanted);
+            match changed.map_err(told)? {
                 Changed::Overtaken => continue,
                 Changed::Yes => {}
             }
@@ -96,6 +98,7 @@ impl Publishing<'_> {
             };
             print(&format!("{what} publication {name} in database {database}\n{changes}"))?;
             self.say_surplus(&plan);
+            self.say_lacks(client).await?;
             return Ok(made);
         }
         Err(anyhow!("publication {name}: the tables change all the time; nothing is changed"))
@@ -143,7 +146,8 @@ impl Publishing<'_> {
         if plan.statements.is_empty() {
             return Ok(format!("-- Publication {} is in step with the rules.\n\n", self.name));
         }
-        let mut sql = format!("-- {}\n{}", self.who(&wanted), plan.transaction());
+        let who = self.who(found.as_ref(), &wanted);
+        let mut sql = format!("-- {who}\n{}", plan.transaction());
         if found.is_some() && plan.widens {
             sql.push_str(
                 "-- What transactions that are open now wrote before is not published: reload \
@@ -206,6 +210,7 @@ impl Publishing<'_> {
     async fn left_alone(self, client: &Client, found: &Found) -> anyhow::Result<()> {
         let name = self.name;
         let lacks = self.lacks(client).await?;
+        let lacks: Vec<_> = lacks.iter().map(ToString::to_string).collect();
         if lacks.is_empty() {
             return print(&format!(
                 "publication {name} is there already, not made by walpurge setup; it carries what \
@@ -223,11 +228,20 @@ impl Publishing<'_> {
         ))
     }
 
-    async fn lacks(self, client: &Client) -> anyhow::Result<Vec<String>> {
+    /// What no publication can carry.
+    async fn say_lacks(self, client: &Client) -> anyhow::Result<()> {
+        for lack in self.lacks(client).await? {
+            let hint = lack.hint().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+            say(&format!("warning: run will end with 78, since {lack} is not published\n{hint}"));
+        }
+        Ok(())
+    }
+
+    async fn lacks(self, client: &Client) -> anyhow::Result<Vec<Lack>> {
         let query = PublicationQuery::new(self.name, self.rules, self.server_version_num);
         let rows = simple_query(client, query.sql()).await.map_err(Misconfigured::or_failure)?;
         let publication = query.answer(rows).unwrap_or_default();
-        Ok(publication.lacks(self.rules).iter().map(ToString::to_string).collect())
+        Ok(publication.lacks(self.rules))
     }
 
     fn say_surplus(self, plan: &Plan) {
@@ -241,8 +255,9 @@ impl Publishing<'_> {
     }
 
     /// Who may run the SQL.
-    fn who(self, wanted: &Wanted) -> String {
-        let (database, owners) = (identifier(self.database), wanted.owners());
+    fn who(self, found: Option<&Found>, wanted: &Wanted) -> String {
+        let (database, mut owners) = (identifier(self.database), wanted.owners());
+        owners.extend(found.map(|found| found.owner.as_str()));
         let mut owners = owners.into_iter();
         match (owners.next(), owners.next()) {
             (Some(owner), None) => format!(
@@ -251,13 +266,19 @@ impl Publishing<'_> {
                 identifier(owner)
             ),
             _ => format!(
-                "As a role that owns every table, or is a member of all that do, with CREATE on \
-                 database {database}; or as a superuser."
+                "As a role that owns every table and, if it is there, the publication, or is a member \
+                 of all roles that do, with CREATE on database {database}; or as a superuser."
             ),
         }
     }
 
-    fn told(self, refusal: Refusal, plan: &Plan, wanted: &Wanted) -> anyhow::Error {
+    fn told(
+        self,
+        refusal: Refusal,
+        plan: &Plan,
+        found: Option<&Found>,
+        wanted: &Wanted,
+    ) -> anyhow::Error {
         let Publishing { name, user, database, .. } = self;
         let (error, holders) = match refusal {
             Refusal::Other(error) => return error,
@@ -285,7 +306,7 @@ impl Publishing<'_> {
             "role {user} may not make publication {name} in database {database} what the rules \
              need: {said}; nothing is changed\nhint: let somebody run the SQL who may, and then \
              walpurge setup again; this prints it: walpurge setup --print\n\n-- {}\n{}",
-            self.who(wanted),
+            self.who(found, wanted),
             plan.transaction()
         )
     }
