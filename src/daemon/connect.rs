@@ -183,7 +183,7 @@ impl About {
             catalog_lsn: identity.flushed_lsn,
             identity,
             slot_lsn,
-            decoder: decoder(started.format),
+            decoder: decoder(started.format, settings.messages),
             tables,
             partitions,
             written,
@@ -246,9 +246,11 @@ fn message_prefixes(messages: Messages) -> Vec<String> {
 }
 
 /// What reads a stream of that format.
-fn decoder(format: Format) -> Decoder {
+fn decoder(format: Format, messages: Messages) -> Decoder {
     let nulls = match format {
-        Format::Pgoutput => return Decoder::Pgoutput(pgoutput::Decoder::default()),
+        Format::Pgoutput => {
+            return Decoder::Pgoutput(pgoutput::Decoder::new(message_prefixes(messages)));
+        }
         Format::Wal2json(NumericFormat::Strings) => Nulls::Certain,
         Format::Wal2json(NumericFormat::Numbers) => Nulls::ByType,
     };

@@ -31,6 +31,8 @@ const RELATIONS_MAX: usize = 100_000;
 pub struct Decoder {
     /// By the tables' numbers.
     relations: HashMap<u32, Relation, foldhash::fast::RandomState>,
+    /// Of the messages to hand on; empty: of all.
+    prefixes: Vec<String>,
     new: Vec<Field>,
     old: Vec<Field>,
 }
@@ -57,6 +59,11 @@ impl<'a> Iterator for Truncated<'a> {
 }
 
 impl Decoder {
+    /// A decoder that hands on logical messages with these prefixes alone: pgoutput sends all.
+    pub fn new(prefixes: Vec<String>) -> Self {
+        Decoder { prefixes, ..Decoder::default() }
+    }
+
     /// Decodes one message.
     ///
     /// # Errors
@@ -71,7 +78,7 @@ impl Decoder {
             b'U' => self.row(Op::Update, message, cursor),
             b'D' => self.row(Op::Delete, message, cursor),
             b'T' => self.truncate(cursor),
-            b'M' => logical_message(message, cursor),
+            b'M' => self.logical_message(message, cursor),
             b'R' => self.relation(cursor),
             // The name of a type, and where a change comes from: neither matters.
             b'Y' | b'O' => Ok(Event::Aside),
@@ -102,7 +109,7 @@ impl Decoder {
         message: &'a [u8],
         mut cursor: Cursor<'_>,
     ) -> Result<Event<'a>, DecodeError> {
-        let Decoder { relations, new, old } = self;
+        let Decoder { relations, new, old, .. } = self;
         new.clear();
         old.clear();
         let Some(relation) = relations.get(&cursor.u32()?) else {
@@ -135,6 +142,28 @@ impl Decoder {
             table: relation.table(),
             new: Row::named(relation.names(), message, new),
             old: Row::named(relation.names(), message, old),
+        }))
+    }
+
+    fn logical_message<'a>(
+        &self,
+        message: &'a [u8],
+        mut cursor: Cursor<'a>,
+    ) -> Result<Event<'a>, DecodeError> {
+        let flags = cursor.u8()?;
+        let lsn = cursor.lsn()?;
+        let prefix = cursor.text()?;
+        let content = cursor.sized()?;
+        cursor.end()?;
+        let is_wanted = |wanted: &String| wanted.as_bytes() == prefix;
+        if !self.prefixes.is_empty() && !self.prefixes.iter().any(is_wanted) {
+            return Ok(Event::Aside);
+        }
+        Ok(Event::Message(Message {
+            transactional: flags & IS_TRANSACTIONAL != 0,
+            lsn: Some(lsn),
+            prefix,
+            content: message.get(content.start as usize..content.end as usize).unwrap_or_default(),
         }))
     }
 
@@ -194,23 +223,6 @@ pub fn micros_since_1970(since_2000: i64) -> i64 {
 
 /// Whether a message belongs to a transaction.
 const IS_TRANSACTIONAL: u8 = 1;
-
-fn logical_message<'a>(
-    message: &'a [u8],
-    mut cursor: Cursor<'a>,
-) -> Result<Event<'a>, DecodeError> {
-    let flags = cursor.u8()?;
-    let lsn = cursor.lsn()?;
-    let prefix = cursor.text()?;
-    let content = cursor.sized()?;
-    cursor.end()?;
-    Ok(Event::Message(Message {
-        transactional: flags & IS_TRANSACTIONAL != 0,
-        lsn: Some(lsn),
-        prefix,
-        content: message.get(content.start as usize..content.end as usize).unwrap_or_default(),
-    }))
-}
 
 #[cfg(test)]
 mod tests;

@@ -206,6 +206,17 @@ fn messages_carry_prefix_and_content() {
 }
 
 #[test]
+fn messages_of_other_prefixes_are_not_handed_on() {
+    let mut decoder = Decoder::new(vec!["ours".into()]);
+    for (prefix, is_ours) in [("ours", true), ("our", false), ("", false)] {
+        let message = Bytes::of(b'M').put(&[0; 9]).name(prefix).put(&[0; 4]);
+        let event = decoder.decode(&message.0);
+        assert_eq!(matches!(event, Ok(Event::Message(_))), is_ours, "{prefix}");
+        assert!(is_ours || matches!(event, Ok(Event::Aside)), "{prefix}");
+    }
+}
+
+#[test]
 fn malformed_messages_say_where() {
     let row = [Text("1"), Null, Null, Null];
     let count = |count: u16| change(b'I', TABLE).put(b"N").put(&count.to_be_bytes());

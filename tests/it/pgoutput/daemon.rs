@@ -61,6 +61,23 @@ delete = ["order:{id}"]
 }
 
 #[test]
+fn messages_that_are_off_ask_for_nothing() {
+    let mut world = World::of(Pgoutput, PRODUCTS, RULE);
+    world.edit("[redis.cache]", "messages = \"off\"\n[redis.cache]");
+    world.fill(&["told", "product:1"]);
+    world.start();
+    world.sql(
+        "SELECT pg_logical_emit_message(false, 'walpurge', '{\"delete\":[\"told\"]}');
+         SELECT pg_logical_emit_message(true, 'walpurge', '{\"delete\":[\"told\"]}');
+         UPDATE products SET category = 9 WHERE id = 1",
+    );
+    world.wait_gone(&["product:1"]);
+    world.wait_confirmed();
+    world.assert_cached(&["told"]);
+    world.stop();
+}
+
+#[test]
 fn transactions_that_concern_no_rule_are_confirmed() {
     let mut world = World::of(Pgoutput, PRODUCTS, RULE);
     world.sql("DROP PUBLICATION walpurge; CREATE PUBLICATION walpurge FOR TABLE products");
