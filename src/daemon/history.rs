@@ -122,6 +122,10 @@ impl History {
             },
             Err(error) => return Err(error),
         };
+        self.positions.refresh().await;
+        if self.pending.is_none() && self.positions.known().is_some_and(|known| known.is_in_gap) {
+            self.pending = Some(GapCause::Unfinished);
+        }
         if slot.active {
             // Not tried: if it were free by now, a stream would start that nobody has judged.
             self.observe(identity, settings, slot.confirmed_flush_lsn);

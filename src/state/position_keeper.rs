@@ -21,6 +21,7 @@ const REMINDER: Duration = Duration::from_secs(30);
 /// What keeps the position.
 pub struct PositionKeeper {
     directory: Option<PathBuf>,
+    slot: String,
     /// The newest.
     known: Option<Position>,
     /// How far the file has come; without one, or where it cannot be written, there is no end.
@@ -74,6 +75,7 @@ impl PositionKeeper {
         };
         PositionKeeper {
             directory: directory.map(Path::to_owned),
+            slot: slot.to_owned(),
             // What is there of another slot is to be replaced.
             on_disk: None,
             known,
@@ -86,6 +88,27 @@ impl PositionKeeper {
     /// What is remembered.
     pub fn known(&self) -> Option<&Position> {
         self.known.as_ref()
+    }
+
+    /// Reads the file again: another daemon that shares it may have worked on the slot since. What
+    /// it says of the same server counts where it is further than what we know.
+    ///
+    /// To be called after the slot was looked at: whoever moves the slot has written the file before.
+    pub async fn refresh(&mut self) {
+        let Some(directory) = self.directory.clone().filter(|_| self.writing.is_none()) else {
+            return;
+        };
+        let read = spawn_blocking(move || position_file::read(&directory));
+        // What cannot be read was said at the start, or is when it is written.
+        let Ok(Ok(Ok(Some(found)))) = timeout(WRITE_PATIENCE, read).await else { return };
+        let is_further = self.known.as_ref().is_none_or(|known| {
+            found.system_id == known.system_id && found.confirmed_lsn > known.confirmed_lsn
+        });
+        if found.slot == self.slot && is_further {
+            self.written_lsn = found.confirmed_lsn;
+            self.on_disk = Some(found.clone());
+            self.known = Some(found);
+        }
     }
 
     /// How far the slot may be confirmed.
@@ -209,6 +232,33 @@ mod tests {
         let other = PositionKeeper::open(Some(dir.path()), "other");
         let expected = Position { slot: "other".into(), ..position(30) };
         assert_eq!((other.known(), other.confirmable_lsn()), (Some(&expected), Lsn(30)));
+    }
+
+    #[tokio::test]
+    async fn what_another_daemon_has_written_counts_where_it_is_further() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ours = PositionKeeper::open(Some(dir.path()), "walpurge");
+        let mut other = PositionKeeper::open(Some(dir.path()), "walpurge");
+        ours.refresh().await;
+        assert_eq!(ours.known(), None);
+        other.remember_now(position(20)).await;
+        ours.refresh().await;
+        assert_eq!((ours.known(), ours.confirmable_lsn()), (Some(&position(20)), Lsn(20)));
+        // A slot that another daemon has been seen on.
+        ours.learn(position(30));
+        ours.refresh().await;
+        assert_eq!(ours.known(), Some(&position(30)));
+        for else_ in [
+            Position { system_id: "2".into(), ..position(40) },
+            Position { slot: "another".into(), ..position(40) },
+        ] {
+            other.remember_now(else_).await;
+            ours.refresh().await;
+            assert_eq!(ours.known(), Some(&position(30)));
+        }
+        other.remember_now(Position { is_in_gap: true, ..position(40) }).await;
+        ours.refresh().await;
+        assert!(ours.known().is_some_and(|known| known.is_in_gap));
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 
 mod closing;
 mod restored;
+mod shared;
 mod undecodable;
 
 use testkit::postgres::Postgres;
