@@ -122,7 +122,15 @@ impl History {
             },
             Err(error) => return Err(error),
         };
-        self.positions.refresh().await;
+        // The end of the log was asked for before; what is remembered now may be behind it.
+        let asked_again;
+        let identity = match self.positions.refresh().await {
+            true => {
+                asked_again = session.identify_system().await?;
+                &asked_again
+            }
+            false => identity,
+        };
         if self.pending.is_none() && self.positions.known().is_some_and(|known| known.is_in_gap) {
             self.pending = Some(GapCause::Unfinished);
         }

@@ -94,21 +94,24 @@ impl PositionKeeper {
     /// it says of the same server counts where it is further than what we know.
     ///
     /// To be called after the slot was looked at: whoever moves the slot has written the file before.
-    pub async fn refresh(&mut self) {
+    /// Answers whether something is new, so that what was asked of the server is older than that.
+    pub async fn refresh(&mut self) -> bool {
         let Some(directory) = self.directory.clone().filter(|_| self.writing.is_none()) else {
-            return;
+            return false;
         };
         let read = spawn_blocking(move || position_file::read(&directory));
         // What cannot be read was said at the start, or is when it is written.
-        let Ok(Ok(Ok(Some(found)))) = timeout(WRITE_PATIENCE, read).await else { return };
+        let Ok(Ok(Ok(Some(found)))) = timeout(WRITE_PATIENCE, read).await else { return false };
         let is_further = self.known.as_ref().is_none_or(|known| {
             found.system_id == known.system_id && found.confirmed_lsn > known.confirmed_lsn
         });
-        if found.slot == self.slot && is_further {
+        let is_news = found.slot == self.slot && is_further;
+        if is_news {
             self.written_lsn = found.confirmed_lsn;
             self.on_disk = Some(found.clone());
             self.known = Some(found);
         }
+        is_news
     }
 
     /// How far the slot may be confirmed.
@@ -239,25 +242,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut ours = PositionKeeper::open(Some(dir.path()), "walpurge");
         let mut other = PositionKeeper::open(Some(dir.path()), "walpurge");
-        ours.refresh().await;
+        assert!(!ours.refresh().await);
         assert_eq!(ours.known(), None);
         other.remember_now(position(20)).await;
-        ours.refresh().await;
+        assert!(ours.refresh().await && !ours.refresh().await);
         assert_eq!((ours.known(), ours.confirmable_lsn()), (Some(&position(20)), Lsn(20)));
         // A slot that another daemon has been seen on.
         ours.learn(position(30));
-        ours.refresh().await;
+        assert!(!ours.refresh().await);
         assert_eq!(ours.known(), Some(&position(30)));
         for else_ in [
             Position { system_id: "2".into(), ..position(40) },
             Position { slot: "another".into(), ..position(40) },
         ] {
             other.remember_now(else_).await;
-            ours.refresh().await;
+            assert!(!ours.refresh().await);
             assert_eq!(ours.known(), Some(&position(30)));
         }
         other.remember_now(Position { is_in_gap: true, ..position(40) }).await;
-        ours.refresh().await;
+        assert!(ours.refresh().await);
         assert!(ours.known().is_some_and(|known| known.is_in_gap));
     }
 
