@@ -131,13 +131,14 @@ impl History {
             }
             false => identity,
         };
-        if self.pending.is_none() && self.positions.known().is_some_and(|known| known.is_in_gap) {
-            self.pending = Some(GapCause::Unfinished);
-        }
         if slot.active {
             // Not tried: if it were free by now, a stream would start that nobody has judged.
             self.observe(identity, settings, slot.confirmed_flush_lsn);
             return Err(session.slot_in_use(&slot));
+        }
+        // Whoever was closing a gap works no more.
+        if self.pending.is_none() && self.positions.known().is_some_and(|known| known.is_in_gap) {
+            self.pending = Some(GapCause::Unfinished);
         }
         if let Some(cause) = &self.pending {
             return Ok(Found::Gap(cause.clone()));

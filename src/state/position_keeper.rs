@@ -91,7 +91,7 @@ impl PositionKeeper {
     }
 
     /// Reads the file again: another daemon that shares it may have worked on the slot since. What
-    /// it says of the same server counts where it is further than what we know.
+    /// it says of the same server counts where it is further than what we know, or tells of a gap.
     ///
     /// To be called after the slot was looked at: whoever moves the slot has written the file before.
     /// Answers whether something is new, so that what was asked of the server is older than that.
@@ -102,10 +102,13 @@ impl PositionKeeper {
         let read = spawn_blocking(move || position_file::read(&directory));
         // What cannot be read was said at the start, or is when it is written.
         let Ok(Ok(Ok(Some(found)))) = timeout(WRITE_PATIENCE, read).await else { return false };
-        let is_further = self.known.as_ref().is_none_or(|known| {
-            found.system_id == known.system_id && found.confirmed_lsn > known.confirmed_lsn
+        let counts = self.known.as_ref().is_none_or(|known| {
+            // A gap that is being closed leaves the position where it is.
+            let is_gap = found.is_in_gap && !known.is_in_gap;
+            let is_further = found.confirmed_lsn > known.confirmed_lsn;
+            found.system_id == known.system_id && (is_gap || is_further)
         });
-        let is_news = found.slot == self.slot && is_further;
+        let is_news = found.slot == self.slot && counts;
         if is_news {
             self.written_lsn = found.confirmed_lsn;
             self.on_disk = Some(found.clone());
@@ -259,7 +262,7 @@ mod tests {
             assert!(!ours.refresh().await);
             assert_eq!(ours.known(), Some(&position(30)));
         }
-        other.remember_now(Position { is_in_gap: true, ..position(40) }).await;
+        other.remember_now(Position { is_in_gap: true, ..position(20) }).await;
         assert!(ours.refresh().await);
         assert!(ours.known().is_some_and(|known| known.is_in_gap));
     }
