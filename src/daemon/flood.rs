@@ -3,7 +3,8 @@
 //! Postgres writes every change to the socket by itself, and waking up for each costs twice as
 //! much as decoding it. So while they come faster than anybody could commit one by one, the reader
 //! pauses after every read, for so short a time that the socket's buffer does not fill up and the
-//! server is not held up. A stream at its everyday pace is read at once.
+//! server is not held up. Where more has gathered already than one read takes, there is nothing to
+//! wait for. A stream at its everyday pace is read at once.
 //!
 //! Pure: the clock is handed in. Positions do not tell a backlog: in what an output plugin writes,
 //! the server's end of WAL equals the change's own position.
@@ -38,8 +39,13 @@ impl Flood {
         Flood { since: now, messages: 0, state: State::Calm }
     }
 
-    /// How long to pause after a read that brought so many messages.
-    pub(super) fn pause_after(&mut self, messages: usize, now: Instant) -> Option<Duration> {
+    /// How long to pause after a read that brought so many messages, and left more behind or not.
+    pub(super) fn pause_after(
+        &mut self,
+        messages: usize,
+        has_more: bool,
+        now: Instant,
+    ) -> Option<Duration> {
         self.messages += messages as u128;
         let elapsed = now.saturating_duration_since(self.since);
         if elapsed >= WINDOW {
@@ -48,7 +54,7 @@ impl Flood {
             self.since = now;
             self.messages = 0;
         }
-        (self.state == State::Flooding && messages > 0).then_some(PAUSE)
+        (self.state == State::Flooding && messages > 0 && !has_more).then_some(PAUSE)
     }
 }
 
@@ -62,7 +68,7 @@ mod tests {
         let mut flood = Flood::new(start);
         let pauses = (1..=1000).filter(|&read| {
             let now = start + Duration::from_micros(read * microseconds_per_read);
-            flood.pause_after(messages_per_read, now).is_some()
+            flood.pause_after(messages_per_read, false, now).is_some()
         });
         pauses.count() as u32 / 10
     }
@@ -81,14 +87,22 @@ mod tests {
     fn one_large_transaction_after_a_long_silence_is_not_delayed_at_its_start() {
         let start = Instant::now();
         let mut flood = Flood::new(start);
-        assert_eq!(flood.pause_after(50, start + Duration::from_secs(60)), None);
+        assert_eq!(flood.pause_after(50, false, start + Duration::from_secs(60)), None);
     }
 
     #[test]
     fn what_follows_a_flood_is_read_at_once_again() {
         let start = Instant::now();
         let mut flood = Flood::new(start);
-        assert!(flood.pause_after(1000, start + Duration::from_millis(4)).is_some());
-        assert_eq!(flood.pause_after(3, start + Duration::from_millis(8)), None);
+        assert!(flood.pause_after(1000, false, start + Duration::from_millis(4)).is_some());
+        assert_eq!(flood.pause_after(3, false, start + Duration::from_millis(8)), None);
+    }
+
+    #[test]
+    fn what_has_gathered_already_is_not_waited_for() {
+        let start = Instant::now();
+        let mut flood = Flood::new(start);
+        assert_eq!(flood.pause_after(1000, true, start + Duration::from_millis(4)), None);
+        assert!(flood.pause_after(1000, false, start + Duration::from_millis(5)).is_some());
     }
 }

@@ -243,14 +243,15 @@ impl<'d> Session<'d> {
                 self.send_status().await?;
             }
             let now = Instant::now();
-            let pause = self.flood.pause_after(messages, now.into_std());
+            let has_more = messages > 0 && self.stream.has_more();
+            let pause = self.flood.pause_after(messages, has_more, now.into_std());
             if let Some(pause) = pause {
                 // Blocking, since the runtime would wake up for every single message.
                 std::thread::sleep(pause);
             }
-            // A socket that always has more never waits, and so lets nobody else work: the clock
-            // does not even tick.
-            if pause.is_some() || now - ticked >= STATUS_EVERY {
+            // A socket that always has more never waits, and so lets nobody else work: replies are
+            // not heard, and the clock does not even tick.
+            if pause.is_some() || has_more || now - ticked >= STATUS_EVERY {
                 tokio::task::yield_now().await;
             }
         }

@@ -32,6 +32,8 @@ const EPOCH_DIFFERENCE: Duration = Duration::from_secs(946_684_800);
 pub struct ReplicationStream {
     stream: Stream,
     frames: FrameReader,
+    /// The last read filled the buffer.
+    filled: bool,
     /// What is still to be written; a cancelled write goes on here.
     out: Vec<u8>,
     subject: Subject,
@@ -48,7 +50,8 @@ pub enum Reply {
 
 impl ReplicationStream {
     pub(crate) fn new(wire: Wire, subject: Subject) -> ReplicationStream {
-        ReplicationStream { stream: wire.stream, frames: wire.frames, out: Vec::new(), subject }
+        let (filled, out) = (false, Vec::new());
+        ReplicationStream { stream: wire.stream, frames: wire.frames, filled, out, subject }
     }
 
     /// Waits until bytes arrive and takes what is there, at most one buffer; at once if a frame is
@@ -61,7 +64,7 @@ impl ReplicationStream {
         if self.frames.has_frame() {
             return Ok(());
         }
-        let (stream, frames) = (&mut self.stream, &mut self.frames);
+        let (stream, frames, filled) = (&mut self.stream, &mut self.frames, &mut self.filled);
         let read = poll_fn(|cx| {
             let mut total = 0;
             // More than once, since TLS hands out 16 KiB records one by one.
@@ -69,13 +72,13 @@ impl ReplicationStream {
                 let mut spare = ReadBuf::new(frames.spare_mut());
                 let state = Pin::new(&mut *stream).poll_read(cx, &mut spare);
                 let count = spare.filled().len();
-                let full = spare.remaining() == 0;
+                *filled = spare.remaining() == 0;
                 frames.advance(count);
                 total += count;
                 match state {
                     Poll::Pending if total == 0 => return Poll::Pending,
                     Poll::Ready(Err(error)) if total == 0 => return Poll::Ready(Err(error)),
-                    Poll::Ready(Ok(())) if count > 0 && !full => {}
+                    Poll::Ready(Ok(())) if count > 0 && !*filled => {}
                     // An error or end that came after bytes comes again with the next call.
                     _ => return Poll::Ready(Ok(total)),
                 }
@@ -86,6 +89,11 @@ impl ReplicationStream {
             Ok(_) => Ok(()),
             Err(error) => Err(self.failed(PgError::lost("stream changes", error))),
         }
+    }
+
+    /// Whether the server has sent more than was taken, as far as is known.
+    pub fn has_more(&self) -> bool {
+        self.filled || self.frames.has_frame()
     }
 
     /// The next frame that has arrived; `None`: [`read`](Self::read) first.
