@@ -10,13 +10,15 @@ use std::ops::Range;
 use std::time::Instant;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::progress::TxnId;
 use crate::action::{Action, Batch, Verb};
 
-/// How many actions go to a sink together at most: some tens of kilobytes, which Redis removes in
-/// well under a millisecond.
-pub(super) const PAGE_ACTIONS_MAX: usize = 1024;
+/// How many actions go to a sink together at most: some hundred kilobytes, which Redis removes in
+/// some milliseconds, in commands between which it serves others. With fewer the way there and back
+/// would be most of the time, since a lane has one batch in flight.
+pub(super) const PAGE_ACTIONS_MAX: usize = 4096;
 
 /// How many bytes of values one page holds before the next one is begun.
 const PAGE_BYTES_MAX: usize = 1 << 20;
@@ -29,7 +31,7 @@ const ACTION_BYTES: usize = 48;
 const PAGE_BYTES: usize = 1024;
 
 /// How many bytes of values a page has held at most that is kept for reuse.
-const SPARE_PAGE_BYTES_MAX: usize = 128 << 10;
+const SPARE_PAGE_BYTES_MAX: usize = 256 << 10;
 
 /// Emptied pages that are kept for reuse.
 const SPARE_PAGES_MAX: usize = 4;
@@ -119,6 +121,10 @@ impl Page {
         }
     }
 
+    fn is_full(&self) -> bool {
+        self.batch.len() >= PAGE_ACTIONS_MAX || self.batch.value_bytes() >= PAGE_BYTES_MAX
+    }
+
     /// Whether one of its actions has that hash.
     pub(super) fn holds(&self, hash: u64) -> bool {
         self.hashes.contains(&hash)
@@ -178,39 +184,37 @@ impl ActionSet {
     pub(super) fn put(&mut self, action: Action<'_>, owner: TxnId) -> Put<'_> {
         let hash = self.hash(action);
         let (pages, first) = (&self.pages, self.first_page);
-        let at = |place: &Place| (place.page.wrapping_sub(first) as usize, place.slot as usize);
+        let page_of = |place: &Place| place.page.wrapping_sub(first) as usize;
         let is_equal = |place: &Place| {
-            let (page, slot) = at(place);
-            pages[page].batch.get(slot) == action
+            let page = &pages[page_of(place)];
+            page.hashes[place.slot as usize] == hash
+                && page.batch.get(place.slot as usize) == action
         };
-        if let Some(place) = self.places.find(hash, is_equal) {
-            let (page, slot) = at(place);
-            let page = &mut self.pages[page];
-            page.visible = page.visible.and(self.visible);
-            return Put::Merged(&mut page.owners[slot]);
+        let hash_of = |place: &Place| pages[page_of(place)].hashes[place.slot as usize];
+        match self.places.entry(hash, is_equal, hash_of) {
+            Entry::Occupied(found) => {
+                let place = found.get();
+                let page = &mut self.pages[page_of(place)];
+                page.visible = page.visible.and(self.visible);
+                Put::Merged(&mut page.owners[place.slot as usize])
+            }
+            Entry::Vacant(vacant) => {
+                let last = self.pages.back().filter(|page| !page.is_full());
+                let slot = last.map_or(0, |page| page.batch.len() as u32);
+                if last.is_none() {
+                    self.pages.push_back(self.spare.pop().unwrap_or_default());
+                    self.bytes += PAGE_BYTES;
+                }
+                let number = first.wrapping_add(self.pages.len() as u32 - 1);
+                vacant.insert(Place { page: number, slot });
+                if let Some(page) = self.pages.back_mut() {
+                    page.push(action, owner, hash);
+                    page.visible = page.visible.and(self.visible);
+                }
+                self.bytes += action.value.len() + ACTION_BYTES;
+                Put::Added
+            }
         }
-        self.append(action, owner, hash);
-        Put::Added
-    }
-
-    fn append(&mut self, action: Action<'_>, owner: TxnId, hash: u64) {
-        let is_full = self.pages.back().is_none_or(|page| {
-            page.batch.len() >= PAGE_ACTIONS_MAX || page.batch.value_bytes() >= PAGE_BYTES_MAX
-        });
-        if is_full {
-            self.pages.push_back(self.spare.pop().unwrap_or_default());
-            self.bytes += PAGE_BYTES;
-        }
-        let number = self.first_page.wrapping_add(self.pages.len() as u32 - 1);
-        let Some(page) = self.pages.back_mut() else { return };
-        let place = Place { page: number, slot: page.batch.len() as u32 };
-        page.push(action, owner, hash);
-        page.visible = page.visible.and(self.visible);
-        self.bytes += action.value.len() + ACTION_BYTES;
-        let (pages, first) = (&self.pages, self.first_page);
-        self.places.insert_unique(hash, place, |place| {
-            pages[place.page.wrapping_sub(first) as usize].hashes[place.slot as usize]
-        });
     }
 
     /// What is known of the transactions of the actions that are put from now on.

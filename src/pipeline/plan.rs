@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Instant;
 
-use super::action_set::{ActionSet, PAGE_ACTIONS_MAX, Visible};
+use super::action_set::{ActionSet, Visible};
 use super::afterwards::{Afterwards, Bundle, Group, Load, Mark, Marks};
 use super::lane::{LanePlan, PromptLane, Stage, put};
 use super::paced::{Pace, PacedLane};
@@ -149,10 +149,11 @@ impl PlannedLane {
         }
     }
 
-    /// How many actions a batch has at most, so that requests are full.
+    /// How many actions a batch has, if there are as many: of a lane of purges so many that
+    /// requests are full.
     fn batch(&self) -> Option<usize> {
-        let request = self.request_actions.filter(|_| self.stage == Stage::Purge)?;
-        (2..=PAGE_ACTIONS_MAX).contains(&request).then(|| PAGE_ACTIONS_MAX / request * request)
+        let request = self.request_actions.unwrap_or(1).clamp(1, PURGE_BATCH);
+        (self.stage == Stage::Purge).then(|| PURGE_BATCH / request * request)
     }
 
     /// For each of `stages`' lanes, whether it comes before this one.
@@ -166,6 +167,9 @@ impl PlannedLane {
         stages.iter().enumerate().map(comes_before).collect()
     }
 }
+
+/// How many purges a CDN gets together at most: some requests' worth, which take seconds.
+const PURGE_BATCH: usize = 1024;
 
 /// Everything that is to be done, in flight or waiting.
 pub struct Plan {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::action::Verb;
+use crate::pipeline::action_set::PAGE_ACTIONS_MAX;
 
 mod confirm;
 mod model;
@@ -167,7 +168,7 @@ fn actions_without_a_position_keep_the_one_before_them() {
 fn actions_of_many_batches_stay_distinct_and_in_order() {
     let mut plan = plan();
     plan.begin(Some((10, Hidden::All)));
-    let all: Vec<String> = (0..2500).map(|number| format!("product:{number}")).collect();
+    let all: Vec<String> = (0..10_000).map(|number| format!("product:{number}")).collect();
     all.iter().for_each(|value| push(&mut plan, 0, value));
     plan.commit(Lsn(1));
     plan.show(snapshot(11, &[]));
@@ -183,7 +184,7 @@ fn actions_of_many_batches_stay_distinct_and_in_order() {
         taken.extend(values(&batch));
         plan.done(LaneId(0), batch);
     }
-    let again = all[..1024].iter().rev();
+    let again = all[..PAGE_ACTIONS_MAX].iter().rev();
     assert_eq!(taken, all.iter().chain(again).cloned().collect::<Vec<_>>());
     assert_eq!(plan.confirmed_lsn(), Lsn(2));
     assert!(plan.is_idle() && plan.has_room());
@@ -253,7 +254,7 @@ fn what_waits_is_bounded() {
     assert!((100_000..1_000_000).contains(&count), "{count}");
     let batch = plan.take(LaneId(0), Instant::now).unwrap();
     assert!(plan.has_room());
-    assert_eq!(batch.len(), 1024);
+    assert_eq!(batch.len(), PAGE_ACTIONS_MAX);
 }
 
 #[test]

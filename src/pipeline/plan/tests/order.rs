@@ -140,13 +140,13 @@ fn without_a_barrier_lookups_alone_wait_to_see_their_rows() {
 fn a_message_waits_for_the_coarse_action_that_its_removals_became() {
     let mut plan = ordered();
     plan.begin(None);
-    for number in 0..3000 {
+    for number in 0..9000 {
         ask(&mut plan, Verb::Delete, 1, &format!("k{number}"));
     }
     ask(&mut plan, Verb::Publish, 1, "m");
     plan.commit(Lsn(1));
     let coarse = Action { verb: Verb::DeleteMatching, value: b"k*" };
-    assert_eq!(plan.collapse(LaneId(1), |_| true, SinkId(2), coarse), 3000);
+    assert_eq!(plan.collapse(LaneId(1), |_| true, SinkId(2), coarse), 9000);
     assert!(take(&mut plan, 1).is_none() && take(&mut plan, TELL).is_none());
     finish(&mut plan, 2);
     assert_eq!(taken(&mut plan, TELL), ["m"]);
@@ -197,7 +197,7 @@ fn lookups_that_pile_up_are_noticed_before_they_stop_the_reader() {
 fn a_message_waits_for_the_last_of_many_batches() {
     let mut plan = ordered();
     plan.begin(None);
-    (0..2000).for_each(|key| ask(&mut plan, Verb::Delete, 1, &key.to_string()));
+    (0..PAGE_ACTIONS_MAX + 1).for_each(|key| ask(&mut plan, Verb::Delete, 1, &key.to_string()));
     ask(&mut plan, Verb::Publish, 1, "m");
     plan.commit(Lsn(1));
     finish(&mut plan, 1);

@@ -523,7 +523,7 @@ fn what_joins_a_bundle_does_not_keep_it_from_being_due() {
 fn an_answer_for_one_of_very_many_transactions_waits_for_what_that_removes() {
     let mut plan = plan();
     plan.afterwards.keep_bundles(1);
-    for number in 0..3000u64 {
+    for number in 0..12_000u64 {
         let key = number.to_string();
         transact(&mut plan, number + 1, &[(LOOKUP, &key), (CACHE[0], &key), (TELL, "m")]);
     }
@@ -538,7 +538,7 @@ fn an_answer_for_one_of_very_many_transactions_waits_for_what_that_removes() {
         done(&mut plan, CACHE[0]);
         done(&mut plan, LOOKUP);
     }
-    while plan.confirmed_lsn() < Lsn(3000) {
+    while plan.confirmed_lsn() < Lsn(12_000) {
         let work = [LOOKUP, CACHE[0], EDGE, TELL].map(|lane| done(&mut plan, lane).len());
         assert!(work.iter().sum::<usize>() > 0, "stuck at {}", plan.confirmed_lsn());
     }

@@ -15,7 +15,7 @@ use crate::sinks::Failure;
 pub(super) type Connections = HashMap<NodeAddress, Connection>;
 
 /// Steps of one request. It bounds what waits for an answer, and our buffer.
-const PIPELINE_STEPS_MAX: usize = 1024;
+const PIPELINE_STEPS_MAX: usize = 4096;
 
 /// What goes to one node.
 pub(super) struct Parcel {
