@@ -33,6 +33,14 @@ pub(crate) struct Backlog<'b> {
     end_lsn: String,
 }
 
+/// The tables of a backlog's rules, for a plugin that has to be told.
+pub(crate) enum Published {
+    /// These, beside those of the bed.
+    Tables(Vec<String>),
+    /// All of a schema's.
+    Schema(&'static str),
+}
+
 /// One run over it.
 #[derive(Clone, Copy)]
 pub(crate) struct Run {
@@ -44,16 +52,26 @@ pub(crate) struct Run {
 
 impl<'b> Backlog<'b> {
     /// Makes it by running `changes`, for a daemon with these rules beside those of the bed.
-    /// `published` are their tables, for a plugin that has to be told.
-    pub(crate) fn load(bed: &'b Bed, rules: &str, published: &str, changes: &str) -> Result<Self> {
+    pub(crate) fn load(
+        bed: &'b Bed,
+        rules: &str,
+        published: &Published,
+        changes: &str,
+    ) -> Result<Self> {
         bed.sql.run(
             "DROP TABLE IF EXISTS last;
              CREATE TABLE last (id int PRIMARY KEY, n int NOT NULL);
              INSERT INTO last VALUES (1, 0)",
         )?;
-        let published = ["TABLE items, last", published].join(", ");
-        let published = published.trim_end_matches(", ");
-        bed.sql.run(&format!("ALTER PUBLICATION walpurge SET {published}"))?;
+        let published = match published {
+            Published::Tables(tables) => {
+                let tables = ["items", "last"].into_iter().chain(tables.iter().map(String::as_str));
+                tables.map(|table| format!("{table}{}", bed.columns)).collect::<Vec<_>>().join(", ")
+            }
+            // No table of such a publication may have a list of columns.
+            Published::Schema(schema) => format!("items, last, TABLES IN SCHEMA {schema}"),
+        };
+        bed.sql.run(&format!("ALTER PUBLICATION walpurge SET TABLE {published}"))?;
         bed.sql.run("CHECKPOINT")?;
         bed.create_slot(BASE)?;
         bed.sql.run("SET synchronous_commit = off")?;

@@ -48,6 +48,8 @@ pub(crate) struct Bed {
     pub(crate) postgres: Postgres,
     pub(crate) items: u64,
     pub(crate) plugin: Plugin,
+    /// Behind a table in a publication: the columns that rules need, which are all called `id` here.
+    pub(crate) columns: &'static str,
 }
 
 /// How the daemon waits for its transactions to be visible.
@@ -83,14 +85,15 @@ impl Bed {
         ))?;
         sql.run("VACUUM (FREEZE, ANALYZE) items")?;
         sql.run("CHECKPOINT")?;
-        sql.run("CREATE PUBLICATION walpurge FOR TABLE items")?;
+        let columns = keys_alone(&sql)?;
+        sql.run(&format!("CREATE PUBLICATION walpurge FOR TABLE items{columns}"))?;
         for plugin in [Plugin::Wal2json, Plugin::Pgoutput] {
             let name = plugin.name();
             sql.run(&format!(
                 "SELECT pg_create_logical_replication_slot('{BASE_SLOT}_{name}', '{name}')"
             ))?;
         }
-        Ok(Bed { sql, redis, postgres, items, plugin })
+        Ok(Bed { sql, redis, postgres, items, plugin, columns })
     }
 
     /// The configuration of a daemon that follows `slot`.
@@ -217,4 +220,12 @@ impl Bed {
         }
         Ok(())
     }
+}
+
+/// The columns that `setup` would publish of a table whose keys are made of its `id`; Postgres has
+/// such lists since 15.
+fn keys_alone(sql: &Sql) -> Result<&'static str> {
+    let has_lists =
+        sql.run("SELECT 1 WHERE current_setting('server_version_num')::int >= 150000")?;
+    Ok(if has_lists.is_some() { " (id)" } else { "" })
 }

@@ -1,6 +1,6 @@
 //! pg_recvlogical, the yardstick: Postgres' own client, which throws everything away.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -84,19 +84,21 @@ pub(crate) fn startup_seconds(bed: &Bed, options: &[(String, String)]) -> Result
     Ok(seconds)
 }
 
+/// Starts one that streams a slot until it is killed.
+pub(crate) fn follow(bed: &Bed, slot: &str, options: &[(String, String)]) -> Result<Child> {
+    endless(bed, slot, options).spawn().context("cannot start pg_recvlogical")
+}
+
 fn client(bed: &Bed, slot: &str, end_lsn: &str, options: &[(String, String)]) -> Command {
+    let mut command = endless(bed, slot, options);
+    command.args(["--endpos", end_lsn]);
+    command
+}
+
+fn endless(bed: &Bed, slot: &str, options: &[(String, String)]) -> Command {
     let mut command = bed.postgres.client("pg_recvlogical");
     // By TCP, as walpurge.
-    command.args([
-        "--host",
-        "127.0.0.1",
-        "--dbname",
-        "postgres",
-        "--slot",
-        slot,
-        "--endpos",
-        end_lsn,
-    ]);
+    command.args(["--host", "127.0.0.1", "--dbname", "postgres", "--slot", slot]);
     command.args(["--start", "--no-loop", "-f", "/dev/null"]);
     for (name, value) in options {
         command.arg("-o").arg(format!("{name}={value}"));

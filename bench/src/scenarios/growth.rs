@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::shapes::in_transactions;
-use crate::backlog::Backlog;
+use crate::backlog::{Backlog, Published};
 use crate::bed::Bed;
 use crate::report::{Section, Target};
 use crate::size;
@@ -37,7 +37,8 @@ pub(super) fn run() -> Result<Section> {
         ))?;
         let update = "UPDATE shape.hot SET n = n + 1 WHERE id >= k AND id < k + step";
         let rule = "[[rule]]\ntable = \"shape.hot\"\ndelete = [\"hot:{id}\"]\n";
-        let backlog = Backlog::load(&bed, rule, "shape.hot", &in_transactions(rows, update))?;
+        let published = Published::Tables(vec!["shape.hot".to_owned()]);
+        let backlog = Backlog::load(&bed, rule, &published, &in_transactions(rows, update))?;
         let run = backlog.drain()?;
         backlog.forget()?;
         let count = rows as f64;

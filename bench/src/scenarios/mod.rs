@@ -12,6 +12,7 @@ mod redis;
 mod rules;
 mod script;
 mod shapes;
+mod streaming;
 
 use anyhow::Result;
 
@@ -65,6 +66,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         title: "One huge transaction",
         about: "memory with a healthy and with a stalled Redis",
         run: huge::run,
+    },
+    Scenario {
+        name: "streaming",
+        title: "One huge transaction, before its commit",
+        about: "what pgoutput's streaming would save",
+        run: streaming::run,
     },
     Scenario {
         name: "latency",

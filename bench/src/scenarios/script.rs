@@ -9,7 +9,7 @@ use testkit::TestDir;
 use testkit::process::{Process, Signal};
 
 use super::drain;
-use crate::backlog::{Backlog, Run};
+use crate::backlog::{Backlog, Published, Run};
 use crate::bed::{Bed, Plugin};
 use crate::report::Section;
 use crate::size;
@@ -28,7 +28,8 @@ pub(super) fn run() -> Result<Section> {
     let bed = Bed::start(changes)?;
     ensure!(bed.plugin == Plugin::Wal2json, "the script reads wal2json");
     eprintln!("  loading {changes} changes");
-    let backlog = Backlog::load(&bed, "", "", &drain::changes(changes))?;
+    let backlog =
+        Backlog::load(&bed, "", &Published::Tables(Vec::new()), &drain::changes(changes))?;
     let (mut scripts, mut drained) = (Vec::new(), Vec::new());
     for run in 0..runs {
         eprintln!("  run {} of {runs}", run + 1);

@@ -1,9 +1,11 @@
 //! How does a backlog go whose rows are wide, whose tables are many, or whose rules are?
+//!
+//! `BENCH_SHAPE_NAMED=ten` picks those in whose names that is.
 
 use anyhow::Result;
 use serde_json::json;
 
-use crate::backlog::{Backlog, Run};
+use crate::backlog::{Backlog, Published, Run};
 use crate::bed::Bed;
 use crate::report::{Section, Target};
 use crate::size;
@@ -20,7 +22,7 @@ struct Shape {
     changes: String,
     rules: String,
     /// The rules' tables.
-    published: &'static str,
+    published: Published,
     /// Of the rows that are asked for, how many there are.
     rows: u64,
 }
@@ -38,13 +40,14 @@ pub(super) fn run() -> Result<Section> {
         serde_json::Value::Null,
     );
     let mut raw = Vec::new();
-    for shape in shapes(rows) {
+    let named = std::env::var("BENCH_SHAPE_NAMED").unwrap_or_default();
+    for shape in shapes(rows).into_iter().filter(|shape| shape.name.contains(&named)) {
         eprintln!("  {}: loading {} rows", shape.name, shape.rows);
         // Not after the last, whose tables are more than one transaction can lock.
         bed.sql.run("DROP SCHEMA IF EXISTS shape CASCADE")?;
         bed.sql.run("CREATE SCHEMA shape")?;
         bed.sql.run(&shape.tables)?;
-        let backlog = Backlog::load(&bed, &shape.rules, shape.published, &shape.changes)?;
+        let backlog = Backlog::load(&bed, &shape.rules, &shape.published, &shape.changes)?;
         let (mut yardsticks, mut drained) = (Vec::new(), Vec::new());
         for run in 0..runs {
             eprintln!("    run {} of {runs}", run + 1);
@@ -129,7 +132,7 @@ fn wide(rows: u64) -> Shape {
              ELSE body END WHERE id >= k AND id < k + step",
         ),
         rules: rule("shape.wide", "wide:{id}"),
-        published: "shape.wide",
+        published: only("shape.wide"),
         rows,
     }
 }
@@ -160,7 +163,7 @@ fn one_table_of_many(rows: u64) -> Shape {
              END $$"
         ),
         rules: rule("shape.noise_7", "noise:{id}"),
-        published: "shape.noise_7",
+        published: only("shape.noise_7"),
         rows,
     }
 }
@@ -171,7 +174,7 @@ fn ten_rules(rows: u64) -> Shape {
         name: "ten rules that match",
         tables: hot(rows),
         changes: in_transactions(rows, HOT),
-        published: "shape.hot",
+        published: only("shape.hot"),
         rules: (0..10).map(|n| rule("shape.hot", &format!("hot:{n}:{{id}}"))).collect(),
         rows,
     }
@@ -184,12 +187,13 @@ fn thousand_rules(rows: u64) -> Shape {
         .collect();
     let rules: String =
         (1..1000).map(|n| rule(&format!("shape.cold_{n}"), &format!("cold:{n}:{{id}}"))).collect();
+    let published = (1..1000).map(|n| format!("shape.cold_{n}")).chain(["shape.hot".to_owned()]);
     Shape {
         name: "a thousand rules, of which one matches",
         tables: hot(rows) + ";" + &tables,
         changes: in_transactions(rows, HOT),
         rules: rules + &rule("shape.hot", "hot:{id}"),
-        published: "TABLES IN SCHEMA shape",
+        published: Published::Tables(published.collect()),
         rows,
     }
 }
@@ -217,7 +221,7 @@ fn tables(rows: u64) -> Shape {
              END $$"
             .to_owned(),
         rules: "[[rule]]\ntable = \"shape.t_*\"\ndelete = [\"table:{$table}:{id}\"]\n".to_owned(),
-        published: "TABLES IN SCHEMA shape",
+        published: Published::Schema("shape"),
         rows: each * 10_000,
     }
 }
@@ -229,6 +233,11 @@ fn hot(rows: u64) -> String {
         "CREATE TABLE shape.hot (id bigint PRIMARY KEY, n int NOT NULL, name text NOT NULL);
          INSERT INTO shape.hot SELECT id, 0, 'name of ' || id FROM generate_series(0, {rows} - 1) id"
     )
+}
+
+/// That table alone.
+fn only(table: &str) -> Published {
+    Published::Tables(vec![table.to_owned()])
 }
 
 fn rule(table: &str, key: &str) -> String {
