@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::compile::Rule;
+use super::rule_set::Rule;
 use super::template::{Extent, Image, Source, Template};
 use crate::change::Op;
 

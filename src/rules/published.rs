@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::compile::{Rule, RuleSet};
+use super::rule_set::{Rule, RuleSet};
 use super::table::{Part, TablePattern};
 use crate::change::Op;
 
