@@ -16,7 +16,6 @@ mod entry;
 mod error;
 mod filter;
 mod indirect;
-mod later;
 mod mask;
 mod postgres;
 mod redis;
@@ -151,7 +150,7 @@ fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
     if reader.syntax_errors(&errors) {
         return (None, render::sorted(reader.into_problems()));
     }
-    let root = Table::new(&reader, "", 0..0, document.get_ref(), later::ROOT);
+    let root = Table::new(&reader, "", 0..0, document.get_ref());
     let config = read_root(root);
     (Some(config), reader.into_problems())
 }
@@ -164,9 +163,9 @@ fn read_root(mut root: Table<'_>) -> Config {
         }
         Some(PathBuf::from(text.value))
     });
-    let postgres = postgres::read(root.table("postgres", later::POSTGRES), &root);
+    let postgres = postgres::read(root.table("postgres"), &root);
     let redis = redis::read(&mut root);
-    let admin = admin::read(root.table("admin", &[]));
+    let admin = admin::read(root.table("admin"));
     let mut configured = names_of(&redis);
     let cdn = cdn::read(&mut root, &configured);
     cdn::check_names(&root, &SINK_KINDS);

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::entry::Entry;
-use super::later;
 use super::secret::{Secret, SecretError};
 use super::sentinel::{self, SentinelConfig};
 use super::table::Table;
@@ -115,7 +114,7 @@ pub(super) fn read(root: &mut Table<'_>) -> Vec<RedisSinkConfig> {
         section.wrong_type("a section with a name", "write [redis.cache]");
         return Vec::new();
     }
-    let Some(table) = section.table(&[]) else { return Vec::new() };
+    let Some(table) = section.table() else { return Vec::new() };
     let entries = table.entries();
     if entries.is_empty() {
         table.missing("no sink is configured", EXAMPLE);
@@ -160,7 +159,7 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
                 .help("letters, digits, `_` and `-`"),
         );
     }
-    let mut table = entry.table(later::REDIS)?;
+    let mut table = entry.table()?;
     let mut config = RedisSinkConfig {
         name: name.to_owned(),
         url: Secret::literal(format!("redis.{name}.url"), ""),
