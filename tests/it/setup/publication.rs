@@ -209,6 +209,26 @@ fn it_follows_the_rules() {
 }
 
 #[test]
+fn columns_that_only_a_template_beside_a_lookup_names_have_to_be_published() {
+    let mut world = world(
+        "[[rule]]\nname = 'of'\ntable = 'shop.products'\non = ['insert', 'update']\n\
+         lookup = 'SELECT day FROM shop.orders WHERE id = {id}'\ndelete = ['day:{day}']\n",
+    );
+    as_owner(&mut world);
+    done(&world, &["setup"]);
+    assert_eq!(held(&world), "shop.products|id");
+    world.edit("day:{day}", "day:{day}:{new.slug}");
+    let lacks = "it does not carry column slug of table shop.products (rule of)";
+    let Ran { code, out, err } = ran(world.command(&["check"]));
+    assert!(code == Some(1) && out.contains(lacks), "{out}{err}");
+    assert!(failed(&world, &["run"], 78).contains(lacks));
+    done(&world, &["setup"]);
+    assert_eq!(held(&world), "shop.products|id,slug");
+    let Ran { out, .. } = ran(world.command(&["check"]));
+    assert!(!out.contains(lacks), "{out}");
+}
+
+#[test]
 fn a_table_without_identity_is_good_for_inserts() {
     let mut world = world(
         "[[rule]]\ntable = 'shop.bare'\non = ['insert', 'truncate']\ndelete = ['bare:{id}']\n",
