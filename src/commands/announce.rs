@@ -7,7 +7,7 @@ use tracing::info;
 
 use super::run::Parts;
 use crate::action::{Address, Verb};
-use crate::check::bytes;
+use crate::amount::bytes;
 use crate::cli::Global;
 use crate::config::{
     CdnSinkConfig, OnGap, Plugin, PostgresConfig, RedisSinkConfig, Secret, Visibility,

@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 
 use super::endpoints::connect_config;
 use super::{Misconfigured, Outcome, block_on, load, print, say};
-use crate::check::bytes;
+use crate::amount::bytes;
 use crate::cli::{Global, TeardownArgs};
 use crate::config::{Plugin, PostgresConfig, replay_slot};
 use crate::postgres::client::simple_query;
