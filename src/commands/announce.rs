@@ -94,6 +94,7 @@ fn sink_line(sink: &Endpoint, mode: &str, section: &Section<'_>) {
     let (name, target) = (sink.name(), sink.target());
     match section {
         Section::Redis(redis) => {
+            let redis = &redis.settings;
             let (prefix, tag_key) = (&redis.prefix, &redis.tag_key);
             let tag_mode = match redis.tag_mode {
                 TagMode::Members => "members",
