@@ -70,18 +70,6 @@ fn transact(plan: &mut Plan, end_lsn: u64, asks: &[(usize, &str)]) {
     plan.commit(Lsn(end_lsn));
 }
 
-fn take(plan: &mut Plan, lane: usize) -> Option<Batch> {
-    plan.take(LaneId(lane), Instant::now)
-}
-
-/// What a lane begins, and has done at once.
-fn done(plan: &mut Plan, lane: usize) -> Vec<String> {
-    let Some(batch) = take(plan, lane) else { return Vec::new() };
-    let taken = values(&batch);
-    plan.done(LaneId(lane), batch);
-    taken
-}
-
 #[test]
 fn a_purge_waits_for_the_commit_and_for_its_own_caches_alone() {
     let mut plan = plan();

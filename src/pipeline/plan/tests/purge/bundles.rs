@@ -2,14 +2,6 @@
 
 use super::*;
 
-fn taken_all(plan: &mut Plan, lane: usize) -> Vec<String> {
-    let mut all = Vec::new();
-    while plan.waiting(LaneId(lane)) > 0 {
-        all.append(&mut done(plan, lane));
-    }
-    all
-}
-
 /// Transactions with a message each that all wait for the same removal.
 fn many_wait(plan: &mut Plan, count: u64, message: impl Fn(u64) -> String) -> Batch {
     transact(plan, 1, &[(CACHE[0], "slow")]);
@@ -66,9 +58,9 @@ fn very_many_that_wait_for_a_cache_that_is_down_delay_no_message_of_another() {
         transact(&mut plan, 2 + number, &[(CACHE[0], "b"), (TELL, &message)]);
     }
     done(&mut plan, CACHE[0]);
-    assert!(!taken_all(&mut plan, TELL).contains(&"stuck".to_owned()));
+    assert!(!done_all(&mut plan, TELL).contains(&"stuck".to_owned()));
     plan.done(LaneId(CACHE[1]), down);
-    assert_eq!(taken_all(&mut plan, TELL), ["stuck"]);
+    assert_eq!(done_all(&mut plan, TELL), ["stuck"]);
 }
 
 #[test]
