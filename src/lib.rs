@@ -3,6 +3,7 @@
 
 pub mod action;
 pub mod admin;
+mod amount;
 pub mod change;
 pub mod check;
 pub mod cli;

@@ -30,7 +30,6 @@ use std::time::Duration;
 pub use file::file;
 pub use finding::{Finding, Group, Status, Summary};
 pub use show::{json, text};
-pub(crate) use slot::bytes;
 
 use crate::config::PostgresConfig;
 use crate::postgres::ConnectConfig;

@@ -4,7 +4,7 @@ use super::Targets;
 use super::database::{bounded, told};
 use super::finding::Findings;
 use super::server::Server;
-use super::slot::bytes;
+use crate::amount::bytes;
 use crate::config::replay_slot;
 use crate::postgres::client::simple_query;
 use crate::postgres::{PgError, SlotInfo, WalStatus, quote, server_identity};

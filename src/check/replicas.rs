@@ -3,7 +3,7 @@
 use super::Targets;
 use super::database::{bounded, told};
 use super::finding::Findings;
-use super::slot::bytes;
+use crate::amount::bytes;
 use crate::lsn::Lsn;
 use crate::postgres::{ConnectConfig, PgError, ReplicationSession, Rows, SystemIdentity};
 

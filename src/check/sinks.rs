@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use super::file::rule;
 use super::finding::{Finding, Findings, Group};
 use crate::action::{Address, Verb};
+use crate::amount::grouped;
 use crate::rules::{RuleSet, SinkId};
 use crate::sinks::cdn::cloudfront::{CloudFrontSink, statement};
 use crate::sinks::cdn::{CdnFinding, CdnSink, CdnState};
@@ -209,19 +210,6 @@ fn share(matching: u64, counts: &KeyCounts) -> String {
     }
     let expected = u128::from(matching) * u128::from(all) / u128::from(counts.looked_at.max(1));
     format!("about {} of {} keys", grouped(expected as u64), grouped(all))
-}
-
-/// "1,234".
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::database::{bounded, told};
 use super::finding::Findings;
 use super::plugins::Trial;
 use super::server::Server;
+use crate::amount::bytes;
 use crate::config::PostgresConfig;
 use crate::postgres::client::simple_query;
 use crate::postgres::{
@@ -253,41 +254,7 @@ fn mend(blocker: &Blocker) -> String {
     }
 }
 
-/// "512 B", "1.5 MiB".
-pub(crate) fn bytes(number: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if number < 1024 {
-        return format!("{number} B");
-    }
-    let mut value = number as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
-
 /// Says that the plugin was not tried, and why.
 pub(super) fn not_tried(plugin: &str, why: &str, findings: &mut Findings) {
     findings.warning(format!("plugin {plugin}"), format!("not tried: {why}"), None);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_are_said_in_the_largest_unit() {
-        for (number, said) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (16 << 20, "16.0 MiB"),
-            (3 << 39, "1.5 TiB"),
-            (u64::MAX, "16384.0 PiB"),
-        ] {
-            assert_eq!(bytes(number), said);
-        }
-    }
 }

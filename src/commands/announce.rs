@@ -7,7 +7,7 @@ use tracing::info;
 
 use super::run::Parts;
 use crate::action::{Address, Verb};
-use crate::check::bytes;
+use crate::amount::bytes;
 use crate::cli::Global;
 use crate::config::{
     CdnSinkConfig, OnGap, Plugin, PostgresConfig, RedisSinkConfig, Secret, Visibility,
@@ -94,6 +94,7 @@ fn sink_line(sink: &Endpoint, mode: &str, section: &Section<'_>) {
     let (name, target) = (sink.name(), sink.target());
     match section {
         Section::Redis(redis) => {
+            let redis = &redis.settings;
             let (prefix, tag_key) = (&redis.prefix, &redis.tag_key);
             let tag_mode = match redis.tag_mode {
                 TagMode::Members => "members",

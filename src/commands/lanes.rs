@@ -1,24 +1,25 @@
 //! The lanes of the configured sinks and of lookups, and which of them does what.
 
+mod redelete;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use redelete::{Redeletes, tells_of_redeletes};
 
 use super::Misconfigured;
 use super::endpoints::lookup_config;
 use crate::action::{Action, Verb};
 use crate::config::{Config, PostgresConfig};
 use crate::lookups::{LookupLane, Pool};
-use crate::pipeline::{
-    LaneId, LaneSpec, Pace, RedeletedBy, Repeats, Routes, Since, Stage, Urgency,
-};
-use crate::rules::{FALLBACK_EVERY, RedeleteId, Rule, RuleId, RuleSet, SinkId};
+use crate::pipeline::{LaneId, LaneSpec, Pace, Repeats, Routes, Since, Stage, Urgency};
+use crate::rules::{FALLBACK_EVERY, Rule, RuleId, RuleSet, SinkId};
 use crate::sinks::cdn::CdnLane;
 use crate::sinks::cdn::cloudfront::{CloudFrontLane, Part};
 use crate::sinks::redis::{
-    ClusterLane, Fallbacks, LaneClass, RedisConfig, RedisLane, SHARDS, ServerRecord, TagMode,
-    Topology,
+    ClusterLane, Fallbacks, LaneClass, RedisConfig, RedisLane, SHARDS, ServerRecord, Topology,
 };
 use crate::sinks::{DryRunLane, Endpoint, Lane};
 use crate::state::{Fingerprint, Servers};
@@ -108,32 +109,6 @@ const REDIS: [Class; 6] = [
     (LaneClass::Publish, Stage::Tell, Urgency::Prompt),
 ];
 
-/// The lanes of a Redis for what one list of times of `redelete_after` does again: four for the
-/// first time, and two for the others, so that no key waits for a pattern.
-const REDELETING: [(LaneClass, Urgency); 6] = [
-    (LaneClass::Precise, Urgency::Prompt),
-    (LaneClass::Tags, Urgency::Prompt),
-    (LaneClass::Scan, Urgency::Prompt),
-    (LaneClass::Scan, Urgency::Paced),
-    (LaneClass::Precise, Urgency::Prompt),
-    (LaneClass::Scan, Urgency::Prompt),
-];
-
-/// How many of them are for the first time.
-const FIRST_TIME: usize = 4;
-
-/// The verbs that a reader can undo.
-const REDELETED: [Verb; 8] = [
-    Verb::Delete,
-    Verb::DeleteMatching,
-    Verb::Tag,
-    Verb::TagMatching,
-    Verb::Expire,
-    Verb::ExpireMatching,
-    Verb::ExpireTag,
-    Verb::ExpireTagMatching,
-];
-
 /// The lanes of a CDN. Purges that every update may ask for wait for their turn in one of their
 /// own, and repeats, which nothing leads to, in the last.
 const CDN: [(Part, Urgency); 3] = [
@@ -175,6 +150,7 @@ pub(super) fn lanes(
         let purges_all = spec.purges.all;
         let repeats = repeats(config, sink.name(), work, first);
         let again = repeats.is_some();
+        let redeletes = Redeletes::of(rules, id, work);
         let more = work != Work::Left && tells_of_redeletes(rules, id);
         let request_actions = match sink {
             Endpoint::Cdn(sink) => sink.request_items(),
@@ -212,10 +188,8 @@ pub(super) fn lanes(
                 if more {
                     add(Stage::Tell, Urgency::Prompt, false, &|| lane(LaneClass::Publish));
                 }
-                for _ in redeletes(rules, id, work) {
-                    for (class, urgency) in REDELETING {
-                        add(Stage::Remove, urgency, false, &|| lane(class));
-                    }
+                for (class, urgency) in redeletes.lanes() {
+                    add(Stage::Remove, urgency, false, &|| lane(class));
                 }
             }
             Endpoint::Cdn(sink) => {
@@ -241,8 +215,7 @@ pub(super) fn lanes(
             if more {
                 lanes[more_at - 1].once_more = Some(LaneId(more_at));
             }
-            let redeletes = redeletes(rules, id, work);
-            redelete(rules, config, &redeletes, &mut lanes[first..], first);
+            redeletes.lead(rules, config, &mut lanes[first..], first);
         } else if more {
             let more_at = LaneId(lanes.len() - 1);
             lanes[first].once_more = Some(more_at);
@@ -347,76 +320,11 @@ fn is_paced(config: &RedisConfig, verb: Verb) -> bool {
     config.is_paced() && verb.deleting() == Verb::Delete
 }
 
-/// The lists of times after which a sink deletes something again.
-fn redeletes(rules: &RuleSet, sink: SinkId, work: Work) -> Vec<RedeleteId> {
-    let asks = |rule: &&Rule, id: RedeleteId| {
-        rule.redelete == Some(id) && asks(rule, sink, Verb::is_redeleted)
-    };
-    let ids = (0..rules.redeletes().len()).map(|at| RedeleteId(at as u8));
-    let is_asked = |id: &RedeleteId| rules.rules().iter().any(|rule| asks(&rule, *id));
-    ids.filter(|id| work != Work::Left && is_asked(id)).collect()
-}
-
-/// Whether a sink is told, or purges, what a rule with such a list deletes.
-fn tells_of_redeletes(rules: &RuleSet, sink: SinkId) -> bool {
-    let mut rules = rules.rules().iter().filter(|rule| rule.redelete.is_some());
-    rules.any(|rule| asks(rule, sink, Verb::is_afterwards))
-}
-
 /// Whether a rule asks a sink for some verb.
 fn asks(rule: &Rule, sink: SinkId, is_meant: impl Fn(Verb) -> bool) -> bool {
     let steps = rule.steps.iter().map(|step| (step.verb, &step.sinks));
     let coarse = rule.fallback.iter().map(|coarse| (coarse.verb, &coarse.sinks));
     steps.chain(coarse).any(|(verb, sinks)| is_meant(verb) && sinks.contains(&sink))
-}
-
-/// Leads what is to be deleted again to the lanes that do so: the last of `lanes`, which are those
-/// of a Redis and begin at `first`.
-fn redelete(
-    rules: &RuleSet,
-    config: &RedisConfig,
-    redeletes: &[RedeleteId],
-    lanes: &mut [LaneSpec],
-    first: usize,
-) {
-    let mut begin = lanes.len() - redeletes.len() * REDELETING.len();
-    for &redelete in redeletes {
-        for (offset, &(class, urgency)) in REDELETING[..FIRST_TIME].iter().enumerate() {
-            let at = begin + offset;
-            let base = REDIS.iter().position(|lane| (lane.0, lane.2) == (class, urgency));
-            // A counter needs no repeat, whatever it is called.
-            let is_counter = |verb| {
-                config.tag_mode() == TagMode::Version
-                    && matches!(Verb::deleting(verb), Verb::Tag | Verb::TagMatching)
-            };
-            let is_done_here = |verb| config.lane_class(verb) == Some(class) && !is_counter(verb);
-            let verbs = REDELETED.into_iter().filter(|&verb| is_done_here(verb));
-            let lane = LaneId(first + at);
-            if let Some(base) = base {
-                let by: Vec<_> = verbs.map(|verb| RedeletedBy { redelete, verb, lane }).collect();
-                let before = lanes_before(&REDIS[..base], config.is_cluster());
-                let of_class = before..before + lanes_of(class, config.is_cluster());
-                lanes[of_class].iter_mut().for_each(|lane| lane.redeleted_by.extend(&by));
-            }
-            // What lookups find is paced the second time too, and so goes to the lane of patterns.
-            if (class, urgency) == (LaneClass::Scan, Urgency::Prompt)
-                && let Some(found) = REDIS.iter().position(|lane| lane.0 == LaneClass::Found)
-            {
-                let verbs = REDELETED.into_iter().filter(|&verb| is_paced(config, verb));
-                let at = lanes_before(&REDIS[..found], config.is_cluster());
-                lanes[at].redeleted_by.extend(verbs.map(|verb| RedeletedBy {
-                    redelete,
-                    verb,
-                    lane,
-                }));
-            }
-            let to = begin + FIRST_TIME + usize::from(class != LaneClass::Precise);
-            let after = Arc::clone(&rules.redeletes()[usize::from(redelete.0)]);
-            let (to, from) = (LaneId(first + to), Since::Visible);
-            lanes[at].again = Some(Repeats { to, after, from });
-        }
-        begin += REDELETING.len();
-    }
 }
 
 fn publishes(rules: &RuleSet) -> bool {
@@ -443,112 +351,4 @@ fn pace(rules: &RuleSet) -> Pace {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test stops at what it does not expect")]
-
-    use super::super::endpoints;
-    use super::*;
-    use crate::config::{Kept, parse};
-
-    #[test]
-    fn a_clusters_lanes_stand_where_its_actions_are_routed() {
-        let text = "[postgres]\nurl = \"postgres://h/d\"\n\
-            [redis.a]\nurl = \"redis://h\"\n\
-            [redis.b]\ncluster = [\"redis://h\"]\n\
-            [redis.c]\nurl = \"redis://h\"\n\
-            [[rule]]\ntable = \"public.t\"\ndelete = [\"key:{id}\"]\n\
-            publish = { channel = \"c\", message = \"m\" }\n";
-        let loaded = parse("t", text).unwrap();
-        let sinks = endpoints::sinks(&loaded.config, Kept::Nothing);
-        let sinks = sinks.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
-        let rules = Arc::new(loaded.rules);
-        let (lanes, routes) = lanes(&loaded.config, sinks, &rules, None, |_| Work::Done);
-        let at = |sink, verb, urgency| {
-            let action = Action { verb, value: b"c\0x" };
-            (routes.actions)(SinkId(sink), action, urgency).0
-        };
-        let classes = |sink| {
-            use Urgency::{Paced, Prompt};
-            let verbs = [Verb::Delete, Verb::Tag, Verb::DeleteMatching];
-            let prompt = verbs.map(|verb| at(sink, verb, Prompt));
-            let rest = [at(sink, Verb::DeleteMatching, Paced), at(sink, Verb::Publish, Prompt)];
-            [&prompt[..], &rest].concat()
-        };
-        let tags = 6 + SHARDS;
-        let scans = tags + SHARDS;
-        assert_eq!(classes(0), [0, 1, 2, 3, 5]);
-        assert_eq!(classes(1), [6, tags, scans, scans + 1, scans + 3]);
-        let first = scans + 4;
-        assert_eq!(classes(2), [first, first + 1, first + 2, first + 3, first + 5]);
-        assert_eq!(lanes.len(), first + 6);
-        let pooled = |lane: &LaneSpec| lane.joins_pool;
-        assert_eq!(lanes.iter().filter(|lane| pooled(lane)).count(), 2 * (SHARDS - 1));
-        assert!(!pooled(&lanes[6]) && pooled(&lanes[7]) && !pooled(&lanes[tags]));
-        assert!(lanes[scans].stage == Stage::Remove && lanes[scans + 1].pace.is_some());
-        assert_eq!(lanes[scans + 3].stage, Stage::Tell);
-    }
-
-    #[test]
-    fn every_shard_of_a_cluster_leads_to_the_lanes_that_delete_again() {
-        let text = "[postgres]\nurl = \"postgres://h/d\"\n\
-            [redis.a]\nurl = \"redis://h\"\n\
-            [redis.b]\ncluster = [\"redis://h\"]\n\
-            [[rule]]\ntable = \"public.t\"\ndelete = [\"key:{id}\"]\n\
-            redelete_after = [\"1s\"]\n";
-        let loaded = parse("t", text).unwrap();
-        let sinks = endpoints::sinks(&loaded.config, Kept::Nothing);
-        let sinks = sinks.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
-        let rules = Arc::new(loaded.rules);
-        let (lanes, _) = lanes(&loaded.config, sinks, &rules, None, |_| Work::Done);
-        for (sink, shards) in [("a", 1), ("b", SHARDS)] {
-            let leads = lanes.iter().filter(|lane| lane.sink == sink).flat_map(|lane| {
-                lane.redeleted_by.iter().filter(|by| by.verb == Verb::Delete).map(|by| by.lane)
-            });
-            let leads: Vec<LaneId> = leads.collect();
-            assert_eq!(leads, vec![leads[0]; shards], "{sink}");
-            let again = &lanes[leads[0].0];
-            let to = again.again.as_ref().map(|repeats| &lanes[repeats.to.0]);
-            assert!(again.sink == sink && to.is_some_and(|to| to.sink == sink), "{sink}");
-        }
-    }
-
-    #[test]
-    fn what_lookups_find_has_a_lane_of_its_own_where_it_is_paced() {
-        let text = "[postgres]\nurl = \"postgres://h/d\"\n\
-            [redis.a]\nurl = \"redis://h\"\n\
-            [redis.b]\nurl = \"redis://h\"\nmax_keys_per_second = 10\n\
-            [redis.c]\ncluster = [\"redis://h\"]\nmax_keys_per_second = 10\n\
-            [[rule]]\ntable = \"public.t\"\nlookup = \"SELECT 1 AS x WHERE 1 = {id}\"\n\
-            delete = [\"key:{x}\"]\nredelete_after = [\"1s\"]\n";
-        let loaded = parse("t", text).unwrap();
-        let sinks = endpoints::sinks(&loaded.config, Kept::Nothing);
-        let sinks = sinks.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
-        let rules = Arc::new(loaded.rules);
-        let (lanes, routes) = lanes(&loaded.config, sinks, &rules, None, |_| Work::Done);
-        for (sink, name, is_paced) in [(0, "a", false), (1, "b", true), (2, "c", true)] {
-            let to = |verb, urgency| {
-                let lane = (routes.actions)(SinkId(sink), Action { verb, value: b"v" }, urgency);
-                assert_eq!(lanes[lane.0].sink, name);
-                lane
-            };
-            for verb in [Verb::Delete, Verb::Expire] {
-                let found = to(verb, Urgency::Found);
-                assert_eq!(found != to(verb, Urgency::Prompt), is_paced);
-                let by = |by: &&RedeletedBy| by.verb == verb;
-                let again = lanes[found.0].redeleted_by.iter().find(by).unwrap().lane;
-                assert!(lanes[again.0].sink == name && lanes[again.0].again.is_some());
-                let pattern = match verb {
-                    Verb::Delete => Verb::DeleteMatching,
-                    _ => Verb::ExpireMatching,
-                };
-                let patterns = to(pattern, Urgency::Prompt);
-                let by = |by: &&RedeletedBy| by.verb == pattern;
-                let of_patterns = lanes[patterns.0].redeleted_by.iter().find(by).unwrap().lane;
-                assert_eq!(again == of_patterns, is_paced, "they are paced then, too");
-            }
-            for verb in [Verb::Tag, Verb::Bump, Verb::DeleteMatching] {
-                assert_eq!(to(verb, Urgency::Found), to(verb, Urgency::Prompt));
-            }
-        }
-    }
-}
+mod tests;

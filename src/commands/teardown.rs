@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 
 use super::endpoints::connect_config;
 use super::{Misconfigured, Outcome, block_on, load, print, say};
-use crate::check::bytes;
+use crate::amount::bytes;
 use crate::cli::{Global, TeardownArgs};
 use crate::config::{Plugin, PostgresConfig, replay_slot};
 use crate::postgres::client::simple_query;
@@ -152,34 +152,55 @@ async fn remove(
     }
     let has_slots = slot.is_some() || replay.is_some();
     drop_replay(replay, &mut session).await?;
+    // What cannot be removed keeps nothing else from it.
+    let mut left = Vec::new();
     let publication = match config.plugin {
         Plugin::Wal2json => false,
         Plugin::Pgoutput => {
             let version = session.server_version_num();
-            drop_publication(&config.publication, &asking, version, connect).await?
+            let dropped = drop_publication(&config.publication, &asking, version, connect).await;
+            dropped.unwrap_or_else(|error| {
+                left.push(error);
+                true
+            })
         }
     };
-    if triggers == DdlTriggers::Missing {
-        if !has_slots && !publication {
-            print(&format!(
-                "nothing to remove: there is neither a slot {} nor an event trigger of walpurge\n",
-                config.slot
-            ))?;
-        }
-        return Ok(Outcome::Done);
+    if triggers != DdlTriggers::Missing {
+        left.extend(remove_triggers(&asking, connect).await.err());
+    } else if !has_slots && !publication {
+        print(&format!(
+            "nothing to remove: there is neither a slot {} nor an event trigger of walpurge\n",
+            config.slot
+        ))?;
     }
-    match simple_query(&asking.client, REMOVE_DDL).await {
-        Ok(_) => {
-            print("removed the event triggers for DDL\n")?;
-            Ok(Outcome::Done)
+    told(left)
+}
+
+/// What stays, all together.
+fn told(mut left: Vec<anyhow::Error>) -> anyhow::Result<Outcome> {
+    match left.len() {
+        0 => Ok(Outcome::Done),
+        1 => Err(left.remove(0)),
+        _ => {
+            let left: Vec<_> = left.iter().map(|error| format!("{error:#}")).collect();
+            Err(anyhow!("{}", left.join("\nerror: ")))
         }
-        Err(error) => Err(anyhow!(
+    }
+}
+
+async fn remove_triggers(
+    asking: &OrdinaryConnection,
+    connect: &ConnectConfig,
+) -> anyhow::Result<()> {
+    simple_query(&asking.client, REMOVE_DDL).await.map_err(|error| {
+        anyhow!(
             "the event triggers for DDL stay: {:#}\nhint: let a superuser run the SQL: walpurge \
              teardown --print | psql -v ON_ERROR_STOP=1 -U postgres -d {}",
             anyhow::Error::from(error),
             connect.dbname()
-        )),
-    }
+        )
+    })?;
+    print("removed the event triggers for DDL\n")
 }
 
 /// Drops the publication if it is ours; whether there was one.

@@ -167,25 +167,23 @@ impl<'a> Entry<'a> {
     }
 
     /// A table.
-    pub(super) fn table(&self, later: &'static [&'static str]) -> Option<Table<'a>> {
+    pub(super) fn table(&self) -> Option<Table<'a>> {
         let Some(entries) = self.value.get_ref().as_table() else {
             self.wrong_type("a section", &format!("write [{}]", self.path));
             return None;
         };
-        Some(Table::new(self.reader, &self.path, self.value.span(), entries, later))
+        Some(Table::new(self.reader, &self.path, self.value.span(), entries))
     }
 
     /// A list of tables, `[[name]]`.
-    pub(super) fn tables(&self, later: &'static [&'static str]) -> Vec<Table<'a>> {
+    pub(super) fn tables(&self) -> Vec<Table<'a>> {
         let help = format!("write [[{}]]", self.path);
         let Some(items) = self.items() else {
             self.wrong_type("a list of sections", &help);
             return Vec::new();
         };
         let table = |item: &Entry<'a>| match item.value.get_ref().as_table() {
-            Some(entries) => {
-                Some(Table::new(self.reader, &self.path, item.value.span(), entries, later))
-            }
+            Some(entries) => Some(Table::new(self.reader, &self.path, item.value.span(), entries)),
             None => {
                 item.wrong_type("a section", &help);
                 None

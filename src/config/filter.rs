@@ -14,7 +14,7 @@ pub(super) fn read(entry: &Entry<'_>) -> Vec<Condition> {
         entry.wrong_type("a table of columns", "write where = { status = \"published\" }");
         return Vec::new();
     }
-    let Some(table) = entry.table(&[]) else { return Vec::new() };
+    let Some(table) = entry.table() else { return Vec::new() };
     let columns = table.entries();
     if columns.is_empty() {
         entry.problem_with_help("`rule.where` has no condition", "empty", "leave it out");
@@ -47,7 +47,7 @@ fn read_test(entry: &Entry<'_>) -> Option<Test> {
 }
 
 fn read_operator(entry: &Entry<'_>) -> Option<Test> {
-    let mut table = entry.table(&[])?;
+    let mut table = entry.table()?;
     let not = table.entry("not").and_then(|entry| read_test(&entry));
     let null = table.entry("null").and_then(|entry| entry.boolean());
     let matches = table.entry("matches").and_then(|entry| entry.text());

@@ -10,7 +10,7 @@ const HELP: &str = "write one of { env = \"NAME\" }, { file = \"PATH\" } and \
 
 /// Where the string of `entry`, whose value is a table, comes from.
 pub(super) fn read(entry: &Entry<'_>) -> Option<Secret> {
-    let mut table = entry.table(&[])?;
+    let mut table = entry.table()?;
     let span = table.span.clone();
     let given: Vec<_> = ["env", "file", "credential"]
         .into_iter()

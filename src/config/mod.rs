@@ -16,7 +16,6 @@ mod entry;
 mod error;
 mod filter;
 mod indirect;
-mod later;
 mod mask;
 mod postgres;
 mod redis;
@@ -74,7 +73,7 @@ pub struct Config {
 impl Config {
     /// Each sink's name and mode. A [`SinkId`](crate::rules::SinkId) is a place in this order.
     pub fn sinks(&self) -> impl Iterator<Item = (&str, SinkMode)> {
-        let caches = self.redis.iter().map(|sink| (sink.name.as_str(), sink.mode));
+        let caches = self.redis.iter().map(|sink| (sink.settings.name.as_str(), sink.mode));
         caches.chain(self.cdn.iter().map(|sink| (sink.name.as_str(), sink.mode)))
     }
 }
@@ -129,7 +128,7 @@ pub fn parse(file_name: &str, source: &str) -> Result<Loaded, Vec<Problem>> {
 fn understand(source: Source) -> Result<Loaded, (Source, Vec<Problem>)> {
     let (config, mut problems) = read(&source);
     let Some(config) = config else { return Err((source, problems)) };
-    let caches = config.redis.iter().map(|sink| SinkSpec::redis(&sink.name));
+    let caches = config.redis.iter().map(|sink| SinkSpec::redis(&sink.settings.name));
     let sinks = caches.chain(config.cdn.iter().map(CdnSinkConfig::spec)).collect();
     let names = rule_names(&config.rules);
     let rules = compile(&config.rules, names, sinks, &mut problems);
@@ -151,7 +150,7 @@ fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
     if reader.syntax_errors(&errors) {
         return (None, render::sorted(reader.into_problems()));
     }
-    let root = Table::new(&reader, "", 0..0, document.get_ref(), later::ROOT);
+    let root = Table::new(&reader, "", 0..0, document.get_ref());
     let config = read_root(root);
     (Some(config), reader.into_problems())
 }
@@ -164,9 +163,9 @@ fn read_root(mut root: Table<'_>) -> Config {
         }
         Some(PathBuf::from(text.value))
     });
-    let postgres = postgres::read(root.table("postgres", later::POSTGRES), &root);
+    let postgres = postgres::read(root.table("postgres"), &root);
     let redis = redis::read(&mut root);
-    let admin = admin::read(root.table("admin", &[]));
+    let admin = admin::read(root.table("admin"));
     let mut configured = names_of(&redis);
     let cdn = cdn::read(&mut root, &configured);
     cdn::check_names(&root, &SINK_KINDS);
@@ -183,7 +182,7 @@ fn read_root(mut root: Table<'_>) -> Config {
 const SINK_KINDS: [&str; 4] = ["redis", "fastly", "cloudfront", "http"];
 
 fn names_of(redis: &[RedisSinkConfig]) -> Vec<String> {
-    redis.iter().map(|sink| sink.name.clone()).collect()
+    redis.iter().map(|sink| sink.settings.name.clone()).collect()
 }
 
 /// Where a problem of something absent is shown: the start of the file.

@@ -197,7 +197,7 @@ pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig
         config.messages = messages;
     }
     if let Some(entry) = table.entry("replicas") {
-        config.replicas = entry.table(&[]).map(read_replicas);
+        config.replicas = entry.table().map(read_replicas);
         if config.replicas.is_some() && config.visibility == Visibility::Skip {
             entry.problem_with_help(
                 "`postgres.replicas` needs visibility = \"wait\"",
@@ -206,7 +206,7 @@ pub(super) fn read(table: Option<Table<'_>>, root: &Table<'_>) -> PostgresConfig
             );
         }
     }
-    config.replay = table.table("replay", &[]).map(read_replay);
+    config.replay = table.table("replay").map(read_replay);
     table.finish();
     config
 }

@@ -4,40 +4,26 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::entry::Entry;
-use super::later;
 use super::secret::{Secret, SecretError};
 use super::sentinel::{self, SentinelConfig};
 use super::table::Table;
 use crate::problem::Problem;
-use crate::sinks::redis::{RedisConfig, RedisOptions, RedisTls, TAG_KEY, TagMode};
+use crate::sinks::redis::{RedisConfig, RedisOptions, RedisTls, TagMode};
 
 /// One Redis that actions go to.
 #[derive(Clone, Debug)]
 pub struct RedisSinkConfig {
-    /// The sink's name, which is unique over all kinds of sinks.
-    pub name: String,
     /// `url`: `redis://`, `rediss://` or `unix://`.
     pub url: Secret,
     /// `sentinel`, instead of `url`.
     pub sentinel: Option<SentinelConfig>,
-    /// `wait_replicas`: how many must have a batch before it counts as done.
-    pub wait_replicas: u32,
-    /// `failover_window`: how much is done again when another server has taken over; zero: nothing.
-    pub failover_window: Duration,
     /// `cluster`: some nodes of a cluster, instead of `url`. Empty: it is none.
     pub cluster: Vec<Secret>,
-    /// `prefix`: what is put before every key, pattern and tag key.
-    pub prefix: String,
-    /// `tag_key`: the key of a tag's set or counter; holds `{tag}` exactly once.
-    pub tag_key: String,
-    /// `tag_mode`.
-    pub tag_mode: TagMode,
-    /// `max_keys_per_second`.
-    pub max_keys_per_second: Option<u32>,
     /// `mode`.
     pub mode: SinkMode,
-    /// `tls_root`, `tls_cert` and `tls_key`.
-    pub tls: RedisTls,
+    /// Its name, which is unique over all kinds of sinks, and all that holds no secret: whatever
+    /// says where the server is stays empty.
+    pub settings: RedisOptions,
 }
 
 /// What becomes of a sink's actions: a switch for incidents.
@@ -69,7 +55,7 @@ impl RedisSinkConfig {
     /// # Errors
     /// When the URL is kept elsewhere and cannot be fetched.
     pub fn options(&self) -> Result<RedisOptions, SecretError> {
-        let mut options = RedisOptions::new(&self.name, "");
+        let mut options = self.settings.clone();
         match &self.sentinel {
             Some(sentinel) => options.sentinel = Some(sentinel.options()?),
             None if self.cluster.is_empty() => options.url = self.url.resolve()?,
@@ -78,13 +64,6 @@ impl RedisSinkConfig {
                     self.cluster.iter().map(Secret::resolve).collect::<Result<_, _>>()?;
             }
         }
-        options.wait_replicas = self.wait_replicas;
-        options.failover_window = self.failover_window;
-        options.prefix.clone_from(&self.prefix);
-        options.tag_key.clone_from(&self.tag_key);
-        options.tag_mode = self.tag_mode;
-        options.max_keys_per_second = self.max_keys_per_second;
-        options.tls.clone_from(&self.tls);
         Ok(options)
     }
 }
@@ -93,6 +72,7 @@ impl RedisSinkConfig {
 const TAG: &str = "{tag}";
 
 const EXAMPLE: &str = "[redis.cache]\nurl = \"redis://localhost:6379/0\"";
+
 /// The default of `failover_window` where a failover is to be expected. Replicas are behind by
 /// milliseconds; a second goes by until a lane sees that its server was replaced.
 const FAILOVER_WINDOW: Duration = Duration::from_secs(10);
@@ -115,7 +95,7 @@ pub(super) fn read(root: &mut Table<'_>) -> Vec<RedisSinkConfig> {
         section.wrong_type("a section with a name", "write [redis.cache]");
         return Vec::new();
     }
-    let Some(table) = section.table(&[]) else { return Vec::new() };
+    let Some(table) = section.table() else { return Vec::new() };
     let entries = table.entries();
     if entries.is_empty() {
         table.missing("no sink is configured", EXAMPLE);
@@ -160,20 +140,13 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
                 .help("letters, digits, `_` and `-`"),
         );
     }
-    let mut table = entry.table(later::REDIS)?;
+    let mut table = entry.table()?;
     let mut config = RedisSinkConfig {
-        name: name.to_owned(),
         url: Secret::literal(format!("redis.{name}.url"), ""),
         sentinel: None,
-        wait_replicas: 0,
-        failover_window: Duration::ZERO,
         cluster: Vec::new(),
-        prefix: String::new(),
-        tag_key: TAG_KEY.to_owned(),
-        tag_mode: TagMode::default(),
-        max_keys_per_second: None,
         mode: SinkMode::On,
-        tls: RedisTls::default(),
+        settings: RedisOptions::new(name, ""),
     };
     if let Some(entry) = table.entry("cluster") {
         config.cluster = read_cluster(&entry, name);
@@ -201,19 +174,19 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
         config.mode = mode;
     }
     if let Some(prefix) = table.entry("prefix").and_then(|entry| entry.text()) {
-        config.prefix = prefix.value;
+        config.settings.prefix = prefix.value;
     }
     if let Some(tag_key) = table.entry("tag_key").and_then(|entry| read_tag_key(&entry)) {
-        config.tag_key = tag_key;
+        config.settings.tag_key = tag_key;
     }
     let words = [("members", TagMode::Members), ("version", TagMode::Version)];
     if let Some(tag_mode) = table.entry("tag_mode").and_then(|entry| entry.one_of(&words)) {
-        config.tag_mode = tag_mode;
+        config.settings.tag_mode = tag_mode;
     }
-    config.max_keys_per_second = table
+    config.settings.max_keys_per_second = table
         .entry("max_keys_per_second")
         .and_then(|entry| entry.number(1, KEYS_PER_SECOND_MAX, "max_keys_per_second = 10000"));
-    config.tls = read_tls(&mut table);
+    config.settings.tls = read_tls(&mut table);
     table.finish();
     Some(config)
 }
@@ -221,8 +194,8 @@ fn read_sink(name: &str, entry: &Entry<'_>) -> Option<RedisSinkConfig> {
 /// Who takes over, and what that must not lose.
 fn read_failover(table: &mut Table<'_>, config: &mut RedisSinkConfig) {
     if let Some(entry) = table.entry("sentinel") {
-        config.sentinel = sentinel::read(&entry, &config.name);
-        config.failover_window = FAILOVER_WINDOW;
+        config.sentinel = sentinel::read(&entry, &config.settings.name);
+        config.settings.failover_window = FAILOVER_WINDOW;
         if let Some(other) = ["url", "cluster"].into_iter().find(|key| table.has(key)) {
             let message = format!("`{}` stands beside `{other}`", entry.path);
             let help = "keep one of them: the Sentinels say where the server is";
@@ -240,7 +213,7 @@ fn read_failover(table: &mut Table<'_>, config: &mut RedisSinkConfig) {
         entry.problem_with_help(message, "for a single server, or with sentinel", help);
     }
     let wait = wait.and_then(|entry| entry.number(0, WAIT_REPLICAS_MAX, "wait_replicas = 1"));
-    config.wait_replicas = wait.unwrap_or_default();
+    config.settings.wait_replicas = wait.unwrap_or_default();
     if let Some(entry) = window
         && let Some(window) = entry.duration()
     {
@@ -249,7 +222,7 @@ fn read_failover(table: &mut Table<'_>, config: &mut RedisSinkConfig) {
             let help = "what was done within it is kept in memory: write, for example, \"30s\"";
             entry.problem_with_help(message, "too long", help);
         }
-        config.failover_window = window;
+        config.settings.failover_window = window;
     }
 }
 

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::entry::{Entry, pick};
 use super::filter;
-use super::later;
 use super::rule_test;
 use super::table::{Table, list};
 use super::times;
@@ -42,7 +41,7 @@ pub(super) fn read(root: &mut Table<'_>, sinks: &[String]) -> Vec<RuleSpec> {
     if entry.items().is_some_and(|items| items.is_empty()) {
         root.missing("no rule is configured", EXAMPLE);
     }
-    let tables = entry.tables(later::RULE);
+    let tables = entry.tables();
     let rules: Vec<_> = tables.into_iter().map(|table| read_rule(table, sinks)).collect();
     check_names(root, &rules);
     rules
@@ -179,7 +178,7 @@ fn read_pattern(entry: &Entry<'_>) -> Option<(Verb, Text)> {
     if !is_typed {
         return Some((Verb::DeleteMatching, entry.text()?));
     }
-    let mut table = entry.table(&[])?;
+    let mut table = entry.table()?;
     let pattern = table.entry("pattern").map(|entry| entry.text());
     let words = KeyType::ALL.map(|of| (of.name(), of));
     let of = table.entry("type").map(|entry| entry.one_of(&words));
@@ -198,7 +197,7 @@ fn read_publish(entry: &Entry<'_>) -> Option<PublishSpec> {
         entry.wrong_type("a channel and a message", PUBLISH_EXAMPLE);
         return None;
     }
-    let mut table = entry.table(&[])?;
+    let mut table = entry.table()?;
     let channel = table.entry("channel").map(|entry| (entry.text(), "channel"));
     let stream = table.entry("stream").map(|entry| (entry.text(), "stream"));
     if channel.is_none() && stream.is_none() {
@@ -318,7 +317,7 @@ fn read_fallback(table: &mut Table<'_>) -> FallbackSpec {
         entry.wrong_type("\"none\" or a section", "write [rule.fallback]");
         return nothing_written;
     }
-    let Some(mut fallback) = entry.table(&[]) else { return nothing_written };
+    let Some(mut fallback) = entry.table() else { return nothing_written };
     let derive = fallback.entry("derive").and_then(|entry| entry.boolean()).unwrap_or(true);
     let templates = read_templates(&mut fallback);
     let publish = fallback.entry("publish").and_then(|entry| read_publish(&entry));

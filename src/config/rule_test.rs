@@ -21,7 +21,7 @@ const VALUE_HELP: &str = "write the value as Postgres prints it, in quotes (\"1.
 pub(super) fn read(entry: &Entry<'_>, tables: &[Text]) -> Vec<RuleTest> {
     let mut names: Vec<Text> = Vec::new();
     let mut tests = Vec::new();
-    for table in entry.tables(&[]) {
+    for table in entry.tables() {
         let (name, test) = read_test(table, tables);
         tests.extend(test);
         let Some(name) = name else { continue };
@@ -142,7 +142,7 @@ fn read_row(table: &mut Table<'_>, key: &'static str, op: Option<Op>, having: &[
         entry.wrong_type("a table of columns", &help);
         return TestRow::new();
     }
-    entry.table(&[]).map(|columns| read_columns(&columns)).unwrap_or_default()
+    entry.table().map(|columns| read_columns(&columns)).unwrap_or_default()
 }
 
 /// The rows that a lookup gives.
@@ -151,7 +151,7 @@ fn read_rows(entry: &Entry<'_>) -> Vec<TestRow> {
         entry.wrong_type("a list of rows", "write lookup = [{ post_id = 7 }]");
         return Vec::new();
     }
-    entry.tables(&[]).iter().map(read_columns).collect()
+    entry.tables().iter().map(read_columns).collect()
 }
 
 fn read_columns(row: &Table<'_>) -> TestRow {
@@ -173,7 +173,7 @@ fn read_value(entry: &Entry<'_>) -> Option<Option<Vec<u8>>> {
         DeValue::Integer(number) => Some(Some(number.to_string().into_bytes())),
         DeValue::Boolean(word) => Some(Some(word.to_string().into_bytes())),
         DeValue::Table(_) => {
-            let mut table = entry.table(&[])?;
+            let mut table = entry.table()?;
             let given = table.entries().len();
             let null = table.entry("null").map(|entry| entry.boolean());
             table.finish();

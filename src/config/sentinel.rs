@@ -42,7 +42,7 @@ const DB_MAX: u32 = i32::MAX as u32;
 
 /// Reads the table of the sink `name`.
 pub(super) fn read(entry: &Entry<'_>, name: &str) -> Option<SentinelConfig> {
-    let mut table = entry.table(&[])?;
+    let mut table = entry.table()?;
     let path = &entry.path;
     let master = match table.entry("master") {
         Some(entry) => entry.text().map(|text| text.value).inspect(|master| {

@@ -75,8 +75,6 @@ pub(super) struct Table<'a> {
     entries: &'a DeTable<'a>,
     /// The keys that were asked for, which are those that are known.
     asked: Vec<&'static str>,
-    /// The keys that a later version knows.
-    later: &'static [&'static str],
 }
 
 impl<'a> Table<'a> {
@@ -85,18 +83,12 @@ impl<'a> Table<'a> {
         path: impl Into<String>,
         span: Span,
         entries: &'a DeTable<'a>,
-        later: &'static [&'static str],
     ) -> Self {
-        Table { reader, path: path.into(), span, entries, asked: Vec::new(), later }
+        Table { reader, path: path.into(), span, entries, asked: Vec::new() }
     }
 
     /// The entry of a key, which is a known one from now on.
-    ///
-    /// A key of a later version is not read, whoever asks; [`Table::finish`] reports it.
     pub(super) fn entry(&mut self, key: &'static str) -> Option<Entry<'a>> {
-        if self.later.contains(&key) {
-            return None;
-        }
         self.asked.push(key);
         let (name, value) = self.entries.get_key_value(key)?;
         Some(Entry::new(self.reader, self.path_of(key), name.span(), value))
@@ -117,12 +109,8 @@ impl<'a> Table<'a> {
     }
 
     /// The table under a key, which is a known one from now on.
-    pub(super) fn table(
-        &mut self,
-        key: &'static str,
-        later: &'static [&'static str],
-    ) -> Option<Table<'a>> {
-        self.entry(key)?.table(later)
+    pub(super) fn table(&mut self, key: &'static str) -> Option<Table<'a>> {
+        self.entry(key)?.table()
     }
 
     /// Whether the key is given, rightly or not.
@@ -153,14 +141,7 @@ impl<'a> Table<'a> {
             if self.asked.contains(&name) {
                 continue;
             }
-            let path = self.path_of(name);
-            let problem = if self.later.contains(&name) {
-                let message = format!("`{path}` is not supported by this version");
-                Problem::new(key.span(), message, "not supported yet")
-            } else {
-                self.unknown(name, key.span(), value)
-            };
-            self.reader.report(problem);
+            self.reader.report(self.unknown(name, key.span(), value));
         }
     }
 

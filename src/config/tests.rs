@@ -9,7 +9,7 @@ use super::*;
 use crate::action::Verb;
 use crate::change::Op;
 use crate::rules::{FALLBACK_EVERY, FallbackSpec, rule_names};
-use crate::sinks::redis::TagMode;
+use crate::sinks::redis::{RedisOptions, TagMode};
 
 const MINIMAL: &str = r#"
 [postgres]
@@ -57,21 +57,9 @@ fn postgres_and_redis(config: &Config) -> String {
         replicas: _,
         replay: _,
     } = &config.postgres;
-    let RedisSinkConfig {
-        prefix,
-        tag_key,
-        tag_mode,
-        mode,
-        wait_replicas,
-        failover_window,
-        name: _,
-        url: _,
-        sentinel: _,
-        cluster,
-        max_keys_per_second,
-        tls: _,
-    } = redis;
-    assert!(cluster.is_empty() && max_keys_per_second.is_none());
+    let RedisSinkConfig { mode, settings, url: _, sentinel: _, cluster } = redis;
+    let RedisOptions { prefix, tag_key, tag_mode, wait_replicas, failover_window, .. } = settings;
+    assert!(cluster.is_empty() && settings.max_keys_per_second.is_none());
     let postgres =
         (slot, (plugin, publication), create_slot, visibility, heartbeat, on_gap, messages);
     format!("{postgres:?} {:?}", (prefix, tag_key, tag_mode, mode, wait_replicas, failover_window))
@@ -87,7 +75,7 @@ fn what_is_not_given_has_its_default() {
     assert!(postgres.create_slot);
     assert_eq!(postgres.visibility, Visibility::Wait);
     assert_eq!(postgres.heartbeat, Some(Duration::from_secs(30)));
-    let redis = &config.redis[0];
+    let redis = &config.redis[0].settings;
     assert_eq!((redis.name.as_str(), redis.prefix.as_str()), ("cache", ""));
     assert_eq!((redis.tag_key.as_str(), redis.tag_mode), ("tags:{tag}", TagMode::Members));
     let rule = &config.rules[0];
@@ -141,13 +129,13 @@ fn everything_that_is_given_is_meant() {
     assert_eq!(config.postgres.heartbeat, None);
     let (window, max_wal) = (Duration::from_secs(9000), 512 << 20);
     assert_eq!(config.postgres.replay, Some(ReplayConfig { window, max_wal }));
-    let names: Vec<_> = config.redis.iter().map(|sink| sink.name.as_str()).collect();
+    let names: Vec<_> = config.redis.iter().map(|sink| sink.settings.name.as_str()).collect();
     assert_eq!(names, ["b", "a"], "the order of the file");
     assert_eq!(
-        (config.redis[0].prefix.as_str(), config.redis[0].tag_mode),
+        (config.redis[0].settings.prefix.as_str(), config.redis[0].settings.tag_mode),
         ("p:", TagMode::Version)
     );
-    assert_eq!(config.redis[0].tag_key, "{t:{tag}}");
+    assert_eq!(config.redis[0].settings.tag_key, "{t:{tag}}");
     let rule = &config.rules[0];
     assert!(!rule.enabled);
     assert_eq!(rule.on, Some(vec![Op::Delete, Op::Insert]));
@@ -289,7 +277,7 @@ fn a_credential_outside_of_a_unit_says_how_to_get_one() {
 fn a_string_that_is_no_secret_may_be_kept_elsewhere_too() {
     let text =
         MINIMAL.replace("[redis.cache]", "[redis.cache]\nprefix = { env = \"CARGO_PKG_NAME\" }");
-    assert_eq!(good(&text).redis[0].prefix, "walpurge");
+    assert_eq!(good(&text).redis[0].settings.prefix, "walpurge");
     let text = text.replace("CARGO_PKG_NAME", "WALPURGE_TEST_THAT_NOBODY_SETS");
     let expected = "`redis.cache.prefix`: environment variable `WALPURGE_TEST_THAT_NOBODY_SETS` \
                     is not set";

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use crate::check::bytes;
+use crate::amount::bytes;
 use crate::postgres::WalHeld;
 
 /// Less time than this is left: somebody has to act.

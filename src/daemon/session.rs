@@ -1,11 +1,15 @@
 //! One stream, from its start until it breaks or the daemon stops.
 
+mod ending;
+mod feedback;
+mod visibility;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tracing::{info, warn};
+use feedback::Status;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Settings;
 use super::connect::{Connected, Mode};
@@ -17,29 +21,18 @@ use super::published::Published;
 use super::purpose::Purpose;
 use super::reader::Reader;
 use super::replayed::{Replayed, Seen};
-use super::replicas::{News, Replicas};
+use super::replicas::Replicas;
 use super::report::{Far, Report};
 use super::stall::{Stall, looking};
-use crate::failpoint::{Failpoint, Place};
-use crate::lsn::Lsn;
-use crate::metrics::Target;
+use crate::failpoint::Place;
 use crate::pipeline::Dispatcher;
-use crate::postgres::{
-    Barrier, Frame, Heard, PgError, PgErrorKind, ReplicationStream, Reply, Upstream, Wanted,
-};
+use crate::postgres::{Barrier, Frame, Heard, PgErrorKind, ReplicationStream, Upstream};
 use crate::rules::Matcher;
-use crate::snapshot::Snapshot;
-use crate::state::{Commit, Position};
+use crate::state::Position;
 use crate::status::{Pulse, Role, Stage};
 
 /// How often the server is told how far we are, if that has changed.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
-
-/// How often it is told in any case: well below the shortest sensible `wal_sender_timeout`.
-const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(1);
-
-/// How long what is in flight may delay the server's shutdown.
-const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A stream, and what its changes go through.
 pub(super) struct Session<'d> {
@@ -68,16 +61,6 @@ pub(super) enum Ended<T> {
     Replayed,
     /// The fallbacks at a new slot's start are done.
     GapCovered,
-}
-
-/// What has been told to the server, and is to be.
-struct Status {
-    /// The end of what this stream has brought.
-    received_lsn: Lsn,
-    sent_lsn: Lsn,
-    sent_at: Instant,
-    /// The server wants to hear from us at once.
-    urgent: bool,
 }
 
 impl<'d> Session<'d> {
@@ -139,12 +122,7 @@ impl<'d> Session<'d> {
             course,
             purpose,
             replicas,
-            status: Status {
-                received_lsn: Lsn::ZERO,
-                sent_lsn: Lsn::ZERO,
-                sent_at: Instant::now(),
-                urgent: false,
-            },
+            status: Status::new(),
             flood: Flood::new(Instant::now().into_std()),
             slot,
             held: Held::default(),
@@ -318,28 +296,6 @@ impl<'d> Session<'d> {
         Ok(count)
     }
 
-    /// Takes what other sessions can see.
-    fn show(&mut self, snapshot: Snapshot) {
-        let plan = self.dispatcher.plan_mut();
-        // Fallbacks are a transaction of their own, between two others.
-        if !self.reader.is_in_transaction() {
-            self.purpose.show(&snapshot, self.reader.rules(), plan);
-        }
-        let waited = plan.oldest_unseen();
-        plan.show(snapshot);
-        if waited.is_some() && plan.oldest_unseen() != waited {
-            self.waited(Target::Primary, waited);
-        }
-    }
-
-    /// The transaction at a place in the stream was waited for until now.
-    fn waited(&self, target: Target, order: Option<u64>) {
-        let came = order.and_then(|order| self.dispatcher.arrival_of(order));
-        if let Some(came) = came {
-            self.dispatcher.counts().waited(target, came.elapsed().as_secs_f64());
-        }
-    }
-
     /// Publishes how everything is doing.
     fn publish(&mut self, position: &Position) {
         let role = match self.purpose {
@@ -356,30 +312,6 @@ impl<'d> Session<'d> {
         self.purpose.watch().is_some_and(|watch| watch.is_done(plan))
     }
 
-    fn ask_for_visibility(&mut self) {
-        let plan_wants = self.dispatcher.plan().wants_snapshot().then_some(Wanted::Visible);
-        match self.purpose.wanted().max(plan_wants) {
-            Some(wanted) => self.barrier.ask(wanted),
-            None => self.barrier.rest(),
-        }
-        self.replicas.ask(self.dispatcher.plan().wants_replicas());
-    }
-
-    /// Takes what is heard of a replica.
-    fn take_news(&mut self, news: News) {
-        let waited = self.dispatcher.plan().oldest_unreplayed();
-        self.replicas.take(news, self.dispatcher.plan_mut(), self.purpose.debt());
-        if waited.is_some() && self.dispatcher.plan().oldest_unreplayed() != waited {
-            self.waited(Target::Replicas, waited);
-        }
-    }
-
-    fn look_at_replicas(&mut self) {
-        let is_between = !self.reader.is_in_transaction();
-        let end_lsn = is_between.then(|| self.status.received_lsn.max(self.course.start_lsn()));
-        self.replicas.tick(self.dispatcher.plan_mut(), self.purpose.debt(), end_lsn);
-    }
-
     fn look_at_publication(&mut self) -> Result<(), Interrupted> {
         match &mut self.purpose {
             Purpose::Work { debt, .. } if !self.reader.is_in_transaction() => {
@@ -389,187 +321,14 @@ impl<'d> Session<'d> {
         }
     }
 
-    /// While the reader waits for room, it does not see the server ask for a sign of life.
-    async fn send_status_if_due(&mut self, has_room: bool) -> Result<(), PgError> {
-        let is_news = self.confirmable_lsn() > self.status.sent_lsn;
-        if is_news || !has_room || self.status.sent_at.elapsed() >= SIGN_OF_LIFE_EVERY {
-            self.send_status().await?;
-        }
-        Ok(())
-    }
-
-    async fn send_status(&mut self) -> Result<(), PgError> {
-        if let Some(debt) = self.purpose.debt() {
-            debt.check(self.dispatcher.plan());
-        }
-        let confirmed = self.confirmable_lsn();
-        let written = self.status.received_lsn;
-        // The server's answer says how far it has read.
-        let reply = match self.reader.replayed() {
-            Some(_) => Reply::Requested,
-            None => Reply::NotNeeded,
-        };
-        let is_news = confirmed > self.status.sent_lsn;
-        if is_news {
-            Place::BeforeConfirm.pass();
-        }
-        self.stream.send_status(written, confirmed, reply).await?;
-        if is_news {
-            Place::AfterConfirm.pass();
-        }
-        self.status.sent_lsn = confirmed;
-        self.status.sent_at = Instant::now();
-        self.status.urgent = false;
-        Ok(())
-    }
-
-    /// What may be confirmed: what is done, and remembered to be done.
-    fn confirmable_lsn(&self) -> Lsn {
-        if Failpoint::ConfirmEarly.is_set() {
-            return self.status.received_lsn;
-        }
-        self.purpose.confirmable_lsn(self.dispatcher.plan().confirmed_lsn())
-    }
-
-    /// What is to be remembered now.
-    pub(super) fn position(&self) -> Position {
-        let plan = self.dispatcher.plan();
-        self.course.position(plan.confirmed_lsn(), &plan.sink_positions())
-    }
-
-    /// Waits until that is on disk.
-    pub(super) async fn remember(&mut self) {
-        let position = self.position();
-        self.purpose.remember_now(position).await;
-    }
-
     /// What the stream is for.
     pub(super) fn purpose(&mut self) -> &mut Purpose<'d> {
         &mut self.purpose
-    }
-
-    /// The server cannot decode the rest of the transaction that the stream is in: fallbacks take
-    /// its place. Works until they and everything before them are done; answers whether they are,
-    /// or what `stop` says if that came first.
-    pub(super) async fn give_up_transaction<T>(
-        &mut self,
-        commit: Commit,
-        mut stop: Pin<&mut impl Future<Output = T>>,
-    ) -> Result<Option<T>, Interrupted> {
-        self.reader.give_up_open(self.dispatcher.plan_mut());
-        self.course.commit(commit)?;
-        let mut clock = interval(STATUS_EVERY);
-        while self.dispatcher.plan().confirmed_lsn() < commit.end_lsn {
-            self.dispatcher.dispatch();
-            self.ask_for_visibility();
-            tokio::select! {
-                biased;
-                why = stop.as_mut() => return Ok(Some(why)),
-                () = self.dispatcher.turn() => {}
-                news = self.replicas.hear() => self.take_news(news),
-                _ = clock.tick() => {
-                    self.pulse.turned(Stage::Loop);
-                    self.look_at_replicas();
-                }
-                // Nothing comes any more; but that the server is gone, nobody else may notice.
-                read = self.stream.read() => {
-                    read?;
-                    while self.stream.next_frame()?.is_some() {}
-                }
-                answer = self.barrier.hear() => match answer {
-                    Heard::Snapshot(snapshot) => self.show(snapshot),
-                    // The next stream asks for them again.
-                    Heard::Tables(_) | Heard::Held(_) => {}
-                    Heard::WaitsForUs => return Err(self.waits_for_us().into()),
-                    Heard::ShuttingDown => {
-                        let kind = PgErrorKind::ServerShuttingDown;
-                        return Err(PgError::new(kind, "stay connected").into());
-                    }
-                },
-            }
-        }
-        self.remember().await;
-        Ok(None)
-    }
-
-    /// Whoever waits for us goes on when the connection is closed.
-    fn waits_for_us(&self) -> PgError {
-        PgError::new(PgErrorKind::SynchronousStandby, "wait for commits that wait for walpurge")
-    }
-
-    /// The server is shutting down, and would wait for ever for what it cannot have: leaves, after
-    /// a moment for what can be done.
-    async fn let_go(&mut self) -> PgError {
-        info!("Postgres is shutting down");
-        self.finish(SHUTDOWN_PATIENCE).await;
-        self.remember().await;
-        let operation = "stay connected";
-        match self.send_status().await {
-            Ok(()) => PgError::new(PgErrorKind::ServerShuttingDown, operation),
-            Err(error) => error,
-        }
-    }
-
-    /// Works off what was received, for as long as `patience` lasts and a sink works. Says whether
-    /// it is done.
-    pub(super) async fn finish(&mut self, patience: Duration) -> bool {
-        self.dispatcher.hurry();
-        let work = async {
-            loop {
-                self.dispatcher.dispatch();
-                self.ask_for_visibility();
-                if self.dispatcher.is_stuck_or_idle() && !self.dispatcher.plan().wants_snapshot() {
-                    return;
-                }
-                tokio::select! {
-                    () = self.dispatcher.turn() => {}
-                    answer = self.barrier.hear() => {
-                        if let Heard::Snapshot(snapshot) = answer {
-                            self.show(snapshot);
-                        }
-                    }
-                }
-            }
-        };
-        timeout(patience, work).await.is_ok()
     }
 
     /// Whether everything that counts of the stream is done.
     pub(super) fn is_done(&mut self) -> bool {
         let is_over = self.reader.replayed().is_some_and(|replayed| replayed.is_over());
         is_over && self.dispatcher.plan().is_idle()
-    }
-
-    /// Ends the stream at once, so that the next one finds the slot free and repeats little.
-    pub(super) async fn leave(mut self) {
-        self.remember().await;
-        // What cannot be ended in order ends with the connection.
-        if self.send_status().await.is_ok() {
-            let _ = self.stream.stop().await;
-        }
-    }
-
-    /// Finishes what was received, confirms it and ends the stream. What the sinks do not take
-    /// within `patience`, or not at all, is not confirmed and so repeated by the next start.
-    pub(super) async fn stop(mut self, patience: Duration) {
-        if !self.finish(patience).await {
-            warn!("stopping although a sink has not answered; its actions will be repeated");
-        }
-        self.remember().await;
-        let said = self.send_status().await;
-        let confirmed_lsn = self.status.sent_lsn;
-        match said {
-            Ok(()) => match self.stream.stop().await {
-                Ok(()) => info!(%confirmed_lsn, "stopped"),
-                Err(error) => warn!(%confirmed_lsn, "stopped, but the stream did not end: {error}"),
-            },
-            Err(error) => warn!("stopped without a last confirm: {error}"),
-        }
-    }
-}
-
-impl Status {
-    fn received(&mut self, lsn: Lsn) {
-        self.received_lsn = self.received_lsn.max(lsn);
     }
 }

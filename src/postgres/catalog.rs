@@ -27,6 +27,10 @@ impl TablesQuery {
     /// Asks for the tables of these rules.
     pub fn new(rules: &RuleSet) -> Self {
         let tables: Vec<_> = rules.tables().collect();
+        let columns = rules
+            .rules()
+            .iter()
+            .flat_map(|rule| rule.columns().into_iter().chain(rule.filter_columns()));
         let open = format!(
             "SELECT c.oid, n.nspname, c.relname, c.relkind, a.attname, NOT a.attnotnull \
              FROM pg_catalog.pg_class c \
@@ -34,7 +38,7 @@ impl TablesQuery {
              LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 \
                  AND NOT a.attisdropped AND a.attname = ANY ({}) \
              WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND ({}",
-            named_columns(rules),
+            names(columns),
             conditions(&tables, "n.nspname", "c.relname")
         );
         TablesQuery { open, followed: Vec::new(), publication: None }
@@ -171,14 +175,11 @@ pub async fn partitions(
     Ok(Some(partitions))
 }
 
-/// The columns that rules name, as an array for SQL.
-pub(super) fn named_columns(rules: &RuleSet) -> String {
-    let named = rules.rules().iter().flat_map(|rule| {
-        rule.columns().into_iter().chain(rule.filter_columns()).map(<[u8]>::to_vec)
-    });
-    let named: BTreeSet<_> = named.collect();
-    let named: Vec<_> = named.iter().map(|name| literal(&String::from_utf8_lossy(name))).collect();
-    format!("ARRAY[{}]::name[]", named.join(","))
+/// Names, each once, as an array for SQL.
+pub(super) fn names<'n>(names: impl Iterator<Item = &'n [u8]>) -> String {
+    let names: BTreeSet<_> = names.collect();
+    let names: Vec<_> = names.iter().map(|name| literal(&String::from_utf8_lossy(name))).collect();
+    format!("ARRAY[{}]::name[]", names.join(","))
 }
 
 /// What patterns mean for SQL, in parentheses; it may let through more than they do.

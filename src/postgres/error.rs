@@ -1,13 +1,15 @@
 //! What went wrong with Postgres, does a retry help, and what mends it?
 //!
 //! In: a server's error, an I/O error or a discovery of our own, with the operation it belongs
-//! to. Out: a [`PgError`] whose [`kind`](PgError::kind) the daemon matches on. The classes come
-//! from the messages of Postgres 12 to 18; where a SQLSTATE is shared by several causes the
-//! message decides, which a server with translated messages makes [`PgErrorKind::Other`].
+//! to. Out: a [`PgError`] whose [`kind`](PgError::kind) the daemon matches on.
+
+mod classify;
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+
+pub(crate) use classify::classify;
 
 use super::fields::ServerError;
 use super::frame::FrameError;
@@ -171,6 +173,7 @@ impl PgError {
             sqlstate: db.code().code().to_string(),
             message: db.message().to_string(),
             hint: db.hint().map(str::to_string),
+            routine: db.routine().unwrap_or_default().to_string(),
             associated_lsn: None,
         };
         PgError::server(operation, error)
@@ -270,72 +273,6 @@ impl StdError for PgError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_ref().map(|source| source.as_ref() as &(dyn StdError + 'static))
     }
-}
-
-/// Which kind a server's error is.
-pub(crate) fn classify(error: &ServerError) -> PgErrorKind {
-    use PgErrorKind::*;
-    let message = error.message.as_str();
-    let has = |part: &str| message.contains(part);
-    // Worded by the plugin or the library loader, with SQLSTATEs that others use as well.
-    if has("may not be used as an output plugin") {
-        return PluginRefused;
-    }
-    if let Some(option) = unknown_option(message) {
-        return UnknownPluginOption(option);
-    }
-    match error.sqlstate.as_str() {
-        "28000" | "28P01" => Auth,
-        "3D000" => DatabaseMissing,
-        "57P03" if has("shutting down") => ServerShuttingDown,
-        "57P03" => ServerStarting,
-        "57P01" | "57P02" => ServerShuttingDown,
-        "53300" if has("max_wal_senders") => NoFreeWalSender,
-        "53300" => NoFreeConnection,
-        "53400" if has("replication slots") => NoFreeSlot,
-        "42501" if has("walsender") || has("WAL sender") || has("replication") => {
-            NoReplicationRight
-        }
-        "08P01" if has("startup parameter") || has("replication") => Pooler,
-        "42601" if has("IDENTIFY_SYSTEM") => Pooler,
-        "55006" if has("active for PID") => SlotInUse { pid: pid(message) },
-        "42704" if has("replication slot") => SlotMissing,
-        "42704" if has("publication") => PublicationMissing,
-        "42710" if has("replication slot") => SlotExists,
-        "58P01" if has("could not access file") => PluginMissing,
-        "58P01" if has("WAL segment") => SlotLost,
-        "55000" | "0A000" if has("was not created in this database") => {
-            SlotOfOtherDatabase { database: None }
-        }
-        "55000" | "0A000" if has("physical replication slot") => SlotOfOtherPlugin { plugin: None },
-        // A warning of Postgres 18, which goes on without the publication.
-        "55000" if has("skipped loading publication") => PublicationMissing,
-        "55000" if has("wal_level") => WalLevel,
-        "55000" | "0A000" if has("while in recovery") => WrongServerRole,
-        "55000"
-            if has("can no longer get changes from")
-                || has("can no longer access replication slot")
-                || has("cannot read from logical replication slot") =>
-        {
-            SlotLost
-        }
-        _ if has("requested WAL segment") && has("has already been removed") => SlotLost,
-        sqlstate => Other { sqlstate: sqlstate.to_string() },
-    }
-}
-
-/// wal2json, test_decoding: `option "NAME" = "VALUE" is unknown`; pgoutput: `unrecognized
-/// pgoutput option: NAME`.
-fn unknown_option(message: &str) -> Option<String> {
-    if let Some(name) = message.strip_prefix("unrecognized pgoutput option: ") {
-        return Some(name.to_string());
-    }
-    let (name, rest) = message.strip_prefix("option \"")?.split_once('"')?;
-    rest.ends_with("is unknown").then(|| name.to_string())
-}
-
-fn pid(message: &str) -> Option<i32> {
-    message.rsplit("PID ").next()?.trim().parse().ok()
 }
 
 #[cfg(test)]

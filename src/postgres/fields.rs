@@ -64,6 +64,8 @@ pub struct ServerError {
     pub message: String,
     /// What the server suggests.
     pub hint: Option<String>,
+    /// The function of the server's source that reports it; never translated.
+    pub routine: String,
     /// Where logical decoding was, if the server said so: the LSN that an output plugin's
     /// callback was called with.
     pub associated_lsn: Option<Lsn>,
@@ -88,6 +90,7 @@ impl ServerError {
                 b'C' => error.sqlstate = capped(&text),
                 b'M' => error.message = capped(&text),
                 b'H' => error.hint = Some(capped(&text)),
+                b'R' => error.routine = capped(&text),
                 b'W' => error.associated_lsn = associated_lsn(&text),
                 _ => {}
             }
@@ -126,11 +129,12 @@ mod tests {
     #[test]
     fn reads_the_fields_of_an_error() {
         let body = b"SFEHLER\0VERROR\0C55006\0Mslot \"s\" is active for PID 7\0Dsecret row\0\
-            Wslot \"s\", output plugin \"p\", in the change callback, associated LSN 0/16B3748\0\0";
+            RReplicationSlotAcquire\0Wslot \"s\", output plugin \"p\", in the change callback, associated LSN 0/16B3748\0\0";
         let error = ServerError::parse(body);
         assert_eq!(error.severity, "ERROR");
         assert_eq!(error.sqlstate, "55006");
         assert_eq!(error.message, "slot \"s\" is active for PID 7");
+        assert_eq!(error.routine, "ReplicationSlotAcquire");
         assert_eq!(error.associated_lsn, Some(Lsn(0x16B3748)));
         assert!(!format!("{error} {error:?}").contains("secret"), "details may hold row values");
     }

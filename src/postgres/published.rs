@@ -2,12 +2,12 @@
 //!
 //! Everybody may read it: the views and catalogs that are asked are public.
 
-use super::catalog::{AskCatalog, conditions, named_columns};
+use super::catalog::{AskCatalog, conditions, names};
 use super::error::{PgError, PgErrorKind};
 use super::query::Rows;
 use super::quote::literal;
 use crate::change::Op;
-use crate::rules::{Hiding, Lack, Publication, PublishedLeaf, PublishedTable, RuleSet};
+use crate::rules::{Hiding, Lack, Publication, PublishedLeaf, PublishedTable, Rule, RuleSet};
 
 /// From this version on a publication may list columns, filter rows and mean whole schemas.
 const COLUMN_LISTS_SINCE: u32 = 150_000;
@@ -83,7 +83,7 @@ impl PublicationQuery {
                ON p.tablename IS NOT NULL \
              WHERE pub.pubname = {name} ORDER BY t.oid, l.oid",
             name = literal(name),
-            columns = named_columns(rules),
+            columns = names(rules.rules().iter().flat_map(Rule::carried_columns)),
         );
         PublicationQuery { name: name.to_owned(), sql }
     }

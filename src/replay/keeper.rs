@@ -15,7 +15,7 @@ use super::said::Said;
 use super::slots::{Slots, held};
 use super::times::{Pair, Times};
 use super::times_file::{Origin, read_times, write_times};
-use crate::check::bytes;
+use crate::amount::bytes;
 use crate::config::{ReplayConfig, replay_slot};
 use crate::lsn::Lsn;
 use crate::postgres::{

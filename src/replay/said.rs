@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 use super::times::{Pair, shown};
-use crate::check::bytes;
+use crate::amount::bytes;
 use crate::config::ReplayConfig;
 use crate::postgres::{PgError, PgErrorKind};
 

@@ -3,7 +3,7 @@
 //! [`render`](super::render) finds out that it could not; this is for telling people, once for a
 //! rule. Pure.
 
-use super::compile::Rule;
+use super::rule_set::Rule;
 use super::template::{Image, Source};
 use crate::change::{Change, Op, Value};
 

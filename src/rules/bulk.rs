@@ -6,9 +6,9 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
 
-use super::compile::{Rule, RuleId, RuleSet};
 use super::fallback::Cause;
 use super::matcher::Emission;
+use super::rule_set::{Rule, RuleId, RuleSet};
 use crate::action::Verb;
 
 /// `bulk_above` of lookups and CDN purges, where it is not given: each of them costs a query or

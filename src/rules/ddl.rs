@@ -9,10 +9,10 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
 
-use super::compile::RuleId;
 use super::fallback::Cause;
 use super::matcher::{ASKED_MAX, Emission, Matcher};
 use super::partitions::table_key;
+use super::rule_set::RuleId;
 use crate::lsn::Lsn;
 
 /// The prefix of the event triggers' messages.

@@ -3,8 +3,8 @@
 //! Compiling derives everything as if it deleted, and this turns the outcome round: the verbs, and
 //! the time at the head of their values. Fallbacks too: a key is no staler for being reached by one.
 
-use super::compile::Step;
 use super::fallback::Coarse;
+use super::rule_set::Step;
 use super::spec::ExpireSpec;
 use crate::problem::Problem;
 

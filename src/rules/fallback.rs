@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::compile::SinkId;
+use super::rule_set::SinkId;
 use super::template::{Segment, Template};
 use crate::action::{Action, Verb};
 use crate::glob::{self, Glob};

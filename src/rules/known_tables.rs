@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::compile::{Rule, RuleId, RuleSet};
 use super::published::Publication;
+use super::rule_set::{Rule, RuleId, RuleSet};
 use super::table::{Part, TablePattern};
 
 /// What the catalog says at one moment of the tables that rules mean, and of those that they meant

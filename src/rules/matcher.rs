@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::compile::{RuleId, RuleSet, SinkId};
 use super::fallback::Cause;
 use super::known_tables::{KnownTables, TableNews};
 use super::lookup::Asked;
 use super::partitions::{Partitions, table_key, write_table_key};
 use super::render::{Coverage, Facts, Renderer};
+use super::rule_set::{RuleId, RuleSet, SinkId};
 use crate::action::{Action, Verb};
 use crate::change::{Change, Op};
 use crate::lsn::Lsn;

@@ -5,8 +5,8 @@
 
 use serde::Deserialize;
 
-use super::compile::{RuleSet, SinkId};
 use super::matcher::Emission;
+use super::rule_set::{RuleSet, SinkId};
 use super::spec::SinkSpec;
 use crate::action::{Action, Verb};
 

@@ -28,6 +28,7 @@ pub mod paths;
 mod published;
 mod purges;
 mod render;
+mod rule_set;
 mod spec;
 mod table;
 mod template;
@@ -36,7 +37,7 @@ mod test;
 pub use absence::Absence;
 pub use add_tables::to_wal2json;
 pub use bulk::{BULK_ABOVE, Bulk};
-pub use compile::{FALLBACK_EVERY, RedeleteId, Rule, RuleId, RuleSet, SinkId, Step, compile};
+pub use compile::compile;
 pub use condition::{Condition, Pattern, Test};
 pub use ddl::{DDL_PREFIX, Ddl, MalformedDdl, TableName};
 pub use fallback::{Cause, Coarse, Cover};
@@ -47,6 +48,7 @@ pub use name::rule_names;
 pub use partitions::Partitions;
 pub use published::{Hiding, Lack, Lacking, Publication, PublishedLeaf, PublishedTable};
 pub use render::Facts;
+pub use rule_set::{FALLBACK_EVERY, RedeleteId, Rule, RuleId, RuleSet, SinkId, Step};
 pub use spec::{
     ExpireSpec, FallbackSpec, PathPurges, PublishSpec, Purges, RULE_VERBS, RedeleteSpec, RuleSpec,
     SinkSpec, is_wildcard,

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::compile::Rule;
+use super::rule_set::Rule;
 use super::template::{Extent, Image, Source, Template};
 use crate::change::Op;
 
@@ -28,6 +28,13 @@ impl Rule {
     pub fn filter_columns(&self) -> BTreeSet<&[u8]> {
         let rendered = self.columns();
         self.filter.columns().filter(|column| !rendered.contains(column)).collect()
+    }
+
+    /// Every column that a change has to carry for the rule. Those that templates beside a lookup
+    /// name are among them, though some may be of its result alone: that shows when it is asked.
+    pub fn carried_columns(&self) -> BTreeSet<&[u8]> {
+        let beside = self.lookup.iter().flat_map(|lookup| lookup.columns());
+        self.columns().into_iter().chain(self.filter.columns()).chain(beside).collect()
     }
 
     /// The columns whose old value the templates need when `op` changes a row. Nothing for an
@@ -165,5 +172,6 @@ mod tests {
         assert_eq!(rule.old_values(Op::Delete), BTreeSet::from([&b"c"[..]]));
         assert_eq!(rule.columns(), BTreeSet::from([&b"a"[..], b"b", b"c"]));
         assert_eq!(rule.filter_columns(), BTreeSet::from([&b"d"[..], b"e"]));
+        assert_eq!(rule.carried_columns(), BTreeSet::from([&b"a"[..], b"b", b"c", b"d", b"e"]));
     }
 }

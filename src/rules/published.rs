@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::compile::{Rule, RuleSet};
+use super::rule_set::{Rule, RuleSet};
 use super::table::{Part, TablePattern};
 use crate::change::Op;
 
@@ -153,8 +153,7 @@ impl Publication {
         lacking.extend(unpublished.map(|leaf| Lacking::Table {
             partition: table.is_partitioned.then(|| (leaf.schema.clone(), leaf.name.clone())),
         }));
-        let named: BTreeSet<&[u8]> =
-            rule.columns().into_iter().chain(rule.filter_columns()).collect();
+        let named = rule.carried_columns();
         for leaf in table.leaves.iter().filter(|leaf| leaf.is_published) {
             if leaf.has_row_filter {
                 lacking.insert(Lacking::Rows);
@@ -258,9 +257,19 @@ mod tests {
         }
     }
 
+    /// What the templates beside a lookup name is of the row or of the result.
+    const LOOKUP: &str = "[postgres]\nurl = 'postgres://h/d'\n[redis.c]\nurl = 'redis://h'\n\
+        [[rule]]\nname = 'of'\ntable = 'public.items'\n\
+        lookup = 'SELECT post FROM posts WHERE item = {id}'\ndelete = ['post:{post}:{kind}']\n";
+
     #[track_caller]
     fn check(change: impl FnOnce(&mut Publication), expected: &[&str]) {
-        let rules = crate::config::parse("t", RULES).unwrap().rules;
+        check_rules(RULES, change, expected);
+    }
+
+    #[track_caller]
+    fn check_rules(rules: &str, change: impl FnOnce(&mut Publication), expected: &[&str]) {
+        let rules = crate::config::parse("t", rules).unwrap().rules;
         let mut publication = whole();
         change(&mut publication);
         let lacks: Vec<_> = publication.lacks(&rules).iter().map(Lack::to_string).collect();
@@ -305,6 +314,11 @@ mod tests {
             it.tables[0].leaves[0].hidden_columns = columns.collect();
         };
         check(|it| hide(&[("other", Hiding::NotListed)], it), &[]);
+        check_rules(
+            LOOKUP,
+            |it| hide(&[("kind", Hiding::NotListed), ("other", Hiding::NotListed)], it),
+            &["column kind of table public.items (rule of)"],
+        );
         check(
             |it| hide(&[("id", Hiding::NotListed), ("kind", Hiding::Generated)], it),
             &[

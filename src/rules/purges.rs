@@ -4,8 +4,8 @@
 //! Paths have a coarser form where the sink has wildcards; everything else ends in a purge of all
 //! that the sink has, unless the rule says what to purge instead. Pure.
 
-use super::compile::{SinkId, Step};
 use super::fallback::{Coarse, LITERAL_BYTES_MIN};
+use super::rule_set::{SinkId, Step};
 use super::spec::{PathPurges, SinkSpec};
 use super::template::{Segment, Template};
 use crate::action::{EVERYTHING, Verb};

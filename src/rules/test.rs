@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use super::compile::{RuleId, RuleSet, compile};
+use super::compile::compile;
 use super::fallback::Cause;
 use super::lookup::{Answer, Found, Input};
 use super::matcher::{Emission, Matcher};
 use super::render::Facts;
+use super::rule_set::{RuleId, RuleSet};
 use super::spec::{RuleSpec, SinkSpec};
 use crate::action::{Action, Verb};
 use crate::change::{Change, Field, FieldValue, Op, Row};

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tracing::info;
 
-use crate::check::bytes;
+use crate::amount::bytes;
 use crate::metrics::{Counts, Ended};
 use crate::status::Published;
 

@@ -17,6 +17,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
+use serde::Serialize;
+
 pub use gap::{Continuity, GapCause, Server, judge};
 pub use owed::{Carried, Due, Owed};
 pub use position_keeper::PositionKeeper;
@@ -82,6 +84,14 @@ impl Position {
 /// If it is not certain that it is on disk; the file is then the old one or the new one.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace(path, bytes, |_| Ok(()))
+}
+
+/// The same with a value, as JSON.
+///
+/// # Errors
+/// As above.
+pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    write_atomically(path, &serde_json::to_vec(value)?)
 }
 
 /// The same, for a file that belongs to whom `old` belongs to: to the daemon, whoever writes it.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
-use super::write_atomically;
+use super::write_json;
 
 /// The file's name in `state_dir`.
 const FILE_NAME: &str = "owed.json";
@@ -219,10 +219,7 @@ impl Owed {
     fn write(&mut self) {
         let Some(file) = &self.file else { return };
         self.debts.version = VERSION;
-        let written = serde_json::to_vec(&self.debts)
-            .map_err(io::Error::from)
-            .and_then(|bytes| write_atomically(file, &bytes));
-        if let Err(error) = written {
+        if let Err(error) = write_json(file, &self.debts) {
             error!(
                 file = %file.display(),
                 hint = "make room, or let walpurge write to its state_dir; until then a restart \

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tracing::{error, warn};
 
-use super::{Fingerprint, write_atomically};
+use super::{Fingerprint, write_json};
 
 /// The file's name in `state_dir`.
 const FILE_NAME: &str = "servers.json";
@@ -88,10 +88,8 @@ impl Servers {
         let (target, server) = (target.digits().to_owned(), server.to_owned());
         self.servers.insert(sink.to_owned(), Noted { target, server });
         let Some(file) = &self.file else { return };
-        let written = serde_json::to_vec(&Layout { version: VERSION, sinks: &self.servers })
-            .map_err(io::Error::from)
-            .and_then(|bytes| write_atomically(file, &bytes));
-        if let Err(error) = written {
+        let layout = Layout { version: VERSION, sinks: &self.servers };
+        if let Err(error) = write_json(file, &layout) {
             error!(
                 file = %file.display(),
                 hint = "make room, or let walpurge write to its state_dir; until then a restart \

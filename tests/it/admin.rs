@@ -16,19 +16,9 @@ use testkit::wait_until;
 use self::http::{ask, ask_tcp, metric};
 use crate::world::{PATIENCE, World};
 
-const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, n int);
-    INSERT INTO t SELECT generate_series(1, 100)";
-
-const RULE: &str = r#"
-[[rule]]
-name = "t"
-table = "public.t"
-delete = ["key:{id}"]
-"#;
-
 /// A world whose daemon can be looked at through a socket.
 fn world() -> World {
-    let mut world = World::new(TABLE, RULE);
+    let mut world = World::plain();
     let runtime = world.dir.join("run");
     std::fs::create_dir(&runtime).unwrap();
     world.runtime = Some(runtime);

@@ -15,8 +15,10 @@ use std::sync::Arc;
 
 use walpurge::action::{Action, Batch, Verb};
 use walpurge::config::{CdnParts, Kept, parse};
+use walpurge::sinks::Report;
 use walpurge::sinks::cdn::{CdnLane, CdnSink};
-use walpurge::sinks::{Failure, Report};
+
+use crate::outcome::{outage, refused};
 
 /// A lane of the one CDN sink that `section` configures.
 #[track_caller]
@@ -60,22 +62,6 @@ fn everything() -> Batch {
 #[track_caller]
 fn rejected(report: &Report) -> Vec<usize> {
     report.rejected.iter().map(|rejected| rejected.index).collect()
-}
-
-#[track_caller]
-fn refused(outcome: Result<Report, Failure>) -> (String, String) {
-    match outcome {
-        Err(Failure::Refused { message, hint }) => (message, hint),
-        other => panic!("not refused: {other:?}"),
-    }
-}
-
-#[track_caller]
-fn outage(outcome: Result<Report, Failure>) -> String {
-    match outcome {
-        Err(Failure::Outage { message }) => message,
-        other => panic!("no outage: {other:?}"),
-    }
 }
 
 fn sorted(mut items: Vec<String>) -> Vec<String> {

@@ -64,8 +64,8 @@ fn assert_works(world: &mut World) {
     world.assert_cached(&["product:2", FOREIGN]);
 }
 
-#[test]
-fn a_slot_that_is_dropped_while_walpurge_is_down_is_a_gap() {
+/// Rows are written and the slot is dropped while walpurge is down.
+fn dropped_while_down() -> World {
     let mut world = world();
     world.start();
     write(&world, 1);
@@ -76,6 +76,12 @@ fn a_slot_that_is_dropped_while_walpurge_is_down_is_a_gap() {
     write(&world, 1);
     drop_slot(&world);
     write(&world, 2);
+    world
+}
+
+#[test]
+fn a_slot_that_is_dropped_while_walpurge_is_down_is_a_gap() {
+    let mut world = dropped_while_down();
     world.spawn(&["run", "--log", "debug"]);
     assert_closed(&mut world);
     assert!(world.log().contains("there is a gap: there is no slot"), "{}", world.news());

@@ -27,6 +27,7 @@ mod lookup_values;
 mod lookups;
 mod messages;
 mod oracle;
+mod outcome;
 mod pacing;
 mod package;
 mod parked;

@@ -15,8 +15,10 @@ use std::sync::Arc;
 
 use testkit::redis::{Redis, Reply};
 use walpurge::action::{Action, Batch, Verb};
+use walpurge::sinks::Report;
 use walpurge::sinks::redis::{LaneClass, RedisConfig, RedisLane, RedisOptions};
-use walpurge::sinks::{Failure, Report};
+
+use crate::outcome::{outage, refused};
 
 /// A lane with the options that `change` makes of the defaults.
 #[track_caller]
@@ -92,20 +94,4 @@ fn bulks(reply: Reply) -> Vec<Vec<u8>> {
     let mut items: Vec<_> = items.collect();
     items.sort();
     items
-}
-
-#[track_caller]
-fn refused(outcome: Result<Report, Failure>) -> (String, String) {
-    match outcome {
-        Err(Failure::Refused { message, hint }) => (message, hint),
-        other => panic!("not refused: {other:?}"),
-    }
-}
-
-#[track_caller]
-fn outage(outcome: Result<Report, Failure>) -> String {
-    match outcome {
-        Err(Failure::Outage { message }) => message,
-        other => panic!("no outage: {other:?}"),
-    }
 }

@@ -6,18 +6,8 @@ use testkit::redis::Redis;
 use crate::oracle::{self, Verdict, Writer, judge};
 use crate::world::{PATIENCE, World};
 
-const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, n int);
-    INSERT INTO t SELECT generate_series(1, 100)";
-
-const RULE: &str = r#"
-[[rule]]
-name = "t"
-table = "public.t"
-delete = ["key:{id}"]
-"#;
-
 fn world() -> World {
-    let mut world = World::new(TABLE, RULE);
+    let mut world = World::plain();
     let directory = world.dir.path().display().to_string();
     world.edit("[postgres]", &format!("state_dir = \"{directory}\"\n[postgres]"));
     world

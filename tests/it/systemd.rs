@@ -14,22 +14,12 @@ use testkit::wait_until;
 
 use crate::world::{PATIENCE, World};
 
-const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, n int);
-    INSERT INTO t SELECT generate_series(1, 100)";
-
-const RULE: &str = r#"
-[[rule]]
-name = "t"
-table = "public.t"
-delete = ["key:{id}"]
-"#;
-
 /// Said once for each stream.
 const STREAMS: &str = "following the write-ahead log";
 
 /// A world whose daemon is told where a service manager listens.
 fn world() -> (World, NotifySocket) {
-    let mut world = World::new(TABLE, RULE);
+    let mut world = World::plain();
     let path = world.dir.join("notify");
     let socket = NotifySocket::listen(&path);
     world.env.push(("NOTIFY_SOCKET", leaked(path)));

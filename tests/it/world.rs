@@ -54,7 +54,23 @@ pub struct World {
     config: String,
 }
 
+/// Rows to be counted, and a key for each.
+const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, n int);
+    INSERT INTO t SELECT generate_series(1, 100)";
+
+const RULE: &str = r#"
+[[rule]]
+name = "t"
+table = "public.t"
+delete = ["key:{id}"]
+"#;
+
 impl World {
+    /// A table `t` of a hundred rows, and a rule that deletes `key:1` and so on.
+    pub fn plain() -> Self {
+        World::new(TABLE, RULE)
+    }
+
     /// Servers, the tables that `sql` makes, and a slot at the end of it. The daemon's role may
     /// log in and replicate, nothing else.
     pub fn new(sql: &str, rules: &str) -> Self {

@@ -231,7 +231,7 @@ fn read_headers(entry: &Entry<'_>) -> Vec<(String, HeaderSource)> {
         entry.wrong_type("a table of headers", "write { \"xkey-purge\" = \"{keys}\" }");
         return Vec::new();
     }
-    let Some(table) = entry.table(&[]) else { return Vec::new() };
+    let Some(table) = entry.table() else { return Vec::new() };
     let header = |(name, entry): (&str, Entry<'_>)| {
         if reqwest::header::HeaderName::from_bytes(name.as_bytes()).is_err() {
             let message = format!("`{name}` is not a header's name");
@@ -301,7 +301,7 @@ fn read_signature(entry: &Entry<'_>) -> Option<SignatureConfig> {
         entry.wrong_type("a table", SIGNATURE_EXAMPLE);
         return None;
     }
-    let mut table = entry.table(&[])?;
+    let mut table = entry.table()?;
     let header = required(&mut table, &entry.path, "header", SIGNATURE_EXAMPLE);
     let prefix = table.entry("prefix").and_then(|entry| entry.text());
     let secret = match table.entry("secret") {
@@ -331,7 +331,7 @@ fn read_purge_all(entry: &Entry<'_>, request: &RequestConfig) -> Option<RequestC
         entry.wrong_type("a table", "write purge_all = { headers = { \"xkey-purge\" = \"all\" } }");
         return None;
     }
-    let mut table = entry.table(&[])?;
+    let mut table = entry.table()?;
     let url = table.entry("url").and_then(|entry| {
         let text = entry.text()?;
         read_url(&table, &entry.path, &text)

@@ -171,7 +171,7 @@ pub(super) fn named<'a>(
         section.wrong_type("a section with a name", &example);
         return Vec::new();
     }
-    let Some(table) = section.table(&[]) else { return Vec::new() };
+    let Some(table) = section.table() else { return Vec::new() };
     let entries = table.entries();
     let is_setting = |(name, entry): &(&str, Entry<'_>)| {
         keys.contains(name) && !entry.value.get_ref().is_table()
@@ -222,7 +222,7 @@ fn read_sink(
     entry: &Entry<'_>,
     caches: &[String],
 ) -> Option<CdnSinkConfig> {
-    let mut table = entry.table(&[])?;
+    let mut table = entry.table()?;
     let words = [("on", SinkMode::On), ("hold", SinkMode::Hold), ("off", SinkMode::Off)];
     let mode = table.entry("mode").and_then(|entry| entry.one_of(&words)).unwrap_or_default();
     let after = table.entry("after").and_then(|entry| read_after(&entry, caches));

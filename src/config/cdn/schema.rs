@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::config::schema::{Key, any_of, default, reference, section, words};
+use crate::config::schema::terms::{Key, any_of, default, reference, section, words};
 use crate::config::times;
 
 /// `[fastly.NAME]`.

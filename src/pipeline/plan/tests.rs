@@ -41,6 +41,42 @@ fn snapshot(xmax: u32, in_progress: &[u32]) -> Snapshot {
     format!("{xmin}:{xmax}:{}", listed.join(",")).parse().unwrap()
 }
 
+/// What a lane begins.
+fn take(plan: &mut Plan, lane: usize) -> Option<Batch> {
+    plan.take(LaneId(lane), Instant::now)
+}
+
+/// What a lane begins, and has done at once.
+fn done(plan: &mut Plan, lane: usize) -> Vec<String> {
+    let Some(batch) = take(plan, lane) else { return Vec::new() };
+    let taken = values(&batch);
+    plan.done(LaneId(lane), batch);
+    taken
+}
+
+/// The same, until nothing waits.
+fn done_all(plan: &mut Plan, lane: usize) -> Vec<String> {
+    let mut all = Vec::new();
+    while let Some(batch) = take(plan, lane) {
+        all.extend(values(&batch));
+        plan.done(LaneId(lane), batch);
+    }
+    all
+}
+
+/// What a lane begins at `now`, and has done at once, with what is to be done again.
+fn run_at(plan: &mut Plan, lane: usize, now: Instant) -> Vec<String> {
+    let Some(batch) = plan.take(LaneId(lane), || now) else { return Vec::new() };
+    let taken = values(&batch);
+    finish_at(plan, lane, batch, now);
+    taken
+}
+
+fn finish_at(plan: &mut Plan, lane: usize, batch: Batch, now: Instant) {
+    plan.repeat(LaneId(lane), &batch, |_| true, || now);
+    plan.done(LaneId(lane), batch);
+}
+
 /// A transaction of one action in lane 0 that needs no barrier.
 fn transact(plan: &mut Plan, value: &str, end_lsn: u64) {
     plan.begin(None);
@@ -83,9 +119,7 @@ fn a_key_dirtied_during_its_delete_is_deleted_again() {
     assert!(plan.take(LaneId(0), Instant::now).is_none(), "the lane is busy");
     plan.done(LaneId(0), batch);
     assert_eq!(plan.confirmed_lsn(), Lsn(1));
-    let batch = plan.take(LaneId(0), Instant::now).unwrap();
-    assert_eq!(values(&batch), ["k"]);
-    plan.done(LaneId(0), batch);
+    assert_eq!(done(&mut plan, 0), ["k"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(2));
 }
 
@@ -117,9 +151,7 @@ fn merging_keeps_the_oldest_transaction() {
     plan.show(snapshot(12, &[10]));
     plan.show(snapshot(12, &[]));
     assert_eq!(plan.confirmed_lsn(), Lsn(0), "the older one's action waits too");
-    let batch = plan.take(LaneId(0), Instant::now).unwrap();
-    assert_eq!(values(&batch), ["k"]);
-    plan.done(LaneId(0), batch);
+    assert_eq!(done(&mut plan, 0), ["k"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(2));
 }
 
@@ -159,8 +191,7 @@ fn actions_without_a_position_keep_the_one_before_them() {
     plan.begin(None);
     plan.commit(Lsn(0));
     transact(&mut plan, "dropped", 0);
-    let batch = plan.take(LaneId(0), Instant::now).unwrap();
-    plan.done(LaneId(0), batch);
+    assert_eq!(done(&mut plan, 0), ["k", "dropped"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(5));
 }
 
@@ -199,9 +230,7 @@ fn an_invisible_transaction_delays_nobody_else() {
     plan.begin(Some((11, Hidden::All)));
     push(&mut plan, 0, "seen");
     plan.show(snapshot(12, &[10]));
-    let batch = plan.take(LaneId(0), Instant::now).unwrap();
-    assert_eq!(values(&batch), ["seen"]);
-    plan.done(LaneId(0), batch);
+    assert_eq!(done(&mut plan, 0), ["seen"]);
     plan.commit(Lsn(2));
     assert_eq!(plan.confirmed_lsn(), Lsn(0));
 }
@@ -218,8 +247,7 @@ fn idle_positions_are_confirmed_only_behind_what_is_unfinished() {
     plan.commit(Lsn(10));
     plan.advance(Lsn(20));
     assert_eq!(plan.confirmed_lsn(), Lsn(5));
-    let batch = plan.take(LaneId(0), Instant::now).unwrap();
-    plan.done(LaneId(0), batch);
+    assert_eq!(done(&mut plan, 0), ["k"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(20));
 }
 
@@ -227,8 +255,7 @@ fn idle_positions_are_confirmed_only_behind_what_is_unfinished() {
 fn another_servers_lower_positions_are_confirmed_only_when_done() {
     let mut plan = plan();
     transact(&mut plan, "a", 1000);
-    let batch = plan.take(LaneId(0), Instant::now).unwrap();
-    plan.done(LaneId(0), batch);
+    assert_eq!(done(&mut plan, 0), ["a"]);
     transact(&mut plan, "b", 1010);
     let old = plan.take(LaneId(0), Instant::now).unwrap();
     assert_eq!(plan.confirmed_lsn(), Lsn(1000));
@@ -237,8 +264,7 @@ fn another_servers_lower_positions_are_confirmed_only_when_done() {
     transact(&mut plan, "c", 20);
     plan.done(LaneId(0), old);
     assert_eq!(plan.confirmed_lsn(), Lsn::ZERO, "c is not done");
-    let batch = plan.take(LaneId(0), Instant::now).unwrap();
-    plan.done(LaneId(0), batch);
+    assert_eq!(done(&mut plan, 0), ["c"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(20));
 }
 
@@ -300,9 +326,7 @@ fn a_coarse_action_takes_the_place_of_those_that_it_reaches_and_confirms_none_of
     let reaches = |action: Action<'_>| action.value.starts_with(b"product:");
     // In this plan a sink's number is its lane's.
     assert_eq!(plan.collapse(LaneId(0), reaches, SinkId(1), coarse), 2);
-    let batch = plan.take(LaneId(0), Instant::now).unwrap();
-    assert_eq!(values(&batch), ["other:1", "other:2"]);
-    plan.done(LaneId(0), batch);
+    assert_eq!(done(&mut plan, 0), ["other:1", "other:2"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(1), "what was collapsed is not done");
     let batch = plan.take(LaneId(1), Instant::now).unwrap();
     assert_eq!(values(&batch), ["product:*"]);
@@ -311,8 +335,7 @@ fn a_coarse_action_takes_the_place_of_those_that_it_reaches_and_confirms_none_of
     assert_eq!(plan.collapse(LaneId(0), reaches, SinkId(1), coarse), 1);
     plan.done(LaneId(1), batch);
     assert_eq!(plan.confirmed_lsn(), Lsn(4));
-    let batch = plan.take(LaneId(1), Instant::now).unwrap();
-    plan.done(LaneId(1), batch);
+    assert_eq!(done(&mut plan, 1), ["product:*"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(5));
     assert!(plan.is_idle());
 }
@@ -335,8 +358,7 @@ fn what_has_a_pace_belongs_to_the_oldest_transaction_too() {
     plan.show(snapshot(12, &[10]));
     plan.show(snapshot(12, &[]));
     assert_eq!(plan.confirmed_lsn(), Lsn(0));
-    let batch = plan.take(LaneId(0), Instant::now).unwrap();
-    plan.done(LaneId(0), batch);
+    assert_eq!(done(&mut plan, 0), ["k"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(2));
 }
 

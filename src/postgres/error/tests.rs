@@ -12,6 +12,50 @@ fn server(sqlstate: &str, message: &str) -> ServerError {
     }
 }
 
+/// From the message catalogues of Postgres 15.
+#[test]
+fn translated_messages_are_classified_too() {
+    let slots = "ReplicationSlotAcquire";
+    let in_use = SlotInUse { pid: Some(4711) };
+    let cases = [
+        ("42704", "Publikation »w« existiert nicht", "get_publication_oid", PublicationMissing),
+        ("42704", "Replikations-Slot »w1« existiert nicht", slots, SlotMissing),
+        ("42704", "Rolle »w« existiert nicht", "get_role_oid", other("42704")),
+        ("42710", "Replikations-Slot »w« existiert bereits", "ReplicationSlotCreate", SlotExists),
+        ("42710", "Publikation »w« existiert bereits", "CreatePublication", other("42710")),
+        ("53400", "alle Replikations-Slots sind in Benutzung", "ReplicationSlotCreate", NoFreeSlot),
+        ("55000", "Laden der Publikation übersprungen", "LoadPublications", PublicationMissing),
+        ("55006", "Replikations-Slot »w1« ist aktiv für PID 4711", slots, in_use.clone()),
+        (
+            "55006",
+            "\"w1\" 이름의 복제 슬롯을 4711 PID 프로세스가 사용중입니다.",
+            slots,
+            in_use.clone(),
+        ),
+        ("55006", "レプリケーションスロット\"w1\"はPID4711で使用中です", slots, in_use),
+        (
+            "42501",
+            "nur Superuser und Replikationsrollen können WAL-Sender starten",
+            "InitPostgres",
+            NoReplicationRight,
+        ),
+        (
+            "58P01",
+            "konnte nicht auf Datei »wal2json« zugreifen: No such file or directory",
+            "internal_load_library",
+            PluginMissing,
+        ),
+    ];
+    for (sqlstate, message, routine, kind) in cases {
+        let said = ServerError { routine: routine.into(), ..server(sqlstate, message) };
+        assert_eq!(classify(&said), kind, "{message}");
+    }
+}
+
+fn other(sqlstate: &str) -> PgErrorKind {
+    Other { sqlstate: sqlstate.into() }
+}
+
 #[test]
 fn messages_of_servers_are_classified() {
     let cases = [

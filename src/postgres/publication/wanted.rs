@@ -146,9 +146,7 @@ impl<'r> Needs<'r> {
         let mut needs = Needs { columns: BTreeSet::new(), old: BTreeSet::new() };
         let is_about = |rule: &&Rule| rule.tables.iter().any(|pattern| means(pattern, relation));
         for rule in rules.rules().iter().filter(is_about) {
-            needs.columns.extend(rule.columns());
-            needs.columns.extend(rule.filter_columns());
-            needs.columns.extend(rule.lookup.iter().flat_map(|lookup| lookup.columns()));
+            needs.columns.extend(rule.carried_columns());
             for op in [Op::Update, Op::Delete] {
                 needs.old.extend(rule.old_values(op));
             }

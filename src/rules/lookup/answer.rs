@@ -1,7 +1,7 @@
 //! From one row of a result to actions.
 
-use super::super::compile::Step;
 use super::super::render::{Coverage, Renderer};
+use super::super::rule_set::Step;
 use super::{Input, Lookup};
 use crate::change::{Change, Field, FieldValue, Op, Row, Value};
 

@@ -1,9 +1,9 @@
 //! What a batch of lookups asks for, until it is handed to the plan.
 
-use super::super::compile::{RuleId, RuleSet};
 use super::super::fallback::Cause;
 use super::super::matcher::Emission;
 use super::super::render::Coverage;
+use super::super::rule_set::{RuleId, RuleSet};
 use super::{Answer, Input};
 use crate::action::{Action, Batch, Verb};
 

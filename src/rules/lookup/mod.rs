@@ -17,9 +17,9 @@ pub use sql::{Shape, Statement};
 
 use std::collections::BTreeSet;
 
-use super::compile::Step;
 use super::fallback::Coarse;
 use super::render::{Coverage, Escape, Facts, Missing, Renderer};
+use super::rule_set::Step;
 use super::template::{Image, Placeholder, Source, Template, Variable};
 use crate::action::Verb;
 use crate::change::{Change, Op, Value};

@@ -19,10 +19,10 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::check::{Duties, missing_rights};
 use super::config::{Address, RedisConfig};
 use super::error::{Verdict, classify, outage};
 use super::identity::Identity;
+use super::rights::{Duties, missing_rights};
 use super::tls;
 use super::wire::{Reply, Request, parse};
 use crate::sinks::Failure;

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::check::{Duties, TRIAL_KEY, missing_rights};
+use super::check::TRIAL_KEY;
 use super::cluster;
 use super::config::{RedisConfig, TagMode};
 use super::connection::Connection;
 use super::error::{Verdict, classify, outage};
+use super::rights::{Duties, missing_rights};
 use super::scan::PAGE_KEYS;
 use super::tags::{origin, page};
 use super::wire::{Reply, Request};

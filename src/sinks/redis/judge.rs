@@ -2,9 +2,9 @@
 //! error was none that walpurge knows.
 
 use super::LaneClass;
-use super::check::{Duties, class_verbs, missing_rights};
 use super::config::RedisConfig;
 use super::error::{Verdict, classify, outage};
+use super::rights::{Duties, class_verbs, missing_rights};
 use super::wire::Reply;
 use crate::action::Verb;
 use crate::key_type::KeyType;

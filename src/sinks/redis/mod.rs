@@ -29,6 +29,7 @@ mod judge;
 mod pacer;
 mod publish;
 mod replicas;
+mod rights;
 mod scan;
 mod sentinel;
 mod session;
@@ -41,7 +42,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use check::{CheckLine, Duties, check, least_acl};
+pub use check::{CheckLine, check};
 pub use cluster::{ClusterLane, SHARDS, Topology};
 pub use config::{
     COMMAND_TIMEOUT, RedisConfig, RedisConfigError, RedisOptions, RedisTls, TAG_KEY, TagMode,
@@ -50,6 +51,7 @@ pub use config::{
 
 pub use count::{KeyCounts, KeyPattern, count};
 pub use failover::{Fallbacks, ServerRecord};
+pub use rights::{Duties, least_acl};
 pub use sentinel::SentinelOptions;
 
 use crate::action::{Batch, Verb};

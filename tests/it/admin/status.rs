@@ -4,7 +4,7 @@ use serde_json::Value;
 use testkit::postgres::StopMode;
 use testkit::wait_until;
 
-use super::{RULE, TABLE, start, world};
+use super::{start, world};
 use crate::world::{PATIENCE, World};
 
 fn status(world: &World, args: &[&str]) -> (Option<i32>, String, String) {
@@ -57,7 +57,7 @@ fn the_daemon_is_asked_while_it_runs_and_postgres_when_it_does_not() {
 
 #[test]
 fn a_missing_slot_and_a_daemon_without_a_socket_are_told_apart() {
-    let mut world = World::new(TABLE, RULE);
+    let mut world = World::plain();
     world.start();
     let told = json(&world);
     assert_eq!(told["role"], "not_running");

@@ -4,22 +4,16 @@ use testkit::postgres::Postgres;
 use testkit::redis::Redis;
 use testkit::wait_until;
 
-use super::{CLOSED, FOREIGN, GAP, assert_closed, assert_works, drop_slot, gaps, world, write};
+use super::{
+    CLOSED, FOREIGN, GAP, assert_closed, assert_works, drop_slot, dropped_while_down, gaps, world,
+    write,
+};
 use crate::invalidation::{PRODUCTS, RULE};
 use crate::world::{PATIENCE, World};
 
 /// Lets walpurge die at a step of closing a gap.
 fn killed_at(step: &'static str) -> World {
-    let mut world = world();
-    world.start();
-    write(&world, 1);
-    world.wait_gone(&["product:1"]);
-    world.wait_confirmed();
-    world.stop();
-    world.fill(&["product:1"]);
-    write(&world, 1);
-    drop_slot(&world);
-    write(&world, 2);
+    let mut world = dropped_while_down();
     // It must be the second run that removes them: the first one's fallbacks do not arrive.
     if step != "kill_at=gap_fallbacks_done" && step != "kill_at=gap_slot_copied" {
         world.redis.pause();

@@ -48,8 +48,8 @@ fn a_value_that_the_server_cannot_decode_costs_its_transaction_and_not_the_strea
     world.stop();
 }
 
-#[test]
-fn a_server_that_is_replaced_while_a_transaction_is_given_up_is_noticed() {
+/// A table with large values, and a server that can be cut off.
+fn behind_a_proxy() -> (World, Proxy) {
     let mut world = world();
     let proxy = Proxy::to(world.pg.port());
     let (port, through) = (format!(":{}/", world.pg.port()), format!(":{}/", proxy.port()));
@@ -57,6 +57,12 @@ fn a_server_that_is_replaced_while_a_transaction_is_given_up_is_noticed() {
     world.sql("CREATE TABLE blobs (id int PRIMARY KEY, content bytea)");
     world
         .edit("[[rule]]", "[[rule]]\ntable = \"public.blobs\"\ndelete = [\"blob:{id}\"]\n[[rule]]");
+    (world, proxy)
+}
+
+#[test]
+fn a_server_that_is_replaced_while_a_transaction_is_given_up_is_noticed() {
+    let (mut world, proxy) = behind_a_proxy();
     world.sql("ALTER DATABASE postgres SET synchronous_commit = local");
     world.sql("ALTER SYSTEM SET synchronous_standby_names = 'ghost'");
     world.sql("SELECT pg_reload_conf()");
@@ -83,13 +89,7 @@ fn a_server_that_is_replaced_while_a_transaction_is_given_up_is_noticed() {
 
 #[test]
 fn a_slot_is_moved_past_a_transaction_only_on_the_server_that_could_not_decode_it() {
-    let mut world = world();
-    let proxy = Proxy::to(world.pg.port());
-    let (port, through) = (format!(":{}/", world.pg.port()), format!(":{}/", proxy.port()));
-    world.edit(&port, &through);
-    world.sql("CREATE TABLE blobs (id int PRIMARY KEY, content bytea)");
-    world
-        .edit("[[rule]]", "[[rule]]\ntable = \"public.blobs\"\ndelete = [\"blob:{id}\"]\n[[rule]]");
+    let (mut world, proxy) = behind_a_proxy();
     world.start();
     world.wait_confirmed();
     world.redis.pause();

@@ -42,6 +42,12 @@ fn said(world: &World, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// What `check` says, be it good or bad.
+fn checked(world: &World) -> String {
+    let output = world.command(&["check"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// The whole of a daemon's life on a server of this version.
 fn works_on(version: u32) {
     let mut world = world(version);
@@ -126,6 +132,10 @@ fn a_slot_that_a_standby_has_synchronized_goes_on_after_its_promotion() {
     world.sql("SELECT pg_create_physical_replication_slot('standby', true)");
     world.sql("ALTER SYSTEM SET synchronized_standby_slots = 'standby'");
     world.sql("SELECT pg_reload_conf()");
+    // A new session has the setting only when the server has read it.
+    wait_until("check tells of a standby that is not there", PATIENCE, || {
+        checked(&world).contains("have not got: standby is not in use")
+    });
     let primary = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", world.pg.port());
     let standby = Postgres::standby_of(
         &world.pg,
@@ -151,6 +161,9 @@ fn a_slot_that_a_standby_has_synchronized_goes_on_after_its_promotion() {
         standby.psql("postgres", synced) == "t"
     });
 
+    let checked_now = checked(&world);
+    assert!(checked_now.contains("slot walpurge follows one\n"), "{checked_now}");
+
     // The last commit before the end is one that the daemon has not seen.
     world.kill_9();
     world.sql("UPDATE products SET category = 1 WHERE id = 2");
@@ -168,6 +181,8 @@ fn a_slot_that_a_standby_has_synchronized_goes_on_after_its_promotion() {
     let said = r#"specified in parameter "synchronized_standby_slots" does not exist"#;
     let times = world.pg.log().matches(said).count();
     wait_until("it is said again", PATIENCE, || world.pg.log().matches(said).count() > times + 1);
+    let checked_now = checked(&world);
+    assert!(checked_now.contains("have not got: standby does not exist"), "{checked_now}");
     world.assert_cached(&["product:2", "product:77"]);
     world.sql("ALTER SYSTEM RESET synchronized_standby_slots");
     world.sql("SELECT pg_reload_conf()");

@@ -155,6 +155,33 @@ fn who_may_not_make_it_is_told_who_may_and_what_to_run() {
 }
 
 #[test]
+fn what_cannot_be_dropped_keeps_nothing_else_from_it() {
+    let mut world = world(RULES);
+    as_owner(&mut world);
+    done(&world, &["setup"]);
+    // Only a superuser makes event triggers; then they are whose they are.
+    world.sql("CREATE ROLE ops LOGIN SUPERUSER REPLICATION");
+    world.edit("//app@", "//ops@");
+    done(&world, &["setup", "--ddl"]);
+    world.sql("ALTER ROLE ops NOSUPERUSER");
+    world.edit("//ops@", "//walpurge@");
+    let Ran { code, out, err } = ran(world.command(&["teardown", "--yes"]));
+    assert_eq!(code, Some(1), "{out}{err}");
+    assert!(out.starts_with("dropped slot walpurge, which held "), "{out}");
+    for said in
+        ["error: database postgres: publication walpurge stays", "error: the event triggers"]
+    {
+        assert!(err.contains(said), "{said}: {err}");
+    }
+    assert_eq!(err.matches("\nhint: ").count(), 2, "{err}");
+    world.edit("//walpurge@", "//ops@");
+    let Ran { code, out, err } = ran(world.command(&["teardown", "--yes"]));
+    assert_eq!((code, out.as_str()), (Some(1), "removed the event triggers for DDL\n"), "{err}");
+    assert!(err.contains("publication walpurge stays") && err.contains("let app"), "{err}");
+    assert_eq!(world.sql("SELECT count(*) FROM pg_event_trigger"), "0");
+}
+
+#[test]
 fn what_is_printed_makes_the_same_and_brings_it_in_step() {
     let mut world = world(RULES);
     world.sql(&done(&world, &["setup", "--print"]));
@@ -206,6 +233,26 @@ fn it_follows_the_rules() {
     assert!(out.contains("operations now: insert, update, delete, truncate\n"), "{out}");
     assert_eq!(settings(&world), format!("walpurge|app|t|t|t|t|f|{MARK}"));
     assert_eq!(world.sql("SELECT confirmed_flush_lsn FROM pg_replication_slots"), slot);
+}
+
+#[test]
+fn columns_that_only_a_template_beside_a_lookup_names_have_to_be_published() {
+    let mut world = world(
+        "[[rule]]\nname = 'of'\ntable = 'shop.products'\non = ['insert', 'update']\n\
+         lookup = 'SELECT day FROM shop.orders WHERE id = {id}'\ndelete = ['day:{day}']\n",
+    );
+    as_owner(&mut world);
+    done(&world, &["setup"]);
+    assert_eq!(held(&world), "shop.products|id");
+    world.edit("day:{day}", "day:{day}:{new.slug}");
+    let lacks = "it does not carry column slug of table shop.products (rule of)";
+    let Ran { code, out, err } = ran(world.command(&["check"]));
+    assert!(code == Some(1) && out.contains(lacks), "{out}{err}");
+    assert!(failed(&world, &["run"], 78).contains(lacks));
+    done(&world, &["setup"]);
+    assert_eq!(held(&world), "shop.products|id,slug");
+    let Ran { out, .. } = ran(world.command(&["check"]));
+    assert!(!out.contains(lacks), "{out}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
-use super::{RULE, TABLE, write};
+use super::write;
 use crate::world::{PATIENCE, World};
 
 /// Lets the daemon take its log file for the journal, as systemd lets it know.
@@ -15,7 +15,7 @@ fn in_the_journal(world: &mut World) {
 
 #[test]
 fn each_line_has_its_priority_and_no_time() {
-    let mut world = World::new(TABLE, RULE);
+    let mut world = World::plain();
     in_the_journal(&mut world);
     world.start();
     world.redis.pause();
@@ -39,7 +39,7 @@ fn each_line_has_its_priority_and_no_time() {
 
 #[test]
 fn what_ends_the_program_is_an_error_there_and_plain_elsewhere() {
-    let mut world = World::new(TABLE, RULE);
+    let mut world = World::plain();
     world.edit("delete =", "dlete =");
     in_the_journal(&mut world);
     let log = File::options().append(true).open(world.dir.join("walpurge.log")).unwrap();
@@ -54,7 +54,7 @@ fn what_ends_the_program_is_an_error_there_and_plain_elsewhere() {
 
 #[test]
 fn json_keeps_its_form_behind_the_priority() {
-    let mut world = World::new(TABLE, RULE);
+    let mut world = World::plain();
     in_the_journal(&mut world);
     world.spawn(&["run", "--log-format", "json"]);
     world.wait_for_log("following the write-ahead log");
@@ -68,7 +68,7 @@ fn json_keeps_its_form_behind_the_priority() {
 
 #[test]
 fn the_start_tells_the_configuration_as_it_takes_effect_and_no_secret() {
-    let mut world = World::new(TABLE, RULE);
+    let mut world = World::plain();
     let url = world.redis.url();
     world.edit(&url, &url.replace("redis://", "redis://walpurge:s3cret@"));
     let fastly = "[fastly.edge]\nservice_id = \"SU1Z0isxPaozGVKXdv0eY\"\ntoken = \"t0ken\"\n\
@@ -97,7 +97,7 @@ fn the_start_tells_the_configuration_as_it_takes_effect_and_no_secret() {
 
 #[test]
 fn more_rules_than_a_screen_has_lines_are_named_together() {
-    let mut world = World::new(TABLE, RULE);
+    let mut world = World::plain();
     let rule = |number| {
         let name = format!("name = \"more{number}\"");
         format!("[[rule]]\n{name}\ntable = \"public.t\"\ndelete = [\"k{number}:{{id}}\"]\n")
@@ -112,7 +112,7 @@ fn more_rules_than_a_screen_has_lines_are_named_together() {
 /// What is left of a minute is summed up at the end.
 #[test]
 fn a_summary_says_exactly_what_was_done_and_nothing_where_nothing_was() {
-    let mut world = World::new(TABLE, RULE);
+    let mut world = World::plain();
     world.start();
     for id in 1..=7 {
         write(&world, id);
@@ -138,7 +138,7 @@ fn a_summary_says_exactly_what_was_done_and_nothing_where_nothing_was() {
 
 #[test]
 fn a_credential_outside_of_a_unit_shows_the_command_that_has_all_of_them() {
-    let mut world = World::new(TABLE, RULE);
+    let mut world = World::plain();
     let url = format!("\"{}\"", world.redis.url());
     world.edit(&url, "{ credential = \"cache\" }");
     let fastly = "[fastly.edge]\nservice_id = \"SU1Z0isxPaozGVKXdv0eY\"\n\

@@ -28,18 +28,8 @@ pub(super) fn ask(plan: &mut Plan, verb: Verb, lane: usize, value: &str) {
     }
 }
 
-pub(super) fn take(plan: &mut Plan, lane: usize) -> Option<Batch> {
-    plan.take(LaneId(lane), Instant::now)
-}
-
 fn taken(plan: &mut Plan, lane: usize) -> Vec<String> {
     take(plan, lane).map(|batch| values(&batch)).unwrap_or_default()
-}
-
-fn finish(plan: &mut Plan, lane: usize) {
-    if let Some(batch) = take(plan, lane) {
-        plan.done(LaneId(lane), batch);
-    }
 }
 
 #[test]
@@ -48,15 +38,13 @@ fn a_message_waits_for_the_commit_and_for_everything_that_its_transaction_remove
     plan.begin(None);
     ask(&mut plan, Verb::Publish, 1, "m");
     REMOVE.iter().for_each(|&lane| ask(&mut plan, Verb::Delete, lane, "k"));
-    finish(&mut plan, REMOVE[0]);
+    done(&mut plan, REMOVE[0]);
     assert!(take(&mut plan, TELL).is_none());
-    finish(&mut plan, REMOVE[1]);
+    done(&mut plan, REMOVE[1]);
     assert!(take(&mut plan, TELL).is_none(), "the transaction is not complete");
     plan.commit(Lsn(1));
     assert_eq!(plan.confirmed_lsn(), Lsn(0));
-    let batch = take(&mut plan, TELL).unwrap();
-    assert_eq!(values(&batch), ["m"]);
-    plan.done(LaneId(TELL), batch);
+    assert_eq!(done(&mut plan, TELL), ["m"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(1));
 }
 
@@ -71,7 +59,7 @@ fn a_message_waits_for_no_other_transaction() {
     ask(&mut plan, Verb::Publish, 1, "m");
     ask(&mut plan, Verb::Delete, 2, "k");
     plan.commit(Lsn(2));
-    finish(&mut plan, 2);
+    done(&mut plan, 2);
     assert_eq!(taken(&mut plan, TELL), ["m"]);
     plan.done(LaneId(1), slow);
 }
@@ -91,7 +79,7 @@ fn a_message_waits_for_the_removal_that_its_own_was_merged_with() {
     }
     plan.done(LaneId(1), first);
     assert!(take(&mut plan, TELL).is_none());
-    finish(&mut plan, 1);
+    done(&mut plan, 1);
     assert_eq!(taken(&mut plan, TELL), ["m2", "m3"]);
 }
 
@@ -112,10 +100,8 @@ fn a_message_waits_for_lookups_and_for_what_they_ask_for() {
     plan.done(LaneId(LOOKUP), batch);
     assert!(take(&mut plan, TELL).is_none(), "what was found is not removed yet");
     assert_eq!(plan.confirmed_lsn(), Lsn(0));
-    finish(&mut plan, 1);
-    let batch = take(&mut plan, TELL).unwrap();
-    assert_eq!(values(&batch), ["m", "told"]);
-    plan.done(LaneId(TELL), batch);
+    done(&mut plan, 1);
+    assert_eq!(done(&mut plan, TELL), ["m", "told"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(1));
 }
 
@@ -127,12 +113,12 @@ fn without_a_barrier_lookups_alone_wait_to_see_their_rows() {
     ask(&mut plan, Verb::Lookup, 0, "q");
     ask(&mut plan, Verb::Publish, 1, "m");
     plan.commit(Lsn(1));
-    finish(&mut plan, 1);
+    done(&mut plan, 1);
     assert!(take(&mut plan, LOOKUP).is_none() && take(&mut plan, TELL).is_none());
     assert!(plan.wants_snapshot());
     plan.show(snapshot(11, &[]));
-    finish(&mut plan, LOOKUP);
-    finish(&mut plan, TELL);
+    done(&mut plan, LOOKUP);
+    done(&mut plan, TELL);
     assert_eq!(plan.confirmed_lsn(), Lsn(1));
 }
 
@@ -148,7 +134,7 @@ fn a_message_waits_for_the_coarse_action_that_its_removals_became() {
     let coarse = Action { verb: Verb::DeleteMatching, value: b"k*" };
     assert_eq!(plan.collapse(LaneId(1), |_| true, SinkId(2), coarse), 9000);
     assert!(take(&mut plan, 1).is_none() && take(&mut plan, TELL).is_none());
-    finish(&mut plan, 2);
+    done(&mut plan, 2);
     assert_eq!(taken(&mut plan, TELL), ["m"]);
 }
 
@@ -200,9 +186,9 @@ fn a_message_waits_for_the_last_of_many_batches() {
     (0..PAGE_ACTIONS_MAX + 1).for_each(|key| ask(&mut plan, Verb::Delete, 1, &key.to_string()));
     ask(&mut plan, Verb::Publish, 1, "m");
     plan.commit(Lsn(1));
-    finish(&mut plan, 1);
+    done(&mut plan, 1);
     assert!(take(&mut plan, TELL).is_none());
-    finish(&mut plan, 1);
+    done(&mut plan, 1);
     assert_eq!(taken(&mut plan, TELL), ["m"]);
 }
 
@@ -218,7 +204,7 @@ fn what_only_an_answer_tells_waits_for_what_its_transaction_removes_besides() {
     plan.answer(LaneId(LOOKUP), 0, &[SinkId(1)], told, Urgency::Prompt);
     plan.done(LaneId(LOOKUP), batch);
     assert!(take(&mut plan, TELL).is_none());
-    finish(&mut plan, 1);
+    done(&mut plan, 1);
     assert_eq!(taken(&mut plan, TELL), ["told"]);
 }
 
@@ -231,7 +217,7 @@ fn every_part_of_a_huge_transaction_waits_for_what_was_to_be_removed_before() {
     (0..30).for_each(|part| ask(&mut plan, Verb::Publish, 1, &format!("{message}{part}")));
     plan.commit(Lsn(1));
     assert!(take(&mut plan, TELL).is_none());
-    finish(&mut plan, 1);
+    done(&mut plan, 1);
     assert!(take(&mut plan, TELL).is_some());
 }
 
@@ -258,7 +244,7 @@ fn a_part_of_what_an_answer_tells_waits_for_what_it_found() {
         plan.answer(LaneId(LOOKUP), 0, &[SinkId(1)], action, Urgency::Prompt);
     }
     assert!(take(&mut plan, TELL).is_none());
-    finish(&mut plan, 1);
+    done(&mut plan, 1);
     assert!(take(&mut plan, TELL).is_some());
     plan.done(LaneId(LOOKUP), batch);
 }
@@ -309,7 +295,7 @@ fn what_one_lookup_tells_waits_for_what_another_one_of_its_transaction_has_found
     plan.answer(LaneId(2), 0, &[SinkId(0)], told, Urgency::Prompt);
     plan.done(LaneId(2), other);
     assert!(take(&mut plan, TELL).is_none(), "what was found is not removed yet");
-    finish(&mut plan, 1);
+    done(&mut plan, 1);
     assert_eq!(taken(&mut plan, TELL), ["told"]);
 }
 
@@ -336,7 +322,7 @@ fn what_an_answer_tells_of_an_open_transaction_is_bounded_too() {
     ask(&mut plan, Verb::Lookup, 0, "q");
     ask(&mut plan, Verb::Delete, 1, "k");
     let batch = take(&mut plan, LOOKUP).unwrap();
-    finish(&mut plan, 1);
+    done(&mut plan, 1);
     tell_until_full(&mut plan);
     finish_all(&mut plan, TELL);
     assert!(plan.has_room_for_answers(LaneId(LOOKUP)), "what is told makes room");
@@ -382,7 +368,7 @@ fn lookups_go_on_when_everything_that_fills_the_room_waits_for_them() {
     plan.done(LaneId(LOOKUP), first);
     assert!(!plan.has_room());
     assert!(plan.has_room_for_answers(LaneId(LOOKUP)), "nobody else makes room");
-    finish(&mut plan, LOOKUP);
+    done(&mut plan, LOOKUP);
     finish_all(&mut plan, TELL);
     assert!(plan.is_idle());
 }

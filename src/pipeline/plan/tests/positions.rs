@@ -38,16 +38,6 @@ fn positions(plan: &Plan) -> [u64; 2] {
     [positions[0].0, positions[1].0]
 }
 
-/// Does what waits for a lane, whatever it is.
-fn finish(plan: &mut Plan, lane: usize) -> Vec<String> {
-    let mut all = Vec::new();
-    while let Some(batch) = plan.take(LaneId(lane), Instant::now) {
-        all.extend(values(&batch));
-        plan.done(LaneId(lane), batch);
-    }
-    all
-}
-
 #[test]
 fn a_sink_is_ahead_of_one_that_is_down() {
     let mut plan = two_sinks();
@@ -67,10 +57,10 @@ fn a_sink_is_ahead_of_one_that_is_down() {
     plan.begin(None);
     delete(&mut plan, 0, "a");
     assert_eq!(positions(&plan), [5, 0], "the open one has no end yet");
-    finish(&mut plan, REMOVE[0]);
+    done_all(&mut plan, REMOVE[0]);
     assert_eq!(positions(&plan), [5, 0]);
     plan.commit(Lsn(9));
-    finish(&mut plan, REMOVE[1]);
+    done_all(&mut plan, REMOVE[1]);
     assert_eq!((positions(&plan), plan.confirmed_lsn()), ([9, 9], Lsn(9)));
 }
 
@@ -84,11 +74,11 @@ fn what_is_invisible_or_comes_afterwards_holds_its_sink() {
     plan.commit(Lsn(1));
     assert_eq!(positions(&plan), [0, 0]);
     plan.show(snapshot(11, &[]));
-    finish(&mut plan, REMOVE[0]);
+    done_all(&mut plan, REMOVE[0]);
     assert_eq!(positions(&plan), [0, 0], "the message waits for the other sink");
-    finish(&mut plan, REMOVE[1]);
+    done_all(&mut plan, REMOVE[1]);
     assert_eq!(positions(&plan), [0, 1]);
-    finish(&mut plan, TELL);
+    done_all(&mut plan, TELL);
     assert_eq!(positions(&plan), [1, 1]);
 }
 
@@ -105,7 +95,7 @@ fn a_lookup_holds_every_sink_of_its_rule() {
     plan.answer(LaneId(LOOKUP), 0, &[SinkId(1)], found, Urgency::Prompt);
     plan.done(LaneId(LOOKUP), batch);
     assert_eq!(positions(&plan), [1, 0]);
-    finish(&mut plan, REMOVE[1]);
+    done_all(&mut plan, REMOVE[1]);
     assert_eq!(positions(&plan), [1, 1]);
 }
 
@@ -131,9 +121,9 @@ fn a_sink_is_left_out_of_what_it_has_done_and_of_nothing_else() {
     }
     // What has no place in the log of its own.
     transact_at(&mut plan, "none");
-    assert_eq!(finish(&mut plan, REMOVE[0]), ["11", "none"]);
+    assert_eq!(done_all(&mut plan, REMOVE[0]), ["11", "none"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(0));
-    assert_eq!(finish(&mut plan, REMOVE[1]), ["9", "10", "11"]);
+    assert_eq!(done_all(&mut plan, REMOVE[1]), ["9", "10", "11"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(11));
 }
 
@@ -152,7 +142,7 @@ fn what_takes_the_place_of_a_part_that_cannot_be_read_leaves_out_nobody() {
     plan.leave_out_nobody();
     delete(&mut plan, 0, "fallback");
     plan.commit(Lsn(5));
-    assert_eq!(finish(&mut plan, REMOVE[0]), ["fallback"]);
+    assert_eq!(done_all(&mut plan, REMOVE[0]), ["fallback"]);
 }
 
 #[test]
@@ -163,7 +153,7 @@ fn the_next_stream_is_not_known_to_be_done() {
     plan.leave_out(Lsn(5));
     delete(&mut plan, 0, "k");
     plan.commit(Lsn(5));
-    assert_eq!(finish(&mut plan, REMOVE[0]), ["k"]);
+    assert_eq!(done_all(&mut plan, REMOVE[0]), ["k"]);
 }
 
 fn answer_all(plan: &mut Plan) {
@@ -185,8 +175,8 @@ fn an_answer_leaves_out_only_whom_everybody_who_asked_leaves_out() {
         plan.commit(Lsn(end_lsn));
     }
     answer_all(&mut plan);
-    assert_eq!(finish(&mut plan, REMOVE[0]), ["both", "new"]);
-    assert_eq!(finish(&mut plan, REMOVE[1]), ["done", "both", "new"]);
+    assert_eq!(done_all(&mut plan, REMOVE[0]), ["both", "new"]);
+    assert_eq!(done_all(&mut plan, REMOVE[1]), ["done", "both", "new"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(12));
 }
 
@@ -447,9 +437,9 @@ fn what_is_owed_to_replicas_holds_its_sink_although_it_ran() {
     let (now, max_wait) = (Instant::now(), std::time::Duration::from_secs(1));
     plan.replayed(Lsn(4), now, max_wait);
     plan.replayed(Lsn(4), now + max_wait, max_wait);
-    assert_eq!(finish(&mut plan, REMOVE[0]), ["a"]);
+    assert_eq!(done_all(&mut plan, REMOVE[0]), ["a"]);
     assert_eq!(positions(&plan), [0, 5], "it runs once more");
     plan.replayed(Lsn(5), now + max_wait, max_wait);
-    assert_eq!(finish(&mut plan, REMOVE[0]), ["a"]);
+    assert_eq!(done_all(&mut plan, REMOVE[0]), ["a"]);
     assert_eq!(positions(&plan), [5, 5]);
 }

@@ -54,27 +54,18 @@ fn transact(plan: &mut Plan, end_lsn: u64, key: &str, now: Instant) {
     plan.commit(Lsn(end_lsn));
 }
 
-/// What a lane begins, and has done at once.
-fn done(plan: &mut Plan, lane: usize, now: Instant) -> Vec<String> {
-    let Some(batch) = plan.take(LaneId(lane), || now) else { return Vec::new() };
-    let taken = values(&batch);
-    plan.repeat(LaneId(lane), &batch, |_| true, || now);
-    plan.done(LaneId(lane), batch);
-    taken
-}
-
 #[test]
 fn a_delete_is_done_again_after_each_delay_from_when_it_was_visible() {
     let (mut plan, start) = (plan(), Instant::now());
     transact(&mut plan, 1, "k", start);
     assert!(plan.take(LaneId(PLAIN), || start).is_none());
-    assert_eq!(done(&mut plan, FIRST_TIME, start + SOON / 2), ["k"]);
+    assert_eq!(run_at(&mut plan, FIRST_TIME, start + SOON / 2), ["k"]);
     for delay in [SOON, LATE] {
         assert_eq!(plan.next_repeat(), Some(start + delay));
         let early = start + delay - Duration::from_nanos(1);
-        assert!(done(&mut plan, AGAIN, early).is_empty());
+        assert!(run_at(&mut plan, AGAIN, early).is_empty());
         assert_eq!(plan.confirmed_lsn(), Lsn(0));
-        assert_eq!(done(&mut plan, AGAIN, start + delay), ["k"]);
+        assert_eq!(run_at(&mut plan, AGAIN, start + delay), ["k"]);
     }
     assert_eq!(plan.confirmed_lsn(), Lsn(1));
     assert!(plan.is_idle() && plan.next_repeat().is_none());
@@ -84,12 +75,12 @@ fn a_delete_is_done_again_after_each_delay_from_when_it_was_visible() {
 fn what_is_sent_late_enough_is_not_repeated() {
     let (mut plan, start) = (plan(), Instant::now());
     transact(&mut plan, 1, "k", start);
-    done(&mut plan, FIRST_TIME, start + SOON);
+    run_at(&mut plan, FIRST_TIME, start + SOON);
     assert_eq!(plan.next_repeat(), Some(start + LATE), "the first delay has passed");
-    done(&mut plan, AGAIN, start + LATE);
+    run_at(&mut plan, AGAIN, start + LATE);
     assert_eq!(plan.confirmed_lsn(), Lsn(1));
     transact(&mut plan, 2, "k", start + LATE);
-    done(&mut plan, FIRST_TIME, start + 2 * LATE);
+    run_at(&mut plan, FIRST_TIME, start + 2 * LATE);
     assert_eq!(plan.confirmed_lsn(), Lsn(2));
     assert!(plan.is_idle());
 }
@@ -99,10 +90,10 @@ fn an_action_that_merged_with_a_younger_one_counts_from_that() {
     let (mut plan, start) = (plan(), Instant::now());
     transact(&mut plan, 1, "k", start);
     transact(&mut plan, 2, "k", start + LATE);
-    done(&mut plan, FIRST_TIME, start + LATE);
-    assert_eq!(done(&mut plan, AGAIN, start + LATE + SOON), ["k"]);
+    run_at(&mut plan, FIRST_TIME, start + LATE);
+    assert_eq!(run_at(&mut plan, AGAIN, start + LATE + SOON), ["k"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(0));
-    assert_eq!(done(&mut plan, AGAIN, start + 2 * LATE), ["k"]);
+    assert_eq!(run_at(&mut plan, AGAIN, start + 2 * LATE), ["k"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(2));
 }
 
@@ -120,15 +111,15 @@ fn a_backlog_older_than_the_delays_is_not_repeated_and_what_was_hidden_is() {
     begin(&mut plan, 2, 2, "hidden");
     plan.show(snapshot(100, &[2]));
     begin(&mut plan, 3, 3, "old too");
-    assert_eq!(done(&mut plan, FIRST_TIME, start), ["old", "old too"]);
+    assert_eq!(run_at(&mut plan, FIRST_TIME, start), ["old", "old too"]);
     assert!(plan.next_repeat().is_none());
     begin(&mut plan, 4, 11, "young");
-    done(&mut plan, FIRST_TIME, start);
-    assert_eq!(done(&mut plan, AGAIN, start + LATE), ["young"]);
+    run_at(&mut plan, FIRST_TIME, start);
+    assert_eq!(run_at(&mut plan, AGAIN, start + LATE), ["young"]);
     plan.tick(start + LATE);
     plan.show(snapshot(100, &[]));
-    assert_eq!(done(&mut plan, FIRST_TIME, start + LATE), ["hidden"]);
-    assert_eq!(done(&mut plan, AGAIN, start + 2 * LATE), ["hidden"]);
+    assert_eq!(run_at(&mut plan, FIRST_TIME, start + LATE), ["hidden"]);
+    assert_eq!(run_at(&mut plan, AGAIN, start + 2 * LATE), ["hidden"]);
     assert!(plan.is_idle());
 }
 
@@ -140,17 +131,17 @@ fn what_is_told_is_told_once_more_after_the_last_repeat() {
     tell(&mut plan, "k is gone");
     delete(&mut plan, "k");
     plan.commit(Lsn(1));
-    assert!(done(&mut plan, TELL, start).is_empty());
-    done(&mut plan, FIRST_TIME, start);
-    assert_eq!(done(&mut plan, TELL, start), ["k is gone"]);
-    done(&mut plan, AGAIN, start + SOON);
-    assert!(done(&mut plan, TELL_MORE, start + LATE).is_empty(), "one is still owed");
+    assert!(run_at(&mut plan, TELL, start).is_empty());
+    run_at(&mut plan, FIRST_TIME, start);
+    assert_eq!(run_at(&mut plan, TELL, start), ["k is gone"]);
+    run_at(&mut plan, AGAIN, start + SOON);
+    assert!(run_at(&mut plan, TELL_MORE, start + LATE).is_empty(), "one is still owed");
     // It is under way, and not done.
     let batch = plan.take(LaneId(AGAIN), || start + LATE).unwrap();
-    assert!(done(&mut plan, TELL_MORE, start + 2 * LATE).is_empty());
+    assert!(run_at(&mut plan, TELL_MORE, start + 2 * LATE).is_empty());
     plan.done(LaneId(AGAIN), batch);
     assert_eq!(plan.confirmed_lsn(), Lsn(0));
-    assert_eq!(done(&mut plan, TELL_MORE, start + LATE), ["k is gone"]);
+    assert_eq!(run_at(&mut plan, TELL_MORE, start + LATE), ["k is gone"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(1));
     assert!(plan.is_idle());
 }
@@ -163,8 +154,8 @@ fn what_is_told_when_nothing_is_owed_is_told_once() {
     tell(&mut plan, "k is gone");
     delete(&mut plan, "k");
     plan.commit(Lsn(1));
-    done(&mut plan, FIRST_TIME, start + LATE);
-    assert_eq!(done(&mut plan, TELL, start + LATE), ["k is gone"]);
+    run_at(&mut plan, FIRST_TIME, start + LATE);
+    assert_eq!(run_at(&mut plan, TELL, start + LATE), ["k is gone"]);
     assert!(plan.is_idle());
 }
 
@@ -174,7 +165,7 @@ fn repeats_that_are_too_many_become_one_coarse_one_at_the_last_delay() {
     for number in 0..1000u32 {
         let now = start + Duration::from_micros(number.into());
         transact(&mut plan, u64::from(number) + 1, &format!("k{number}"), now);
-        done(&mut plan, FIRST_TIME, now);
+        run_at(&mut plan, FIRST_TIME, now);
     }
     assert_eq!(plan.crowded_repeats(1000), Some(LaneId(AGAIN)));
     let coarse = Action { verb: Verb::DeleteMatching, value: b"k*" };
@@ -184,9 +175,9 @@ fn repeats_that_are_too_many_become_one_coarse_one_at_the_last_delay() {
     assert_eq!(plan.unfinished(LaneId(AGAIN)), 2);
     assert_eq!(plan.confirmed_lsn(), Lsn(0));
     let youngest = start + Duration::from_micros(999);
-    let before = done(&mut plan, AGAIN, youngest + LATE - Duration::from_nanos(1));
+    let before = run_at(&mut plan, AGAIN, youngest + LATE - Duration::from_nanos(1));
     assert_eq!(before, ["k7"], "the exact one has missed its first delay");
-    assert_eq!(done(&mut plan, AGAIN, youngest + LATE), ["k*"]);
+    assert_eq!(run_at(&mut plan, AGAIN, youngest + LATE), ["k*"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(1000));
 }
 
@@ -194,13 +185,13 @@ fn repeats_that_are_too_many_become_one_coarse_one_at_the_last_delay() {
 fn a_stream_that_breaks_off_leaves_what_it_owes_and_confirms_none_of_it() {
     let (mut plan, start) = (plan(), Instant::now());
     transact(&mut plan, 1, "k", start);
-    done(&mut plan, FIRST_TIME, start);
+    run_at(&mut plan, FIRST_TIME, start);
     plan.disconnect();
     transact(&mut plan, 1, "k", start + SOON);
-    done(&mut plan, FIRST_TIME, start + SOON);
-    assert_eq!(done(&mut plan, AGAIN, start + LATE), ["k"]);
+    run_at(&mut plan, FIRST_TIME, start + SOON);
+    assert_eq!(run_at(&mut plan, AGAIN, start + LATE), ["k"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(0));
-    assert_eq!(done(&mut plan, AGAIN, start + SOON + LATE), ["k"]);
+    assert_eq!(run_at(&mut plan, AGAIN, start + SOON + LATE), ["k"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(1));
 }
 

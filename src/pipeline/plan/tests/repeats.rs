@@ -61,19 +61,6 @@ fn transact(plan: &mut Plan, end_lsn: u64, lane: usize, key: &str) {
     plan.commit(Lsn(end_lsn));
 }
 
-fn finish(plan: &mut Plan, lane: usize, batch: Batch, now: Instant) {
-    plan.repeat(LaneId(lane), &batch, |_| true, || now);
-    plan.done(LaneId(lane), batch);
-}
-
-/// What a lane begins, and has done at once.
-fn done(plan: &mut Plan, lane: usize, now: Instant) -> Vec<String> {
-    let Some(batch) = plan.take(LaneId(lane), || now) else { return Vec::new() };
-    let taken = values(&batch);
-    finish(plan, lane, batch, now);
-    taken
-}
-
 #[test]
 fn a_purge_is_done_again_after_each_delay_and_confirmed_after_the_last() {
     let (mut plan, start) = (plan(100), Instant::now());
@@ -81,14 +68,14 @@ fn a_purge_is_done_again_after_each_delay_and_confirmed_after_the_last() {
     let batch = plan.take(LaneId(EDGE), || start).unwrap();
     // It counts from when it was done, not from when it was sent.
     let done_at = start + Duration::from_secs(60);
-    finish(&mut plan, EDGE, batch, done_at);
+    finish_at(&mut plan, EDGE, batch, done_at);
     assert_eq!(plan.unfinished(LaneId(REPEATS)), 1);
     for delay in [FIRST, LAST] {
         assert_eq!(plan.next_repeat(), Some(done_at + delay));
         let early = done_at + delay - Duration::from_nanos(1);
-        assert!(done(&mut plan, REPEATS, early).is_empty());
+        assert!(run_at(&mut plan, REPEATS, early).is_empty());
         assert_eq!(plan.confirmed_lsn(), Lsn(0));
-        assert_eq!(done(&mut plan, REPEATS, done_at + delay), ["k"]);
+        assert_eq!(run_at(&mut plan, REPEATS, done_at + delay), ["k"]);
     }
     assert_eq!(plan.confirmed_lsn(), Lsn(1));
     assert_eq!(plan.next_repeat(), None);
@@ -99,8 +86,8 @@ fn a_purge_is_done_again_after_each_delay_and_confirmed_after_the_last() {
 fn what_has_missed_several_times_is_done_again_once() {
     let (mut plan, start) = (plan(100), Instant::now());
     transact(&mut plan, 1, EDGE, "k");
-    done(&mut plan, EDGE, start);
-    assert_eq!(done(&mut plan, REPEATS, start + 2 * LAST), ["k"]);
+    run_at(&mut plan, EDGE, start);
+    assert_eq!(run_at(&mut plan, REPEATS, start + 2 * LAST), ["k"]);
     assert!(plan.is_idle());
 }
 
@@ -122,8 +109,8 @@ fn a_purge_that_is_done_all_the_time_is_repeated_now_and_then_and_confirmed() {
     for number in 1..=1000u64 {
         now += Duration::from_millis(100);
         transact(&mut plan, number, EDGE, "hot");
-        done(&mut plan, EDGE, now);
-        repeats += done(&mut plan, REPEATS, now).len();
+        run_at(&mut plan, EDGE, now);
+        repeats += run_at(&mut plan, REPEATS, now).len();
         assert!(plan.unfinished(LaneId(REPEATS)) <= 2, "equal ones merge");
         // The oldest is put off by nothing, and what waits behind it for as long as that.
         let behind = 2 * LAST.as_millis() as u64 / 100 + 2;
@@ -132,7 +119,7 @@ fn a_purge_that_is_done_all_the_time_is_repeated_now_and_then_and_confirmed() {
     assert!(repeats <= 40, "{repeats}");
     while !plan.is_idle() {
         now = plan.next_repeat().unwrap();
-        done(&mut plan, REPEATS, now);
+        run_at(&mut plan, REPEATS, now);
     }
     assert!(now - start <= Duration::from_secs(100) + 2 * LAST);
     assert_eq!(plan.confirmed_lsn(), Lsn(1000));
@@ -144,15 +131,15 @@ fn a_purge_of_everything_absorbs_the_repeats_that_come_before_its_own() {
     for number in 0..50 {
         transact(&mut plan, 1 + number, EDGE, &number.to_string());
     }
-    done(&mut plan, EDGE, start);
+    run_at(&mut plan, EDGE, start);
     let now = start + FIRST / 2;
     transact(&mut plan, 51, EDGE_ALL, "*");
-    assert_eq!(done(&mut plan, EDGE_ALL, now), ["*"]);
+    assert_eq!(run_at(&mut plan, EDGE_ALL, now), ["*"]);
     assert_eq!(plan.unfinished(LaneId(REPEATS)), 1);
-    assert!(done(&mut plan, REPEATS, start + FIRST).is_empty());
+    assert!(run_at(&mut plan, REPEATS, start + FIRST).is_empty());
     for delay in [FIRST, LAST] {
         assert_eq!(plan.confirmed_lsn(), Lsn(0));
-        assert_eq!(done(&mut plan, REPEATS, now + delay), ["*"]);
+        assert_eq!(run_at(&mut plan, REPEATS, now + delay), ["*"]);
     }
     assert_eq!(plan.confirmed_lsn(), Lsn(51));
 }
@@ -164,14 +151,14 @@ fn repeats_that_are_too_many_become_one_of_everything_at_the_last_delay() {
     for number in 0..1000 {
         now += Duration::from_micros(1);
         transact(&mut plan, 1 + number, EDGE, &number.to_string());
-        done(&mut plan, EDGE, now);
+        run_at(&mut plan, EDGE, now);
         assert!(plan.unfinished(LaneId(REPEATS)) <= 100 && plan.has_room());
     }
     assert!(plan.take_collapsed().is_some());
     let mut sent = Vec::new();
     while plan.confirmed_lsn() < Lsn(1000) {
         now = plan.next_repeat().unwrap();
-        sent.extend(done(&mut plan, REPEATS, now).into_iter().filter(|value| value == "*"));
+        sent.extend(run_at(&mut plan, REPEATS, now).into_iter().filter(|value| value == "*"));
     }
     assert!((1..=3).contains(&sent.len()), "{sent:?}");
     assert!(plan.is_idle() && now >= start + LAST);
@@ -183,12 +170,12 @@ fn repeats_of_a_sink_that_cannot_purge_everything_stop_the_reader_until_they_are
     for number in 0..100 {
         assert!(plan.has_room());
         transact(&mut plan, 1 + number, PROXY, &number.to_string());
-        done(&mut plan, PROXY, start);
+        run_at(&mut plan, PROXY, start);
     }
     assert!(!plan.has_room());
-    assert_eq!(done(&mut plan, PROXY_REPEATS, start + FIRST).len(), 100);
+    assert_eq!(run_at(&mut plan, PROXY_REPEATS, start + FIRST).len(), 100);
     assert!(!plan.has_room(), "they are done once more");
-    done(&mut plan, PROXY_REPEATS, start + LAST);
+    run_at(&mut plan, PROXY_REPEATS, start + LAST);
     assert!(plan.has_room() && plan.is_idle());
 }
 
@@ -199,9 +186,9 @@ fn a_sinks_position_waits_for_its_repeats() {
     plan.know_sinks(2, served.into());
     transact(&mut plan, 1, EDGE, "k");
     transact(&mut plan, 2, PROXY, "k");
-    done(&mut plan, EDGE, start);
+    run_at(&mut plan, EDGE, start);
     assert_eq!(plan.sink_positions(), [Lsn(0), Lsn(1)]);
-    done(&mut plan, REPEATS, start + LAST);
+    run_at(&mut plan, REPEATS, start + LAST);
     assert_eq!(plan.sink_positions(), [Lsn(2), Lsn(1)]);
 }
 
@@ -289,7 +276,7 @@ impl Model {
             Step::Done(lane) => {
                 let Some((batch, since)) = self.in_flight[lane].take() else { return };
                 let (keys, now) = (values(&batch), self.now);
-                finish(&mut self.plan, lane, batch, now);
+                finish_at(&mut self.plan, lane, batch, now);
                 for asked in self.asked.iter_mut().filter(|asked| asked.is_in(lane, &keys)) {
                     match asked.done_at {
                         None if asked.at < since && ![REPEATS, PROXY_REPEATS].contains(&lane) => {

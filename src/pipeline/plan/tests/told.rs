@@ -1,6 +1,6 @@
 //! Under random interleavings nothing is told before all of its transaction is removed.
 
-use super::order::{LOOKUP, REMOVE, TELL, ask, ordered, take};
+use super::order::{LOOKUP, REMOVE, TELL, ask, ordered};
 use super::*;
 
 #[derive(Clone, Debug)]

@@ -33,32 +33,22 @@ fn commit(plan: &mut Plan, xid: u32, value: &str, end_lsn: u64) {
     plan.commit(Lsn(end_lsn));
 }
 
-/// Does what waits for a lane, and says what that was.
-fn work(plan: &mut Plan, lane: usize) -> Vec<String> {
-    let mut all = Vec::new();
-    while let Some(batch) = plan.take(LaneId(lane), Instant::now) {
-        all.extend(values(&batch));
-        plan.done(LaneId(lane), batch);
-    }
-    all
-}
-
 #[test]
 fn nothing_runs_before_it_is_visible_and_replayed() {
     let (mut plan, now) = (plan(), Instant::now());
     commit(&mut plan, 10, "a", 100);
     assert!(plan.wants_replicas() && plan.wants_snapshot());
     plan.replayed(Lsn(100), now, WAIT);
-    assert!(work(&mut plan, 0).is_empty(), "nobody sees it on the primary");
+    assert!(done_all(&mut plan, 0).is_empty(), "nobody sees it on the primary");
     plan.show(snapshot(11, &[]));
-    assert_eq!(work(&mut plan, 0), ["a"]);
+    assert_eq!(done_all(&mut plan, 0), ["a"]);
     commit(&mut plan, 11, "b", 101);
     plan.show(snapshot(12, &[]));
     assert!(plan.wants_replicas() && !plan.wants_snapshot());
     plan.replayed(Lsn(100), now, WAIT);
-    assert!(work(&mut plan, 0).is_empty(), "one record is missing");
+    assert!(done_all(&mut plan, 0).is_empty(), "one record is missing");
     plan.replayed(Lsn(101), now, WAIT);
-    assert_eq!(work(&mut plan, 0), ["b"]);
+    assert_eq!(done_all(&mut plan, 0), ["b"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(101));
     assert!(!plan.wants_replicas() && plan.is_idle());
 }
@@ -69,12 +59,12 @@ fn what_a_known_snapshot_shows_waits_for_replicas_alone() {
     plan.show(snapshot(12, &[]));
     commit(&mut plan, 11, "a", 100);
     assert!(plan.wants_replicas() && !plan.wants_snapshot());
-    assert!(work(&mut plan, 0).is_empty());
+    assert!(done_all(&mut plan, 0).is_empty());
     plan.replayed(Lsn(200), Instant::now(), WAIT);
-    assert_eq!(work(&mut plan, 0), ["a"]);
+    assert_eq!(done_all(&mut plan, 0), ["a"]);
     // That is known from now on.
     commit(&mut plan, 11, "b", 200);
-    assert_eq!(work(&mut plan, 0), ["b"]);
+    assert_eq!(done_all(&mut plan, 0), ["b"]);
 }
 
 #[test]
@@ -84,15 +74,15 @@ fn what_waits_too_long_runs_stays_owed_and_runs_again() {
     commit(&mut plan, 10, "a", 100);
     plan.replayed(Lsn(1), start, WAIT);
     plan.replayed(Lsn(1), start + WAIT - Duration::from_millis(1), WAIT);
-    assert!(work(&mut plan, 0).is_empty());
+    assert!(done_all(&mut plan, 0).is_empty());
     plan.replayed(Lsn(1), start + WAIT, WAIT);
-    assert_eq!(work(&mut plan, 0), ["a"]);
+    assert_eq!(done_all(&mut plan, 0), ["a"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(0), "it is owed");
     plan.replayed(Lsn(1), start + 2 * WAIT, WAIT);
-    assert!(work(&mut plan, 0).is_empty(), "once is enough");
+    assert!(done_all(&mut plan, 0).is_empty(), "once is enough");
     plan.replayed(Lsn(100), start + 3 * WAIT, WAIT);
     assert_eq!(plan.confirmed_lsn(), Lsn(0));
-    assert_eq!(work(&mut plan, 0), ["a"]);
+    assert_eq!(done_all(&mut plan, 0), ["a"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(100));
 }
 
@@ -103,10 +93,10 @@ fn a_transaction_that_is_still_streamed_waits_too() {
     plan.begin_until(Some((10, Hidden::All)), Lsn(100));
     push(&mut plan, 0, "a");
     plan.replayed(Lsn(99), start, WAIT);
-    assert!(work(&mut plan, 0).is_empty());
+    assert!(done_all(&mut plan, 0).is_empty());
     plan.replayed(Lsn(100), start, WAIT);
     push(&mut plan, 0, "b");
-    assert_eq!(work(&mut plan, 0), ["a", "b"]);
+    assert_eq!(done_all(&mut plan, 0), ["a", "b"]);
     plan.commit(Lsn(100));
     // One that waits too long is owed all that it may ask for.
     plan.begin_until(Some((11, Hidden::All)), Lsn(200));
@@ -115,10 +105,10 @@ fn a_transaction_that_is_still_streamed_waits_too() {
     plan.replayed(Lsn(100), start + WAIT, WAIT);
     push(&mut plan, 0, "d");
     plan.commit(Lsn(200));
-    assert_eq!(work(&mut plan, 0), ["c", "d"]);
+    assert_eq!(done_all(&mut plan, 0), ["c", "d"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(100));
     plan.replayed(Lsn(200), start + WAIT, WAIT);
-    assert_eq!(work(&mut plan, 1), ["product:*"]);
+    assert_eq!(done_all(&mut plan, 1), ["product:*"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(200));
 }
 
@@ -135,7 +125,7 @@ fn too_much_that_is_owed_becomes_two_fallbacks_and_stops_nobody() {
             plan.replayed(Lsn(1), now, WAIT);
             now += WAIT;
             plan.replayed(Lsn(1), now, WAIT);
-            let _ = work(&mut plan, 0);
+            let _ = done_all(&mut plan, 0);
         }
         assert!(plan.has_room(), "{end}");
     }
@@ -144,8 +134,8 @@ fn too_much_that_is_owed_becomes_two_fallbacks_and_stops_nobody() {
     let mut coarse = Vec::new();
     for lsn in 1..=end {
         plan.replayed(Lsn(lsn), now, WAIT);
-        let _ = work(&mut plan, 0);
-        if !work(&mut plan, 1).is_empty() {
+        let _ = done_all(&mut plan, 0);
+        if !done_all(&mut plan, 1).is_empty() {
             coarse.push(lsn);
         }
     }
@@ -164,9 +154,9 @@ fn a_stream_that_breaks_off_drops_what_waits_for_replicas() {
     plan.replayed(Lsn(1), start + WAIT, WAIT);
     commit(&mut plan, 10, "b", 101);
     plan.disconnect();
-    assert_eq!(work(&mut plan, 0), ["a"], "that was on its way");
+    assert_eq!(done_all(&mut plan, 0), ["a"], "that was on its way");
     plan.replayed(Lsn(200), start, WAIT);
-    assert!(plan.is_idle() && plan.unreplayed_bytes() == 0 && work(&mut plan, 0).is_empty());
+    assert!(plan.is_idle() && plan.unreplayed_bytes() == 0 && done_all(&mut plan, 0).is_empty());
 }
 
 #[test]
@@ -174,10 +164,10 @@ fn fallbacks_are_owed_until_a_position_is_replayed() {
     let (mut plan, start) = (plan(), Instant::now());
     let order = plan.owe_fallbacks(Lsn(50));
     plan.replayed(Lsn(49), start, WAIT);
-    assert!(work(&mut plan, 1).is_empty());
+    assert!(done_all(&mut plan, 1).is_empty());
     assert_eq!(plan.oldest(), Some(order));
     plan.replayed(Lsn(50), start, WAIT);
-    assert_eq!(work(&mut plan, 1), ["product:*"]);
+    assert_eq!(done_all(&mut plan, 1), ["product:*"]);
     assert!(plan.is_idle());
     // Where no replica is configured, none are.
     let mut plan = super::plan();
@@ -216,11 +206,11 @@ fn what_is_owed_for_a_transaction_that_is_still_streamed_runs_all_of_it() {
     // The replica has caught up, and the stream is still within the transaction.
     plan.replayed(Lsn(100), start + WAIT, WAIT);
     push(&mut plan, 0, "b");
-    assert_eq!(work(&mut plan, 0), ["a", "b"]);
+    assert_eq!(done_all(&mut plan, 0), ["a", "b"]);
     plan.commit(Lsn(100));
     plan.replayed(Lsn(100), start + WAIT, WAIT);
-    assert_eq!(work(&mut plan, 1), ["product:*"]);
-    assert_eq!(work(&mut plan, 2).len(), 1);
+    assert_eq!(done_all(&mut plan, 1), ["product:*"]);
+    assert_eq!(done_all(&mut plan, 2).len(), 1);
     assert_eq!(plan.confirmed_lsn(), Lsn(100));
     assert!(plan.is_idle());
 }
@@ -234,11 +224,11 @@ fn without_fallbacks_nothing_is_owed_and_nothing_is_early() {
     push(&mut plan, 0, "a");
     plan.replayed(Lsn(50), Instant::now(), WAIT);
     push(&mut plan, 0, "b");
-    assert!(work(&mut plan, 0).is_empty(), "nobody sees it");
+    assert!(done_all(&mut plan, 0).is_empty(), "nobody sees it");
     plan.commit(Lsn(100));
     plan.show(snapshot(20, &[]));
     plan.replayed(Lsn(100), Instant::now(), WAIT);
-    assert_eq!(work(&mut plan, 0), ["a", "b"]);
+    assert_eq!(done_all(&mut plan, 0), ["a", "b"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(100));
 }
 
@@ -254,9 +244,9 @@ fn a_transaction_that_is_still_streamed_waits_for_its_end_if_no_fallback_can_be_
     push(&mut plan, 0, "b");
     plan.commit(Lsn(100));
     plan.replayed(Lsn(1), start + WAIT, WAIT);
-    assert_eq!(work(&mut plan, 0), ["a", "b"]);
+    assert_eq!(done_all(&mut plan, 0), ["a", "b"]);
     plan.replayed(Lsn(100), start + WAIT, WAIT);
-    assert_eq!(work(&mut plan, 0), ["a", "b"], "the replica shows it only now");
+    assert_eq!(done_all(&mut plan, 0), ["a", "b"], "the replica shows it only now");
     assert_eq!(plan.confirmed_lsn(), Lsn(100));
 }
 
@@ -278,16 +268,16 @@ fn what_no_rule_covers_is_never_replaced_by_fallbacks() {
     }
     plan.replayed(Lsn(0), start + WAIT, WAIT);
     plan.replayed(Lsn(0), start + 2 * WAIT, WAIT);
-    assert!(work(&mut plan, 0).contains(&"told".to_owned()));
+    assert!(done_all(&mut plan, 0).contains(&"told".to_owned()));
     for _ in 0..10 {
         end += 1;
         commit(&mut plan, 10, &format!("product:{end}"), end);
     }
     plan.replayed(Lsn(0), start + 3 * WAIT, WAIT);
     assert!(plan.unreplayed_bytes() < OWED_BYTES / 2, "fallbacks have taken their place");
-    let _ = work(&mut plan, 0);
+    let _ = done_all(&mut plan, 0);
     plan.replayed(Lsn(end), start + 3 * WAIT, WAIT);
-    assert!(work(&mut plan, 0).contains(&"told".to_owned()));
-    assert_eq!(work(&mut plan, 1), ["product:*"]);
+    assert!(done_all(&mut plan, 0).contains(&"told".to_owned()));
+    assert_eq!(done_all(&mut plan, 1), ["product:*"]);
     assert_eq!(plan.confirmed_lsn(), Lsn(end));
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tracing::{error, warn};
 
-use crate::state::write_atomically;
+use crate::state::write_json;
 
 /// The layout of the file.
 const VERSION: u32 = 1;
@@ -87,10 +87,7 @@ impl Ledger {
     /// Writes what has become of it.
     pub(super) fn write(&mut self, pending: &Pending) {
         let Some(file) = &self.file else { return };
-        let written = serde_json::to_vec(pending)
-            .map_err(std::io::Error::from)
-            .and_then(|bytes| write_atomically(file, &bytes));
-        if let Err(error) = written
+        if let Err(error) = write_json(file, pending)
             && !std::mem::replace(&mut self.is_told, true)
         {
             let file = file.display();

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::super::check::{CheckLine, Duties, check_server};
+use super::super::check::{CheckLine, check_server};
 use super::super::config::RedisConfig;
 use super::super::count::{KEYS_MAX, KeyCounts, KeyPattern, count_at};
+use super::super::rights::Duties;
 use super::super::slot::{SLOTS, hash_slot};
 use super::topology::Topology;
 use crate::sinks::Failure;

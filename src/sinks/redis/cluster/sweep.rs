@@ -15,12 +15,12 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::super::LaneClass;
-use super::super::check::{Duties, class_verbs, missing_rights};
 use super::super::config::{NodeAddress, RedisConfig, TagMode};
 use super::super::connection::Connection;
 use super::super::error::{Verdict, classify, outage};
 use super::super::expire_tags::TagHunt;
 use super::super::hunt::{Deed as KeyDeed, Fate, Hunts};
+use super::super::rights::{Duties, class_verbs, missing_rights};
 use super::super::scan::Pass;
 use super::super::session::Keys;
 use super::super::slot::hash_slot;
