@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use serde_json::{Value, json};
+
 /// One bar.
 pub(crate) struct Bar {
     /// What was measured.
@@ -10,9 +12,21 @@ pub(crate) struct Bar {
     pub(crate) ratio: f64,
 }
 
+impl Bar {
+    /// As it is kept beside the raw figures.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({ "label": self.label, "ratio": self.ratio })
+    }
+
+    /// What [`to_json`](Self::to_json) has made; `None` of anything else.
+    pub(crate) fn from_json(kept: &Value) -> Option<Self> {
+        Some(Bar { label: kept["label"].as_str()?.to_owned(), ratio: kept["ratio"].as_f64()? })
+    }
+}
+
 const WIDTH: f64 = 760.0;
 /// Where the bars begin, left of which are their labels.
-const LEFT: f64 = 320.0;
+const LEFT: f64 = 350.0;
 const ROW: f64 = 28.0;
 const BAR: f64 = 16.0;
 /// Above the first row: the title, and the yardstick's name.
@@ -81,5 +95,13 @@ mod tests {
         let longest = format!("width=\"{:.1}\"", WIDTH - LEFT - RIGHT);
         assert!(svg.contains(&longest), "{svg}");
         assert!(super::svg("Rates", "yardstick", &[]).is_none());
+    }
+
+    #[test]
+    fn a_bar_that_was_kept_is_the_same() {
+        let kept = Bar { label: "a < b".to_owned(), ratio: 0.5 }.to_json();
+        let bar = Bar::from_json(&kept).unwrap();
+        assert_eq!((bar.label.as_str(), bar.ratio), ("a < b", 0.5));
+        assert!(Bar::from_json(&json!({ "label": "no ratio" })).is_none());
     }
 }
