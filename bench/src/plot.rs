@@ -33,6 +33,8 @@ const BAR: f64 = 16.0;
 const TOP: f64 = 58.0;
 /// For the number behind the longest bar.
 const RIGHT: f64 = 56.0;
+/// Between a bar, or the yardstick's line, and a number.
+const GAP: f64 = 6.0;
 
 const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2328}\
     .title{font-weight:600;font-size:15px}.label{text-anchor:end}.small{font-size:11px}\
@@ -56,14 +58,16 @@ pub(crate) fn svg(title: &str, yardstick: &str, bars: &[Bar]) -> Option<String> 
     for (index, bar) in bars.iter().enumerate() {
         let top = TOP + ROW * index as f64;
         let (width, base) = (bar.ratio * scale, top + BAR - 3.0);
+        let end = LEFT + width;
+        // A number that the yardstick's line would cross stands behind that.
+        let number = if end < one && end + RIGHT > one { one } else { end } + GAP;
         let _ = writeln!(
             svg,
             "<text class=\"label\" x=\"{}\" y=\"{base}\">{}</text>\
              <rect class=\"bar\" x=\"{LEFT}\" y=\"{top}\" width=\"{width:.1}\" height=\"{BAR}\" rx=\"2\"/>\
-             <text x=\"{:.1}\" y=\"{base}\">{:.2} ×</text>",
+             <text x=\"{number:.1}\" y=\"{base}\">{:.2} ×</text>",
             LEFT - 10.0,
             escaped(&bar.label),
-            LEFT + width + 6.0,
             bar.ratio
         );
     }
@@ -95,6 +99,18 @@ mod tests {
         let longest = format!("width=\"{:.1}\"", WIDTH - LEFT - RIGHT);
         assert!(svg.contains(&longest), "{svg}");
         assert!(super::svg("Rates", "yardstick", &[]).is_none());
+    }
+
+    #[test]
+    fn the_yardsticks_line_crosses_no_number() {
+        let bars = [0.5, 0.9, 1.0].map(|ratio| Bar { label: String::new(), ratio });
+        let svg = svg("Rates", "yardstick", &bars).unwrap();
+        let scale = WIDTH - LEFT - RIGHT;
+        for (number, at) in [("0.50", 0.5), ("0.90", 1.0), ("1.00", 1.0)] {
+            let expected = format!("<text x=\"{:.1}\"", LEFT + at * scale + GAP);
+            let line = svg.lines().find(|line| line.contains(number)).unwrap();
+            assert!(line.contains(&expected), "{expected}: {line}");
+        }
     }
 
     #[test]
