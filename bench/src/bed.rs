@@ -21,6 +21,8 @@ pub(crate) enum Plugin {
 }
 
 impl Plugin {
+    pub(crate) const BOTH: [Plugin; 2] = [Plugin::Wal2json, Plugin::Pgoutput];
+
     /// The one that `PLUGIN` names.
     pub(crate) fn asked() -> Result<Self> {
         match std::env::var("PLUGIN").as_deref() {
@@ -59,13 +61,23 @@ pub(crate) enum Visibility {
     Skip,
 }
 
+impl Visibility {
+    /// As the configuration has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Visibility::Wait => "wait",
+            Visibility::Skip => "skip",
+        }
+    }
+}
+
 impl Bed {
     /// Starts the servers and makes the items 0 to `items` - 1.
     ///
     /// Nothing is fsynced, because loading would take most of the time; nobody measures a disk.
     pub(crate) fn start(items: u64) -> Result<Self> {
         let plugin = Plugin::asked()?;
-        eprintln!("  starting servers with {items} items, {}", plugin.name());
+        eprintln!("  starting servers with {items} items");
         let postgres = Postgres::builder()
             .fsync(false)
             .setting("autovacuum", "off")
@@ -87,7 +99,7 @@ impl Bed {
         sql.run("CHECKPOINT")?;
         let columns = keys_alone(&sql)?;
         sql.run(&format!("CREATE PUBLICATION walpurge FOR TABLE items{columns}"))?;
-        for plugin in [Plugin::Wal2json, Plugin::Pgoutput] {
+        for plugin in Plugin::BOTH {
             let name = plugin.name();
             sql.run(&format!(
                 "SELECT pg_create_logical_replication_slot('{BASE_SLOT}_{name}', '{name}')"
@@ -103,10 +115,7 @@ impl Bed {
 
     /// The same with a slot of that plugin.
     pub(crate) fn config_of(&self, plugin: Plugin, slot: &str, visibility: Visibility) -> String {
-        let visibility = match visibility {
-            Visibility::Wait => "wait",
-            Visibility::Skip => "skip",
-        };
+        let visibility = visibility.name();
         format!(
             "[postgres]\nurl = {:?}\nslot = {slot:?}\nvisibility = {visibility:?}\n\
              plugin = {:?}\n\
@@ -136,7 +145,12 @@ impl Bed {
 
     /// Makes a slot at the end of WAL.
     pub(crate) fn create_slot(&self, name: &str) -> Result<()> {
-        let plugin = self.plugin.name();
+        self.create_slot_for(self.plugin, name)
+    }
+
+    /// The same for that plugin.
+    pub(crate) fn create_slot_for(&self, plugin: Plugin, name: &str) -> Result<()> {
+        let plugin = plugin.name();
         let create = format!("SELECT pg_create_logical_replication_slot('{name}', '{plugin}')");
         self.sql.run(&create).map(drop)
     }

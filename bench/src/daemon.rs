@@ -68,6 +68,11 @@ impl Daemon {
         process::rss_mib(self.process.pid())
     }
 
+    /// How often any of its threads has waited for something so far.
+    pub(crate) fn wakeups(&self) -> Result<u64> {
+        process::voluntary_switches(self.process.pid())
+    }
+
     /// What it said, for an error.
     pub(crate) fn report(&mut self) -> String {
         self.process.report()

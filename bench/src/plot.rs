@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use serde_json::{Value, json};
+
 /// One bar.
 pub(crate) struct Bar {
     /// What was measured.
@@ -10,15 +12,29 @@ pub(crate) struct Bar {
     pub(crate) ratio: f64,
 }
 
+impl Bar {
+    /// As it is kept beside the raw figures.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({ "label": self.label, "ratio": self.ratio })
+    }
+
+    /// What [`to_json`](Self::to_json) has made; `None` of anything else.
+    pub(crate) fn from_json(kept: &Value) -> Option<Self> {
+        Some(Bar { label: kept["label"].as_str()?.to_owned(), ratio: kept["ratio"].as_f64()? })
+    }
+}
+
 const WIDTH: f64 = 760.0;
 /// Where the bars begin, left of which are their labels.
-const LEFT: f64 = 320.0;
+const LEFT: f64 = 350.0;
 const ROW: f64 = 28.0;
 const BAR: f64 = 16.0;
 /// Above the first row: the title, and the yardstick's name.
 const TOP: f64 = 58.0;
 /// For the number behind the longest bar.
 const RIGHT: f64 = 56.0;
+/// Between a bar, or the yardstick's line, and a number.
+const GAP: f64 = 6.0;
 
 const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2328}\
     .title{font-weight:600;font-size:15px}.label{text-anchor:end}.small{font-size:11px}\
@@ -42,14 +58,16 @@ pub(crate) fn svg(title: &str, yardstick: &str, bars: &[Bar]) -> Option<String> 
     for (index, bar) in bars.iter().enumerate() {
         let top = TOP + ROW * index as f64;
         let (width, base) = (bar.ratio * scale, top + BAR - 3.0);
+        let end = LEFT + width;
+        // A number that the yardstick's line would cross stands behind that.
+        let number = if end < one && end + RIGHT > one { one } else { end } + GAP;
         let _ = writeln!(
             svg,
             "<text class=\"label\" x=\"{}\" y=\"{base}\">{}</text>\
              <rect class=\"bar\" x=\"{LEFT}\" y=\"{top}\" width=\"{width:.1}\" height=\"{BAR}\" rx=\"2\"/>\
-             <text x=\"{:.1}\" y=\"{base}\">{:.2} ×</text>",
+             <text x=\"{number:.1}\" y=\"{base}\">{:.2} ×</text>",
             LEFT - 10.0,
             escaped(&bar.label),
-            LEFT + width + 6.0,
             bar.ratio
         );
     }
@@ -81,5 +99,25 @@ mod tests {
         let longest = format!("width=\"{:.1}\"", WIDTH - LEFT - RIGHT);
         assert!(svg.contains(&longest), "{svg}");
         assert!(super::svg("Rates", "yardstick", &[]).is_none());
+    }
+
+    #[test]
+    fn the_yardsticks_line_crosses_no_number() {
+        let bars = [0.5, 0.9, 1.0].map(|ratio| Bar { label: String::new(), ratio });
+        let svg = svg("Rates", "yardstick", &bars).unwrap();
+        let scale = WIDTH - LEFT - RIGHT;
+        for (number, at) in [("0.50", 0.5), ("0.90", 1.0), ("1.00", 1.0)] {
+            let expected = format!("<text x=\"{:.1}\"", LEFT + at * scale + GAP);
+            let line = svg.lines().find(|line| line.contains(number)).unwrap();
+            assert!(line.contains(&expected), "{expected}: {line}");
+        }
+    }
+
+    #[test]
+    fn a_bar_that_was_kept_is_the_same() {
+        let kept = Bar { label: "a < b".to_owned(), ratio: 0.5 }.to_json();
+        let bar = Bar::from_json(&kept).unwrap();
+        assert_eq!((bar.label.as_str(), bar.ratio), ("a < b", 0.5));
+        assert!(Bar::from_json(&json!({ "label": "no ratio" })).is_none());
     }
 }

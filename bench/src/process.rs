@@ -1,5 +1,7 @@
 //! What has a process used? By proc(5).
 
+use std::str::FromStr;
+
 use anyhow::{Context, Result};
 
 /// Clock ticks a second in /proc: Linux fixes USER_HZ at 100 on all common architectures.
@@ -26,10 +28,25 @@ pub(crate) fn rss_mib(pid: u32) -> Result<f64> {
     status_mib(pid, "VmRSS:")
 }
 
+/// How often a thread that is still there has gone to sleep of its own accord, all threads together.
+pub(crate) fn voluntary_switches(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/task");
+    let mut count = 0;
+    for task in std::fs::read_dir(&path).with_context(|| path.clone())? {
+        let path = format!("{}/status", task?.path().display());
+        count += field::<u64>(&path, "voluntary_ctxt_switches:")?;
+    }
+    Ok(count)
+}
+
 fn status_mib(pid: u32, name: &str) -> Result<f64> {
-    let path = format!("/proc/{pid}/status");
-    let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+    Ok(field::<f64>(&format!("/proc/{pid}/status"), name)? / 1024.0)
+}
+
+/// The number behind a name at a line's beginning.
+fn field<T: FromStr>(path: &str, name: &str) -> Result<T> {
+    let status = std::fs::read_to_string(path).with_context(|| path.to_owned())?;
     let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-    Ok(kib.with_context(|| format!("{name} in {path}"))? / 1024.0)
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.with_context(|| format!("{name} in {path}"))
 }

@@ -7,8 +7,9 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::bed::Plugin;
 use crate::plot::{self, Bar};
-use crate::scenarios::Scenario;
+use crate::scenarios::{Plugins, SCENARIOS, Scenario};
 
 /// What one scenario has found.
 pub(crate) struct Section {
@@ -75,7 +76,6 @@ impl Section {
 pub(crate) struct Report {
     dir: PathBuf,
     text: String,
-    bars: Vec<Bar>,
 }
 
 impl Report {
@@ -93,19 +93,23 @@ impl Report {
              {cores} processors, load {load} before the start; {client}; {redis}.\n\
              Private servers; Postgres without fsync and autovacuum, Redis without persistence.\n"
         );
-        Ok(Report { dir, text, bars: Vec::new() })
+        Ok(Report { dir, text })
     }
 
     /// Adds a scenario's results, and keeps its raw figures.
     pub(crate) fn add(&mut self, scenario: &Scenario, section: Section) -> Result<()> {
-        let raw = json!({ "scenario": scenario.name, "results": section.raw });
-        let file = self.dir.join(format!("{}.json", scenario.name));
+        let bars: Vec<_> = section.bars.iter().map(Bar::to_json).collect();
+        let raw = json!({ "scenario": scenario.name, "results": section.raw, "bars": bars });
+        let plugin = match scenario.plugins {
+            Plugins::Asked => Plugin::asked()?,
+            Plugins::Fixed => Plugin::Wal2json,
+        };
+        let file = self.dir.join(file_name(scenario, plugin));
         std::fs::write(&file, serde_json::to_string_pretty(&raw)? + "\n")?;
 
         let about = &section.about;
         write!(self.text, "\n## {}\n\n{about}\n\n", scenario.title)?;
         self.text.push_str("| measure | result | target |\n|---|---:|---:|\n");
-        self.bars.extend(section.bars);
         for Row { measure, result, target } in &section.rows {
             writeln!(self.text, "| {measure} | {result} | {target} |")?;
         }
@@ -119,11 +123,37 @@ impl Report {
         std::fs::write(&file, self.text).with_context(|| file.display().to_string())?;
         eprintln!("written to {}", file.display());
         let title = "Rows a second, beside a client that throws them away";
-        if let Some(svg) = plot::svg(title, "pg_recvlogical", &self.bars) {
+        if let Some(svg) = plot::svg(title, "pg_recvlogical", &bars(&self.dir)?) {
             std::fs::write(self.dir.join("rates.svg"), svg)?;
         }
         Ok(())
     }
+}
+
+/// Where a scenario's raw figures are. What one plugin has shown does not replace the other's.
+fn file_name(scenario: &Scenario, plugin: Plugin) -> String {
+    match plugin {
+        Plugin::Wal2json => format!("{}.json", scenario.name),
+        Plugin::Pgoutput => format!("{}-pgoutput.json", scenario.name),
+    }
+}
+
+/// The bars of every scenario's last call, with each plugin. Ratios can stand side by side whatever
+/// the hours of their calls, since each compares runs of one call.
+fn bars(dir: &Path) -> Result<Vec<Bar>> {
+    let mut bars = Vec::new();
+    for scenario in SCENARIOS {
+        for plugin in Plugin::BOTH {
+            let file = dir.join(file_name(scenario, plugin));
+            // Not every scenario has been called here.
+            let Ok(text) = std::fs::read_to_string(&file) else { continue };
+            let raw: Value =
+                serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+            // Nor do all of them compare rates.
+            bars.extend(raw["bars"].as_array().into_iter().flatten().filter_map(Bar::from_json));
+        }
+    }
+    Ok(bars)
 }
 
 /// `target/bench`: results belong to a machine and an hour, not into the repository.

@@ -8,18 +8,16 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::TestDir;
 use testkit::process::{Process, Signal};
 use testkit::redis::Reply;
 
-use crate::bed::{Bed, Visibility};
+use crate::bed::{Bed, Plugin, Visibility};
 use crate::daemon::Daemon;
 use crate::report::Section;
 use crate::size;
 use crate::stats::{median, percentile, thousands};
-
-const SLOT: &str = "bench_busy";
 
 /// Commits a second that are asked for beside the measured ones.
 const RATE: u64 = 5_000;
@@ -43,8 +41,16 @@ const REMOVED: &str = "__keyevent@0__:del";
 #[derive(Clone, Copy)]
 enum Remover {
     Application,
-    Walpurge(Visibility),
+    Walpurge(Plugin, Visibility),
 }
+
+const CONTENDERS: [Remover; 5] = [
+    Remover::Application,
+    Remover::Walpurge(Plugin::Wal2json, Visibility::Wait),
+    Remover::Walpurge(Plugin::Wal2json, Visibility::Skip),
+    Remover::Walpurge(Plugin::Pgoutput, Visibility::Wait),
+    Remover::Walpurge(Plugin::Pgoutput, Visibility::Skip),
+];
 
 #[derive(Default)]
 struct Times {
@@ -57,24 +63,25 @@ struct Times {
 pub(super) fn run() -> Result<Section> {
     let commits = size::COMMITS.get()?;
     let bed = Bed::start(2 * ITEMS)?;
-    bed.create_slot(SLOT)?;
+    for plugin in Plugin::BOTH {
+        bed.create_slot_for(plugin, &slot(plugin))?;
+    }
     let reply = bed.redis.try_cmd(&["CONFIG", "SET", "notify-keyspace-events", "Eg"])?;
     ensure!(!reply.is_error(), "CONFIG SET: {reply}");
     let heard = listen(&bed)?;
-    let contenders = [
-        Remover::Application,
-        Remover::Walpurge(Visibility::Wait),
-        Remover::Walpurge(Visibility::Skip),
-    ];
-    let mut times = contenders.map(|_| Times::default());
+    let mut times = CONTENDERS.map(|_| Times::default());
     let in_block = commits.div_ceil(BLOCKS);
     for block in 0..BLOCKS {
         eprintln!("  block {} of {BLOCKS}", block + 1);
-        for (remover, times) in contenders.into_iter().zip(&mut times) {
+        for (remover, times) in CONTENDERS.into_iter().zip(&mut times) {
             measure_block(&bed, &heard, remover, block * in_block, in_block, times)?;
         }
     }
     Ok(section(in_block * BLOCKS, &times))
+}
+
+fn slot(plugin: Plugin) -> String {
+    format!("bench_busy_{}", plugin.name())
 }
 
 /// Hears which keys are removed, and when.
@@ -107,10 +114,12 @@ fn measure_block(
 ) -> Result<()> {
     let daemon = match remover {
         Remover::Application => None,
-        Remover::Walpurge(visibility) => {
-            let daemon = Daemon::start(&bed.config(SLOT, visibility))?;
+        Remover::Walpurge(plugin, visibility) => {
+            let slot = slot(plugin);
+            let daemon = Daemon::start(&bed.config_of(plugin, &slot, visibility))?;
+            // It has caught up with the others' commits.
             let end_lsn = bed.end_lsn()?;
-            bed.wait_confirmed(SLOT, &end_lsn)?;
+            bed.wait_confirmed(&slot, &end_lsn)?;
             Some(daemon)
         }
     };
@@ -165,7 +174,7 @@ fn next_xid(bed: &Bed) -> Result<f64> {
     Ok(xid.context("no transaction ID")?.parse()?)
 }
 
-fn section(commits: u64, [own, wait, skip]: &[Times; 3]) -> Section {
+fn section(commits: u64, times: &[Times; CONTENDERS.len()]) -> Section {
     let mut section = Section::new(
         format!(
             "{commits} commits for each contender, one at a time, while other clients are asked \
@@ -174,18 +183,34 @@ fn section(commits: u64, [own, wait, skip]: &[Times; 3]) -> Section {
              stopped) in the same way.",
             thousands(RATE as f64)
         ),
-        json!({ "own_ms": own.gone_ms, "wait_ms": wait.gone_ms, "skip_ms": skip.gone_ms }),
+        Value::Null,
     );
-    for (name, times) in
-        [("own UNLINK", own), ("walpurge, \"wait\"", wait), ("walpurge, \"skip\"", skip)]
-    {
+    let mut raw = Vec::new();
+    for (remover, times) in CONTENDERS.into_iter().zip(times) {
+        let name = remover.name();
         let [p50, p99] = [median(&times.gone_ms), percentile(&times.gone_ms, 99.0)];
         section.row(
             format!("{name}: p50 / p99, and commits a second meanwhile"),
             format!("{p50:.3} ms / {p99:.3} ms, {}", thousands(median(&times.rates))),
         );
+        raw.push(json!({ "remover": name, "gone_ms": times.gone_ms, "rates": times.rates }));
     }
-    let ratio = median(&wait.gone_ms) / median(&own.gone_ms);
-    section.row("p50, \"wait\" to own", format!("{ratio:.2}"));
+    let own = median(&times[0].gone_ms);
+    for (remover, times) in CONTENDERS.into_iter().zip(times).skip(1) {
+        let ratio = median(&times.gone_ms) / own;
+        section.row(format!("{}: p50 to own", remover.name()), format!("{ratio:.2}"));
+    }
+    section.raw = json!(raw);
     section
+}
+
+impl Remover {
+    fn name(self) -> String {
+        match self {
+            Remover::Application => "own UNLINK".to_owned(),
+            Remover::Walpurge(plugin, visibility) => {
+                format!("walpurge, {}, {:?}", plugin.name(), visibility.name())
+            }
+        }
+    }
 }

@@ -96,7 +96,7 @@ pub(super) fn run() -> Result<Section> {
         Plugin::Pgoutput => (0.9, 0.6),
     };
     section.judged("median ratio", median(&ratios), "", Target::AtLeast(ratio));
-    section.bar("small transactions", median(&ratios));
+    section.bar(format!("small transactions, {}", bed.plugin.name()), median(&ratios));
     if !gains.is_empty() {
         section.row("walpurge with wal2json, changes/s", spread(&other_rates));
         section.judged("median ratio to that", median(&gains), "", Target::AtLeast(1.5));

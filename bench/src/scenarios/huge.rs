@@ -1,12 +1,13 @@
-//! How much memory does one huge transaction take, with Redis well and with Redis stalled?
+//! How much memory does one huge transaction take, with Redis well and with Redis stalled, and with
+//! either plugin?
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::drain::drain;
-use crate::bed::{Bed, DEADLINE, Visibility};
+use crate::bed::{Bed, DEADLINE, Plugin, Visibility};
 use crate::daemon::Daemon;
 use crate::recvlogical;
 use crate::report::{Section, Target};
@@ -29,46 +30,73 @@ pub(super) fn run() -> Result<Section> {
     eprintln!("  changing all of them in one transaction");
     bed.sql.run("UPDATE items SET price = price + 1, updated_at = clock_timestamp()")?;
     let end_lsn = bed.end_lsn()?;
-    let options = recvlogical::plugin_options(&bed)?;
+    let mut section = Section::new(
+        format!(
+            "{} rows with a distinct cached key each, in one transaction, which each plugin \
+             decodes in turn; one run each, with the same options for walpurge and pg_recvlogical. \
+             Postgres decodes it all before it sends the first row, for both. Stalled: Redis is \
+             frozen until walpurge reads no more, then it goes on and everything is removed.",
+            thousands(rows as f64)
+        ),
+        Value::Null,
+    );
+    let mut raw = Vec::new();
+    for plugin in Plugin::BOTH {
+        bed.plugin = plugin;
+        raw.push(measure(&mut bed, rows, &end_lsn, &mut section)?);
+    }
+    section.raw = json!({ "rows": rows, "plugins": raw });
+    Ok(section)
+}
 
-    eprintln!("  pg_recvlogical");
-    let startup = recvlogical::startup_seconds(&bed, &options)?;
+/// Lets both contenders have the transaction, by the bed's plugin.
+fn measure(bed: &mut Bed, rows: u64, end_lsn: &str, section: &mut Section) -> Result<Value> {
+    let name = bed.plugin.name();
+    let options = recvlogical::plugin_options(bed)?;
+    eprintln!("  {name}: pg_recvlogical");
+    let startup = recvlogical::startup_seconds(bed, &options)?;
     bed.copy_slot("bench_yardstick")?;
-    let yardstick = recvlogical::run(&bed, "bench_yardstick", &end_lsn, &options)?;
+    let yardstick = recvlogical::run(bed, "bench_yardstick", end_lsn, &options)?;
     bed.drop_slot("bench_yardstick")?;
-    eprintln!("  walpurge");
-    let healthy = drain(&bed, &end_lsn)?;
-    eprintln!("  walpurge, Redis stalled");
-    let stalled = drain_stalled(&mut bed, &end_lsn)?;
+    eprintln!("  {name}: walpurge");
+    let healthy = drain(bed, end_lsn)?;
+    eprintln!("  {name}: walpurge, Redis stalled");
+    let stalled = drain_stalled(bed, end_lsn)?;
 
     let yardstick_rate = rows as f64 / (yardstick.seconds - startup);
     let rate = rows as f64 / healthy.seconds;
-    let mut section = Section::new(
-        format!(
-            "{} rows with a distinct cached key each, in one transaction; one run each. Postgres \
-             decodes it all before it sends the first row, for both. Stalled: Redis is frozen \
-             until walpurge reads no more, then it goes on and everything is removed.",
-            thousands(rows as f64)
-        ),
-        json!({
-            "rows": rows, "yardstick_rate": yardstick_rate, "rate": rate,
-            "cpu_seconds": healthy.cpu_seconds,
-            "walsender_cpu_seconds": healthy.walsender_cpu_seconds,
-            "peak_rss_mib": healthy.peak_rss_mib,
-            "peak_rss_mib_stalled": stalled.peak_rss_mib,
-            "stopped_reading": stalled.is_full,
-        }),
+    let ratio = rate / yardstick_rate;
+    section.row(
+        format!("{name}: pg_recvlogical / walpurge, changes/s"),
+        format!("{} / {}", thousands(yardstick_rate), thousands(rate)),
     );
-    section.row("pg_recvlogical, changes/s", thousands(yardstick_rate));
-    section.row("walpurge, changes/s", thousands(rate));
-    section.row("ratio", format!("{:.2}", rate / yardstick_rate));
-    section.bar("one huge transaction", rate / yardstick_rate);
-    let most = Target::AtMost(64.0);
-    section.judged("peak memory, Redis healthy", healthy.peak_rss_mib, " MiB", most);
-    section.judged("peak memory, Redis stalled", stalled.peak_rss_mib, " MiB", most);
-    section
-        .row("stopped reading while Redis was stalled", if stalled.is_full { "yes" } else { "no" });
-    Ok(section)
+    section.row(format!("{name}: ratio"), format!("{ratio:.2}"));
+    section.bar(format!("one huge transaction, {name}"), ratio);
+    let per_million = |seconds: f64| seconds / rows as f64 * 1e6;
+    section.row(
+        format!("{name}: CPU seconds per million, walpurge / its walsender"),
+        format!(
+            "{:.2} / {:.2}",
+            per_million(healthy.cpu_seconds),
+            per_million(healthy.walsender_cpu_seconds)
+        ),
+    );
+    for (redis, peak) in [("healthy", healthy.peak_rss_mib), ("stalled", stalled.peak_rss_mib)] {
+        let measure = format!("{name}: peak memory, Redis {redis}");
+        section.judged(measure, peak, " MiB", Target::AtMost(64.0));
+    }
+    section.row(
+        format!("{name}: stopped reading while Redis was stalled"),
+        if stalled.is_full { "yes" } else { "no" },
+    );
+    Ok(json!({
+        "plugin": name, "yardstick_rate": yardstick_rate, "rate": rate,
+        "cpu_seconds": healthy.cpu_seconds,
+        "walsender_cpu_seconds": healthy.walsender_cpu_seconds,
+        "peak_rss_mib": healthy.peak_rss_mib,
+        "peak_rss_mib_stalled": stalled.peak_rss_mib,
+        "stopped_reading": stalled.is_full,
+    }))
 }
 
 fn drain_stalled(bed: &mut Bed, end_lsn: &str) -> Result<Stalled> {

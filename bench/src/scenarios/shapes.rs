@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::backlog::{Backlog, Published, Run};
-use crate::bed::Bed;
+use crate::bed::{Bed, Plugin};
 use crate::report::{Section, Target};
 use crate::size;
 use crate::stats::{largest, list, median, thousands};
@@ -60,7 +60,7 @@ pub(super) fn run() -> Result<Section> {
             }
         }
         backlog.forget()?;
-        raw.push(report(&mut section, &shape, &yardsticks, &drained));
+        raw.push(report(&mut section, bed.plugin, &shape, &yardsticks, &drained));
     }
     section.raw = json!(raw);
     Ok(section)
@@ -68,6 +68,7 @@ pub(super) fn run() -> Result<Section> {
 
 fn report(
     section: &mut Section,
+    plugin: Plugin,
     shape: &Shape,
     yardsticks: &[Run],
     drained: &[Run],
@@ -88,7 +89,7 @@ fn report(
     );
     let measure = format!("{name}: ratio ({})", list(&ratios, 2));
     section.judged(measure, median(&ratios), "", Target::AtLeast(0.95));
-    section.bar(name, median(&ratios));
+    section.bar(format!("{name}, {}", plugin.name()), median(&ratios));
     let per_million = |seconds: &[f64]| median(seconds) / rows * 1e6;
     section.row(
         format!("{name}: CPU seconds per million rows, walpurge / its walsender"),

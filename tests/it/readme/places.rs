@@ -57,3 +57,17 @@ fn what_a_new_sink_touches_is_where_the_page_says() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(count >= 50, "only {count} names were found");
 }
+
+/// How the last file of `make bench` gets into the documentation is a copy by hand.
+#[test]
+fn the_picture_of_rates_shows_what_the_tables_beside_it_say() {
+    let page = read(&root().join("docs/performance.md"));
+    let picture = read(&root().join("docs/performance.svg"));
+    let texts = picture.split("</text>").filter_map(|text| text.rsplit_once('>'));
+    let ratios: Vec<_> = texts.filter_map(|(_, text)| text.strip_suffix(" \u{d7}")).collect();
+    assert!(ratios.len() >= 5, "{ratios:?}");
+    for ratio in ratios {
+        let says = |row: &str| row.starts_with('|') && row.contains("ratio") && row.contains(ratio);
+        assert!(page.lines().any(says), "no row of the page has the ratio {ratio} of the picture");
+    }
+}
