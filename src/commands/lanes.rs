@@ -1,5 +1,6 @@
 //! The lanes of the configured sinks and of lookups, and which of them does what.
 
+mod adding;
 mod redelete;
 
 use std::collections::HashMap;
@@ -7,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use adding::Adding;
 use redelete::{Redeletes, tells_of_redeletes};
 
 use super::Misconfigured;
@@ -18,10 +20,8 @@ use crate::pipeline::{LaneId, LaneSpec, Pace, Repeats, Routes, Since, Stage, Urg
 use crate::rules::{FALLBACK_EVERY, Rule, RuleId, RuleSet, SinkId};
 use crate::sinks::cdn::CdnLane;
 use crate::sinks::cdn::cloudfront::{CloudFrontLane, Part};
-use crate::sinks::redis::{
-    ClusterLane, Fallbacks, LaneClass, RedisConfig, RedisLane, SHARDS, ServerRecord, Topology,
-};
-use crate::sinks::{DryRunLane, Endpoint, Lane};
+use crate::sinks::redis::{Fallbacks, LaneClass, RedisConfig, SHARDS, ServerRecord, Topology};
+use crate::sinks::{Endpoint, Lane};
 use crate::state::{Fingerprint, Servers};
 
 /// Gives every lane of each Redis what it needs to do again what another server may not know of.
@@ -117,11 +117,6 @@ const CDN: [(Part, Urgency); 3] = [
     (Part::Repeats, Urgency::Prompt),
 ];
 
-/// The lanes of a CDN, with or without that of repeats.
-fn cdn(repeats: bool) -> impl Iterator<Item = (Part, Urgency)> {
-    CDN.into_iter().take(CDN.len() - usize::from(!repeats))
-}
-
 /// What a CDN sink does again, whose lanes begin at `first`.
 fn repeats(config: &Config, sink: &str, work: Work, first: usize) -> Option<Repeats> {
     let sink = config.cdn.iter().find(|known| known.name == sink)?;
@@ -146,80 +141,25 @@ pub(super) fn lanes(
         let (id, first, work) = (SinkId(at as u32), lanes.len(), work(sink.name()));
         let topology = topology(sink);
         places.push(Place { first, topology: topology.clone() });
-        let after = caches_before(config, sink.name(), &lanes);
-        let purges_all = spec.purges.all;
-        let repeats = repeats(config, sink.name(), work, first);
-        let again = repeats.is_some();
-        let redeletes = Redeletes::of(rules, id, work);
-        let more = work != Work::Left && tells_of_redeletes(rules, id);
-        let request_actions = match sink {
-            Endpoint::Cdn(sink) => sink.request_items(),
-            Endpoint::CloudFront(sink) => sink.request_items(),
-            Endpoint::Redis(_) => None,
-        };
-        let mut add = |stage: Stage, urgency, joins_pool, lane: &dyn Fn() -> Lane| {
-            let lane = match work {
-                Work::Done => lane(),
-                Work::Shown => Lane::DryRun(DryRunLane::of(sink.clone())),
-                Work::Held => Lane::Hold,
-                Work::Left => Lane::Left,
-            };
-            let pace = (urgency == Urgency::Paced).then(|| pace(rules));
-            // Whatever is done again is not done again once more.
-            let again = repeats.clone().filter(|repeats| repeats.to != LaneId(lanes.len()));
-            let after = after.clone();
-            let spec = LaneSpec::new(sink.name(), lane, stage);
-            let spec = LaneSpec { pace, after, purges_all, again, request_actions, ..spec };
-            lanes.push(LaneSpec { joins_pool, ..spec });
+        let adding = Adding {
+            sink,
+            rules,
+            work,
+            after: caches_before(config, sink.name(), &lanes),
+            purges_all: spec.purges.all,
+            repeats: repeats(config, sink.name(), work, first),
+            tells_again: work != Work::Left && tells_of_redeletes(rules, id),
+            lanes: &mut lanes,
         };
         match sink {
             Endpoint::Redis(config) => {
-                let lane = |class| match &topology {
-                    None => Lane::Redis(RedisLane::new(Arc::clone(config), class)),
-                    Some(topology) => {
-                        Lane::Cluster(Box::new(ClusterLane::new(Arc::clone(topology), class)))
-                    }
-                };
-                for &(class, stage, urgency) in classes {
-                    for shard in 0..lanes_of(class, topology.is_some()) {
-                        add(stage, urgency, shard > 0, &|| lane(class));
-                    }
-                }
-                if more {
-                    add(Stage::Tell, Urgency::Prompt, false, &|| lane(LaneClass::Publish));
-                }
-                for (class, urgency) in redeletes.lanes() {
-                    add(Stage::Remove, urgency, false, &|| lane(class));
-                }
+                let redeletes = Redeletes::of(rules, id, work);
+                adding.redis(config, topology.as_ref(), classes, &redeletes);
             }
-            Endpoint::Cdn(sink) => {
-                let lane = || Lane::Cdn(CdnLane::new(Arc::clone(sink)));
-                cdn(again).for_each(|(_, urgency)| add(Stage::Purge, urgency, false, &lane));
-                if more {
-                    add(Stage::Purge, Urgency::Prompt, false, &lane);
-                }
-            }
-            Endpoint::CloudFront(sink) => {
-                let lane = |part| CloudFrontLane::new(Arc::clone(sink), part);
-                let lane = |part| Lane::CloudFront(Box::new(lane(part)));
-                cdn(again).for_each(|(part, urgency)| {
-                    add(Stage::Purge, urgency, false, &|| lane(part));
-                });
-                if more {
-                    add(Stage::Purge, Urgency::Prompt, false, &|| lane(Part::OnceMore));
-                }
-            }
-        }
-        if let Endpoint::Redis(config) = sink {
-            let more_at = first + lanes_before(classes, topology.is_some());
-            if more {
-                lanes[more_at - 1].once_more = Some(LaneId(more_at));
-            }
-            redeletes.lead(rules, config, &mut lanes[first..], first);
-        } else if more {
-            let more_at = LaneId(lanes.len() - 1);
-            lanes[first].once_more = Some(more_at);
-            lanes[first + 1].once_more = Some(more_at);
+            Endpoint::Cdn(sink) => adding.cdn(|_| Lane::Cdn(CdnLane::new(Arc::clone(sink)))),
+            Endpoint::CloudFront(sink) => adding.cdn(|part| {
+                Lane::CloudFront(Box::new(CloudFrontLane::new(Arc::clone(sink), part)))
+            }),
         }
     }
     let mut lookup_lanes = HashMap::new();

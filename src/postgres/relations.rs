@@ -225,3 +225,37 @@ fn columns(rows: Rows) -> HashMap<u32, Vec<Column>> {
     }
     columns
 }
+
+/// Relations for tests.
+#[cfg(test)]
+pub(crate) mod sample {
+    use super::*;
+
+    /// A table `public.NAME` with these columns, of which `id` is the primary key and `sum` is
+    /// generated.
+    pub(crate) fn table<const N: usize>(oid: u32, name: &str, columns: [&str; N]) -> Relation {
+        let column = |name: &str| Column {
+            name: name.into(),
+            generated: if name == "sum" { Generated::Stored } else { Generated::No },
+            is_in_key: name == "id",
+        };
+        Relation {
+            oid,
+            schema: "public".into(),
+            name: name.into(),
+            sql_name: format!("public.{name}"),
+            owner: "app".into(),
+            kind: Kind::Table,
+            persistence: Persistence::Permanent,
+            identity: ReplicaIdentity::Default,
+            parent: None,
+            columns: columns.map(column).into(),
+        }
+    }
+
+    /// The same with a change.
+    pub(crate) fn with(mut relation: Relation, change: impl FnOnce(&mut Relation)) -> Relation {
+        change(&mut relation);
+        relation
+    }
+}

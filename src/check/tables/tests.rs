@@ -3,32 +3,11 @@
 use super::*;
 use crate::check::Status::{self, Failed, Ok, Warning};
 use crate::config::parse;
-use crate::postgres::relations::Column;
+use crate::postgres::relations::sample::{self, with};
 
 /// A table `public.NAME` with a primary key `id` and columns `slug` and `price`.
 fn table(oid: u32, name: &str) -> Relation {
-    let column = |name: &str| Column {
-        name: name.into(),
-        generated: Generated::No,
-        is_in_key: name == "id",
-    };
-    Relation {
-        oid,
-        schema: "public".into(),
-        name: name.into(),
-        sql_name: format!("public.{name}"),
-        owner: "postgres".into(),
-        kind: Kind::Table,
-        persistence: Persistence::Permanent,
-        identity: ReplicaIdentity::Default,
-        parent: None,
-        columns: ["id", "slug", "price"].map(column).into(),
-    }
-}
-
-fn with(mut relation: Relation, change: impl FnOnce(&mut Relation)) -> Relation {
-    change(&mut relation);
-    relation
+    sample::table(oid, name, ["id", "slug", "price"])
 }
 
 fn without_key(relation: Relation) -> Relation {

@@ -4,32 +4,12 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::change::Op;
-use crate::postgres::relations::{Column, Generated, Kind, Persistence, Relation, ReplicaIdentity};
+use crate::postgres::relations::sample::{self, with};
+use crate::postgres::relations::{Kind, Persistence, Relation, ReplicaIdentity};
 
 /// A table `public.NAME` with a primary key `id`, columns `slug` and `note`, and a generated `sum`.
 fn table(oid: u32, name: &str) -> Relation {
-    let column = |name: &str| Column {
-        name: name.into(),
-        generated: if name == "sum" { Generated::Stored } else { Generated::No },
-        is_in_key: name == "id",
-    };
-    Relation {
-        oid,
-        schema: "public".into(),
-        name: name.into(),
-        sql_name: format!("public.{name}"),
-        owner: "app".into(),
-        kind: Kind::Table,
-        persistence: Persistence::Permanent,
-        identity: ReplicaIdentity::Default,
-        parent: None,
-        columns: ["id", "slug", "note", "sum"].map(column).into(),
-    }
-}
-
-fn with(mut relation: Relation, change: impl FnOnce(&mut Relation)) -> Relation {
-    change(&mut relation);
-    relation
+    sample::table(oid, name, ["id", "slug", "note", "sum"])
 }
 
 fn wanted(rules: &str, relations: &[Relation], version: u32) -> Wanted {
