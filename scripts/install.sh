@@ -1,9 +1,10 @@
 #!/bin/sh
 # Installs what the tests, the benchmarks and the demo need and this machine lacks, on
 # Debian and Ubuntu: a Postgres server with wal2json, Redis, Varnish with xkey, Chromium with its
-# driver, promtool, Node.js, Go with a client of Redis, Python with virtual environments, openssl,
-# systemd's tools, a C compiler, and what makes packages and renders their pages.
-# `install.sh servers` leaves out the browser, promtool, Node.js and Go, which only tests need.
+# driver, promtool, Valgrind, Node.js, Go with a client of Redis, Python with virtual environments,
+# openssl, systemd's tools, a C compiler, and what makes packages and renders their pages.
+# `install.sh servers` leaves out the browser, promtool, Valgrind, Node.js and Go, which only tests
+# need.
 # Starts no service, makes no database cluster, and touches nothing that is there already.
 set -eu
 
@@ -49,6 +50,7 @@ missing() {
         command -v chromium >/dev/null || echo chromium
         command -v chromedriver >/dev/null || echo chromium-driver
         command -v promtool >/dev/null || echo promtool
+        command -v valgrind >/dev/null || echo valgrind
         command -v node >/dev/null || echo nodejs
         command -v npm >/dev/null || echo npm
         command -v go >/dev/null || echo golang-go

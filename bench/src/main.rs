@@ -8,6 +8,8 @@
 mod backlog;
 mod bed;
 mod daemon;
+#[cfg(test)]
+mod guard;
 mod plot;
 mod process;
 mod recvlogical;

@@ -189,68 +189,14 @@ impl Work {
     }
 }
 
-/// What does not depend on the machine, so that it can be a test: how often a change allocates on
-/// its way through the daemon, once its buffers have grown: never.
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
-    use walpurge::pipeline::{LaneId, Manner, Plan, PlannedLane, Routes, Stage};
-
     use super::*;
-
-    /// Changes of one transaction, and transactions of one round.
-    const CHANGES: usize = 3;
-    const TRANSACTIONS: usize = 1_000;
 
     #[test]
     fn decoding_matching_and_rendering_allocate_nothing() {
         for case in cases(&[1, 3]).unwrap() {
             assert_eq!(case.allocations, 0.0, "{}", case.name);
         }
-        let counted = allocation_counter::measure(|| drop(black_box(vec![0_u8])));
-        assert_eq!(counted.count_total, 1, "nothing is counted");
-    }
-
-    #[test]
-    fn a_change_on_its_way_to_its_sink_allocates_nothing() {
-        let body = r#"delete = ["product:{id}"]"#;
-        let rules = Arc::new(compiled("public.products", body, 1).unwrap());
-        let mut matcher = Matcher::new(Arc::clone(&rules));
-        let mut decoder = Decoder::default();
-        let actions = Box::new(|_, _: walpurge::action::Action<'_>, _| LaneId(0));
-        let routes = Routes { actions, lookups: HashMap::new() };
-        let mut plan = Plan::new(vec![PlannedLane::new(Stage::Remove)], routes);
-        let mut round = |first: usize| {
-            let mut lines: Vec<Vec<u8>> = Vec::new();
-            allocation_counter::opt_out(|| {
-                let id = |n| LINE.replace("4711}", &format!("{}}}", first + n));
-                lines = (0..CHANGES * TRANSACTIONS).map(|n| id(n).into_bytes()).collect();
-            });
-            for (number, transaction) in lines.chunks_mut(CHANGES).enumerate() {
-                plan.begin(None);
-                for line in transaction {
-                    let Event::Change(change) = decoder.decode(line).unwrap() else {
-                        panic!("not a change")
-                    };
-                    matcher.apply(&change, Facts::default(), |emission| {
-                        plan.push(emission.sinks, emission.action, Manner::of(&rules, &emission));
-                    });
-                }
-                plan.commit(Lsn((first + number + 1) as u64));
-            }
-            let mut keys = 0;
-            while let Some(batch) = plan.take(LaneId(0), Instant::now) {
-                keys += batch.len();
-                plan.done(LaneId(0), batch);
-            }
-            assert_eq!(keys, CHANGES * TRANSACTIONS);
-            assert_eq!(plan.confirmed_lsn(), Lsn((first + TRANSACTIONS) as u64));
-            allocation_counter::opt_out(|| drop(lines));
-        };
-        round(0);
-        let counted = allocation_counter::measure(|| round(CHANGES * TRANSACTIONS));
-        // What a batch gives back serves the next one.
-        assert_eq!(counted.count_total, 0, "{} bytes", counted.bytes_total);
     }
 }
