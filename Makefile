@@ -13,7 +13,7 @@ ONLY ?=
 MINUTES ?= 30
 SEED ?=
 BREAK ?=
-# The output plugin of the torture and of `make bench ONLY=drain`: wal2json or pgoutput.
+# The output plugin where nothing else is said, of tests, torture and benchmarks: wal2json or pgoutput.
 PLUGIN ?= wal2json
 
 # A fresh machine has no nextest.
@@ -28,11 +28,11 @@ demo: install build ## Starts a private Postgres and Redis and shows stale keys 
 build: ## Builds the program and everything around it.
 	@$(CARGO) build --quiet --workspace
 
-test: install python node postgres cargo-deb ## Runs every test, against private servers of its own.
+test: install python node postgres cargo-deb ## Runs every test, against private servers of its own; PLUGIN=pgoutput.
 ifeq ($(NEXTEST),yes)
-	@$(CARGO) nextest run --workspace $(ARGS)
+	@PLUGIN=$(PLUGIN) $(CARGO) nextest run --workspace $(ARGS)
 else
-	@$(CARGO) test --quiet --workspace --no-fail-fast --lib --bins --tests $(ARGS)
+	@PLUGIN=$(PLUGIN) $(CARGO) test --quiet --workspace --no-fail-fast --lib --bins --tests $(ARGS)
 endif
 	@$(CARGO) test --quiet --workspace --doc
 

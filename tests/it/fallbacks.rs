@@ -1,6 +1,6 @@
 //! Each thing that leaves the exact keys unknown runs the fallback, and nothing beyond it.
 
-use crate::world::World;
+use crate::world::{Plugin, World};
 
 const RULES: &str = r#"
 [[rule]]
@@ -60,7 +60,7 @@ fn an_unchanged_large_value_runs_the_fallback_unless_the_identity_carries_it() {
 
 #[test]
 fn a_table_with_replica_identity_nothing_runs_its_fallback() {
-    let mut world = World::new(TABLES, RULES);
+    let mut world = World::of(Plugin::Wal2json, TABLES, RULES);
     world.sql("ALTER TABLE items REPLICA IDENTITY NOTHING");
     world.start();
     for sql in ["UPDATE items SET id = 11 WHERE id = 1", "DELETE FROM items WHERE id = 2"] {
@@ -82,7 +82,8 @@ fn a_table_with_replica_identity_nothing_runs_its_fallback() {
 fn a_notice_whose_table_is_in_doubt_runs_all_fallbacks() {
     let rules = RULES.replace("public.other", r#"public."a""b""#).replace('"', "'");
     let rules = rules.replace(r#"public.'a''b'"#, r#"public."a""b""#);
-    let mut world = World::new(
+    let mut world = World::of(
+        Plugin::Wal2json,
         &format!(r#"{TABLES}; CREATE TABLE "a""b" (id int); INSERT INTO "a""b" VALUES (1)"#),
         &rules,
     );
@@ -116,7 +117,7 @@ fn a_change_that_is_too_large_to_be_read_runs_all_fallbacks() {
 
 #[test]
 fn changes_that_wal2json_drops_are_heard_of_whatever_the_role_has_set() {
-    let mut world = World::new(TABLES, RULES);
+    let mut world = World::of(Plugin::Wal2json, TABLES, RULES);
     world.sql(
         "ALTER ROLE walpurge SET client_min_messages = error;
          ALTER DATABASE postgres SET client_min_messages = error;

@@ -199,10 +199,17 @@ fn sigterm_finishes_and_confirms_everything() {
     world.stop();
     assert_eq!(judge(&world), Verdict::default());
     // Nothing else has written, and the daemon is gone: the last commit is confirmed.
-    let unconfirmed = world.sql(
-        "SELECT count(*) FROM pg_logical_slot_peek_changes('walpurge', NULL, NULL,
-            'format-version', '2', 'include-transaction', 'false', 'add-tables', 'public.items')",
-    );
+    let unconfirmed = world.sql(match Plugin::asked() {
+        Plugin::Wal2json => {
+            "SELECT count(*) FROM pg_logical_slot_peek_changes('walpurge', NULL, NULL,
+             'format-version', '2', 'include-transaction', 'false', 'add-tables', 'public.items')"
+        }
+        Plugin::Pgoutput => {
+            "SELECT count(*) FROM pg_logical_slot_peek_binary_changes('walpurge', NULL, NULL,
+             'proto_version', '1', 'publication_names', 'walpurge')
+             WHERE chr(get_byte(data, 0)) IN ('I', 'U', 'D')"
+        }
+    });
     assert_eq!(unconfirmed.trim(), "0");
 }
 

@@ -1,6 +1,6 @@
 //! The main job: a committed row change removes its Redis keys.
 
-use crate::world::World;
+use crate::world::{Plugin, World};
 
 pub const PRODUCTS: &str = "CREATE TABLE products (id bigint PRIMARY KEY, slug text, category int);
     ALTER TABLE products REPLICA IDENTITY FULL;
@@ -324,7 +324,7 @@ delete = ["nop:{id}"]
 table = "public.other"
 delete = ["other:{id}"]
 "#;
-    let mut world = World::new(sql, rules);
+    let mut world = World::of(Plugin::Wal2json, sql, rules);
     world.start();
     world.fill(&["nop:1", "nop:2", "other:1"]);
     world.sql("UPDATE np SET id = id + 1");
@@ -427,7 +427,7 @@ table = "public.m"
 on = ["insert"]
 delete = ["fff:{f}", "nnn:{n}", "rrr:{r}", "ttt:{t}"]
 "#;
-    let mut world = World::new(sql, rule);
+    let mut world = World::of(Plugin::Wal2json, sql, rule);
     world.start();
     world.fill(&["fff:NaN", "nnn:NaN", "rrr:Infinity", "ttt:kept"]);
     world.sql("INSERT INTO m VALUES (1, 1, 1, 1, NULL)");

@@ -79,7 +79,7 @@ fn a_star_is_read_by_name_after_its_columns_have_changed_places() {
     "#;
     let mut world = World::new(
         "CREATE TABLE t (id bigint PRIMARY KEY, k text);
-         CREATE TABLE other (k text, slug text, title text);
+         CREATE TABLE other (k text PRIMARY KEY, slug text, title text);
          GRANT SELECT ON other TO walpurge;
          INSERT INTO other VALUES ('a', 'a-slug', 'a title');",
         rule,

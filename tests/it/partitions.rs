@@ -1,6 +1,6 @@
 //! A rule on a partitioned table covers its partitions.
 
-use crate::world::World;
+use crate::world::{Plugin, World};
 
 const ORDERS: &str = "CREATE SCHEMA parts;
     CREATE TABLE orders (id int, day date, amount text, PRIMARY KEY (id, day))
@@ -63,7 +63,11 @@ fn a_partition_that_is_gone_when_its_changes_are_read_runs_the_fallback() {
 
 #[test]
 fn new_partitions_under_load_lose_nothing() {
-    let mut world = World::new(ORDERS, ORDER_RULE);
+    assert_new_partitions_lose_nothing(Plugin::asked());
+}
+
+pub fn assert_new_partitions_lose_nothing(plugin: Plugin) {
+    let mut world = World::of(plugin, ORDERS, ORDER_RULE);
     world.start();
     let keys: Vec<String> = (1..=600).map(|id| format!("order:{id}")).collect();
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();

@@ -88,6 +88,12 @@ pub(super) fn temporary_slots(world: &World) -> String {
     world.sql("SELECT count(*) FROM pg_replication_slots WHERE temporary")
 }
 
+/// The server ends a session some time after its client has gone.
+#[track_caller]
+pub(super) fn wait_until_copies_are_gone(world: &World) {
+    wait_until("no copy of a slot is left", PATIENCE, || temporary_slots(world) == "0");
+}
+
 #[test]
 fn what_was_committed_since_a_position_is_invalidated_once_more() {
     let mut world = started();
@@ -97,7 +103,7 @@ fn what_was_committed_since_a_position_is_invalidated_once_more() {
     assert_eq!(out, "replayed 2 transactions, 2 changes: cache 4 actions\n");
     world.wait_gone(&["product:2", "product:3"]);
     world.assert_cached(&["product:1"]);
-    assert_eq!(temporary_slots(&world), "0");
+    wait_until_copies_are_gone(&world);
     world.fill(&["product:2", "product:3"]);
     let out = replayed(&world, &["--from-lsn", &second, "--to-lsn", &second]);
     assert_eq!(out, "replayed 1 transaction, 1 change: cache 2 actions\n");
@@ -137,7 +143,7 @@ fn the_edge_of_what_is_kept_can_be_had_and_nothing_below() {
     let out = replayed(&world, &["--from-lsn", &plus(&third, 1 << 30)]);
     assert_eq!(out, "replayed 0 transactions, 0 changes: cache 0 actions\n");
     world.assert_cached(&["product:1", "product:2", "product:3"]);
-    assert_eq!(temporary_slots(&world), "0");
+    wait_until_copies_are_gone(&world);
     world.stop();
 }
 
@@ -303,7 +309,7 @@ fn replays_under_load_disturb_neither_the_daemon_nor_each_other() {
     oracle::fill(&world);
     replayed(&world, &["--from-lsn", &position]);
     assert_eq!(judge(&world), Verdict::default(), "{}", world.news());
-    assert_eq!(temporary_slots(&world), "0");
+    wait_until_copies_are_gone(&world);
     assert!(!world.news().contains("WARN"), "{}", world.news());
     world.stop();
 }

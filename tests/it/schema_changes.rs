@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use crate::world::{PATIENCE, World};
+use crate::world::{PATIENCE, Plugin, World};
 
 /// Rows; every tenth is never written.
 const ROWS: u64 = 4000;
@@ -83,7 +83,11 @@ fn write_while(world: &World, sql: &str) {
 
 #[test]
 fn a_column_renamed_under_load_runs_the_fallback_of_the_rules_that_use_it_alone() {
-    let mut world = World::new(ITEMS, ITEM_RULES);
+    assert_renamed_column_falls_back(Plugin::asked());
+}
+
+pub fn assert_renamed_column_falls_back(plugin: Plugin) {
+    let mut world = World::of(plugin, ITEMS, ITEM_RULES);
     world.start();
     let written = keys("item", (1..=ROWS).filter(|&id| is_written(id)));
     let untouched = keys("item", (1..=ROWS).filter(|&id| !is_written(id)));
@@ -254,7 +258,10 @@ delete = ["vvv:{v}"]
     let mut world = World::new(sql, rule);
     world.start();
     world.sql("ALTER TABLE items ALTER v DROP NOT NULL");
-    world.wait_for_log("starting again with what the catalog says now");
+    // What pgoutput prints as NULL is nothing else, whatever the catalog says.
+    if Plugin::asked() == Plugin::Wal2json {
+        world.wait_for_log("starting again with what the catalog says now");
+    }
     world.fill(&["vvv:a", "vvv:b"]);
     world.sql("INSERT INTO items VALUES (1, NULL), (2, 'a')");
     world.wait_gone(&["vvv:a"]);

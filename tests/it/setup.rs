@@ -11,11 +11,11 @@ use testkit::process::{Process, Signal};
 use testkit::wait_until;
 
 use crate::invalidation::{PRODUCTS, RULE};
-use crate::world::{PATIENCE, World};
+use crate::world::{PATIENCE, Plugin, World};
 
-/// A world in which nothing is set up.
+/// A world in which nothing is set up, for wal2json, which takes no publication.
 fn bare() -> World {
-    let world = World::new(PRODUCTS, RULE);
+    let world = World::of(Plugin::Wal2json, PRODUCTS, RULE);
     world.sql("SELECT pg_drop_replication_slot('walpurge')");
     world
 }

@@ -1,7 +1,7 @@
 //! How the daemon treats its slot: idle, missing, taken by another plugin.
 
 use crate::invalidation::{PRODUCTS, RULE};
-use crate::world::{PATIENCE, World};
+use crate::world::{PATIENCE, Plugin, World};
 
 #[test]
 fn an_idle_slot_moves_on_with_what_others_write_and_with_the_heartbeat() {
@@ -71,8 +71,10 @@ fn without_create_slot_a_missing_slot_is_waited_for() {
     world.edit("[redis.cache]", "create_slot = false\n[redis.cache]");
     world.sql("SELECT pg_drop_replication_slot('walpurge')");
     world.spawn(&["run"]);
-    world.wait_for_log("SELECT pg_create_logical_replication_slot('walpurge', 'wal2json')");
-    world.sql("SELECT pg_create_logical_replication_slot('walpurge', 'wal2json')");
+    let plugin = Plugin::asked().name();
+    let create = format!("SELECT pg_create_logical_replication_slot('walpurge', '{plugin}')");
+    world.wait_for_log(&create);
+    world.sql(&create);
     world.wait_for_log("connected to Postgres again");
 }
 

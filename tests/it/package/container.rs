@@ -7,7 +7,7 @@ use testkit::{Machine, free_port, wait_until};
 use super::kubernetes::{at, example, only};
 use super::root;
 use crate::admin::http::ask_tcp;
-use crate::world::{PATIENCE, World};
+use crate::world::{PATIENCE, Plugin, World};
 
 /// What docker-compose.yml asks; not in the image, since Swarm ends what is unhealthy, as a daemon is
 /// whose Postgres is down.
@@ -135,7 +135,8 @@ END
 
 #[test]
 fn two_pods_without_a_name_or_a_writable_root_take_over_from_each_other() {
-    let world = World::new(TABLE, "");
+    // What the example for Kubernetes reads with.
+    let world = World::of(Plugin::Wal2json, TABLE, "");
     let machine = Machine::start();
     std::fs::copy(env!("CARGO_BIN_EXE_walpurge"), machine.shared("walpurge")).unwrap();
     machine.sh("install -m 0755 /mnt/walpurge /usr/bin/walpurge && mkdir -p /etc/walpurge");

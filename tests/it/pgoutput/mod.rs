@@ -4,4 +4,5 @@ mod daemon;
 mod faults;
 mod publication;
 mod same;
+mod tables;
 mod versions;

@@ -7,7 +7,7 @@ use testkit::process::{Process, Signal};
 use testkit::wait_until;
 
 use super::{Ran, done, failed, ran};
-use crate::world::{PATIENCE, World};
+use crate::world::{PATIENCE, Plugin, World};
 
 const TABLES: &str = "CREATE ROLE app LOGIN; GRANT CREATE ON DATABASE postgres TO app;
     CREATE SCHEMA shop AUTHORIZATION app; SET ROLE app;
@@ -58,7 +58,8 @@ delete = ['weird:{"I d"}']
 
 /// A world in which pgoutput is configured and nothing is set up.
 fn world(rules: &str) -> World {
-    let mut world = World::new(TABLES, rules);
+    // For pgoutput it would have a publication already.
+    let mut world = World::of(Plugin::Wal2json, TABLES, rules);
     world.sql("SELECT pg_drop_replication_slot('walpurge')");
     world.edit("[redis.cache]", "plugin = \"pgoutput\"\n[redis.cache]");
     world

@@ -8,7 +8,7 @@ use testkit::wait_until;
 
 use super::{Ran, done, failed, ran};
 use crate::oracle::{self, Verdict, Writer, judge};
-use crate::world::{PATIENCE, World};
+use crate::world::{self, PATIENCE, World};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Plugin {
@@ -27,7 +27,7 @@ impl Plugin {
 /// The daemon runs with the first plugin on slot `one`; the configuration says the second one and
 /// slot `two`. Its role owns the table, and may make publications.
 fn between(from: Plugin, to: Plugin) -> World {
-    let mut world = World::new(oracle::TABLE, oracle::RULE);
+    let mut world = World::of(world::Plugin::Wal2json, oracle::TABLE, oracle::RULE);
     world.sql(
         "SELECT pg_drop_replication_slot('walpurge');
          ALTER TABLE items OWNER TO walpurge; GRANT CREATE ON DATABASE postgres TO walpurge",
