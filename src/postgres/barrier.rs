@@ -27,6 +27,7 @@ use super::url::ConnectConfig;
 use crate::lsn::Lsn;
 use crate::rules::KnownTables;
 use crate::snapshot::Snapshot;
+use crate::ticks;
 
 /// The prefix of the messages that prove that the whole way works.
 pub const HEARTBEAT_PREFIX: &str = "walpurge.heartbeat";
@@ -310,7 +311,6 @@ impl Asker {
         let mut heartbeat = interval_at(Instant::now() + period, period);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut held_clock = interval_at(Instant::now(), HELD_EVERY);
-        held_clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if let Some(Question { wait, doubts, wanted }) = self.open {
                 if doubts && waits_for_us(client, self.config.application_name()).await? {
@@ -343,6 +343,7 @@ impl Asker {
                     beat(client).await?;
                 }
                 _ = held_clock.tick() => {
+                    held_clock.reset_at(ticks::within(HELD_EVERY));
                     if let Some(held) = wal_held(client, &self.slot).await?
                         && self.answer.send(Heard::Held(held)).await.is_err()
                     {
@@ -368,7 +369,7 @@ impl Look {
         // Should it not come to an end.
         self.due = start + LOOK_REST * ANSWER_TIMEOUT;
         let digest = rows(client, &self.tables.digest()).await?;
-        self.due = Instant::now() + LOOK_EVERY.max(LOOK_REST * start.elapsed());
+        self.due = ticks::within(LOOK_EVERY.max(LOOK_REST * start.elapsed()));
         if digest.is_none() || digest == self.digest {
             return Ok(None);
         }
