@@ -29,3 +29,4 @@ pub mod snapshot;
 pub mod state;
 pub mod status;
 pub mod tail;
+mod ticks;

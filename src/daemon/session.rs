@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use feedback::Status;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, interval};
 
 use super::Settings;
 use super::connect::{Connected, Mode};
@@ -30,6 +30,7 @@ use crate::postgres::{Barrier, Frame, Heard, PgErrorKind, ReplicationStream, Ups
 use crate::rules::Matcher;
 use crate::state::Position;
 use crate::status::{Pulse, Role, Stage};
+use crate::ticks;
 
 /// How often the server is told how far we are, if that has changed.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
@@ -143,7 +144,6 @@ impl<'d> Session<'d> {
         mut on_status: impl FnMut(Seen),
     ) -> Result<Ended<T>, Interrupted> {
         let mut clock = interval(STATUS_EVERY);
-        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Whether the stream was looked at, or could not take more, since the last tick.
         let mut has_looked = true;
         let mut ticked = Instant::now();
@@ -186,6 +186,7 @@ impl<'d> Session<'d> {
                 news = self.replicas.hear() => self.take_news(news),
                 _ = clock.tick() => {                                        // 4. feedback
                     ticked = Instant::now();
+                    clock.reset_at(ticks::within(STATUS_EVERY));
                     if std::mem::take(&mut has_looked) {
                         self.pulse.turned(Stage::Loop);
                     }

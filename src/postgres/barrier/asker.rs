@@ -16,6 +16,7 @@ use crate::postgres::client::{
 };
 use crate::postgres::socket::ChosenHost;
 use crate::postgres::url::ConnectConfig;
+use crate::ticks;
 
 /// How many failed connections lie between two warnings: half a minute or more.
 const FAILURES_PER_WARNING: u32 = 60;
@@ -99,7 +100,6 @@ impl Asker {
         let mut heartbeat = interval_at(Instant::now() + period, period);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut held_clock = interval_at(Instant::now(), HELD_EVERY);
-        held_clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if let Some(Question { wait, doubts, wanted }) = self.open {
                 if doubts && waits_for_us(client, self.config.application_name()).await? {
@@ -132,6 +132,7 @@ impl Asker {
                     beat(client).await?;
                 }
                 _ = held_clock.tick() => {
+                    held_clock.reset_at(ticks::within(HELD_EVERY));
                     if let Some(held) = wal_held(client, &self.slot).await?
                         && self.answer.send(Heard::Held(held)).await.is_err()
                     {

@@ -12,6 +12,7 @@ use crate::postgres::client::simple_query;
 use crate::postgres::error::PgErrorKind;
 use crate::postgres::query::Rows;
 use crate::rules::KnownTables;
+use crate::ticks;
 
 /// How often the catalog is asked for the rules' tables: a table that was renamed or dropped is
 /// noticed so soon.
@@ -44,7 +45,7 @@ impl Look {
         // Should it not come to an end.
         self.due = start + LOOK_REST * ANSWER_TIMEOUT;
         let digest = rows(client, &self.tables.digest()).await?;
-        self.due = Instant::now() + LOOK_EVERY.max(LOOK_REST * start.elapsed());
+        self.due = ticks::within(LOOK_EVERY.max(LOOK_REST * start.elapsed()));
         if digest.is_none() || digest == self.digest {
             return Ok(None);
         }

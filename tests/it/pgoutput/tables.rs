@@ -10,11 +10,6 @@ fn a_column_renamed_under_load_runs_the_fallback_of_the_rules_that_use_it_alone(
 }
 
 #[test]
-fn a_column_of_another_type_is_rendered_as_what_it_is_now() {
-    schema_changes::assert_other_types_are_rendered(Pgoutput);
-}
-
-#[test]
 fn new_partitions_under_load_lose_nothing() {
     partitions::assert_new_partitions_lose_nothing(Pgoutput);
 }

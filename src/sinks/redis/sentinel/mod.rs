@@ -27,6 +27,7 @@ use super::error::{Verdict, classify, outage};
 use super::wire::{Reply, Request};
 use crate::sinks::Failure;
 use crate::sinks::redis::error::NO_SUCH_MASTER;
+use crate::ticks;
 
 /// How often each Sentinel is asked. It bounds for how long a lane works on a server that is not
 /// the master any more, and costs an exchange of about 1 kB each.
@@ -224,7 +225,7 @@ async fn listen(sentinel: Weak<Sentinel>, at: usize, nudge: Arc<Notify>) {
         sentinel.note(at, outcome);
         drop(sentinel);
         tokio::select! {
-            () = tokio::time::sleep(ASK_EVERY) => {}
+            () = tokio::time::sleep_until(ticks::within(ASK_EVERY)) => {}
             () = nudge.notified() => {}
         }
     }
