@@ -17,8 +17,8 @@ use crate::rules::{FALLBACK_EVERY, RedeleteId, Rule, RuleId, RuleSet, SinkId};
 use crate::sinks::cdn::CdnLane;
 use crate::sinks::cdn::cloudfront::{CloudFrontLane, Part};
 use crate::sinks::redis::{
-    ClusterLane, Fallbacks, LaneClass, RedisConfig, RedisLane, SHARDS, ServerRecord, TagMode,
-    Topology,
+    ClusterLane, Fallbacks, LaneClass, Ledger, RedisConfig, RedisLane, SHARDS, ServerRecord,
+    TagMode, Topology,
 };
 use crate::sinks::{DryRunLane, Endpoint, Lane};
 use crate::state::{Fingerprint, Servers};
@@ -43,11 +43,22 @@ pub(super) fn remember(
         let coarse = Arc::new(coarse(rules, SinkId(at as u32)));
         let noted = servers.lock().unwrap_or_else(PoisonError::into_inner).noted(&name, &target);
         let servers = Arc::clone(&servers);
-        let record = Arc::new(ServerRecord::new(noted, move |server| {
+        let note = move |server: &str| {
             let mut servers = servers.lock().unwrap_or_else(PoisonError::into_inner);
             servers.note(&name, &target, server);
-        }));
-        for spec in lanes.iter_mut().filter(|spec| spec.sink == sink.name()) {
+        };
+        let own = lanes.iter_mut().filter(|spec| spec.sink == sink.name());
+        if config.is_cluster() {
+            let ledger = Arc::new(Ledger::new(noted.as_deref(), note));
+            for spec in own {
+                if let Lane::Cluster(lane) = &mut spec.lane {
+                    lane.share(&ledger, &coarse);
+                }
+            }
+            continue;
+        }
+        let record = Arc::new(ServerRecord::new(noted, note));
+        for spec in own {
             if let Lane::Redis(lane) = &mut spec.lane {
                 lane.share(Arc::clone(&record), Arc::clone(&coarse));
             }
@@ -68,6 +79,9 @@ fn coarse(rules: &RuleSet, sink: SinkId) -> Fallbacks {
         }
         if !is_covered && asks(rule, sink, removes) {
             fallbacks.uncovered.push(rule.name.clone());
+        }
+        if asks(rule, sink, |verb| verb == Verb::Tag) {
+            fallbacks.tagged.push(rule.name.clone());
         }
     }
     fallbacks

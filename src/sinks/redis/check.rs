@@ -145,6 +145,7 @@ fn acl_line(login: &str, duties: &Duties, config: &RedisConfig) -> String {
     }
     if config.is_cluster() {
         all.extend(CLUSTER_COMMANDS);
+        all.extend((!config.failover_window.is_zero()).then_some("cluster|info"));
     }
     all.extend(duties.verbs.iter().flat_map(|verb| commands(*verb, config)));
     if !duties.streams.is_empty() {
@@ -217,6 +218,15 @@ pub(super) async fn check_server(
         match try_wait(config, duties, key.as_deref()).await {
             Ok(line) => lines.push(line),
             Err(failure) => lines.push(failed("wait_replicas", failure)),
+        }
+    }
+    if config.is_cluster() && !config.failover_window.is_zero() {
+        match cluster::try_window(&mut connection, config, duties).await {
+            Ok(line) => lines.push(line),
+            Err(failure) => {
+                lines.push(failed("failover_window", failure));
+                return lines;
+            }
         }
     }
     for verb in VERBS {

@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use check::{CheckLine, Duties, check, least_acl};
-pub use cluster::{ClusterLane, SHARDS, Topology};
+pub use cluster::{ClusterLane, Ledger, SHARDS, Topology};
 pub use config::{
     COMMAND_TIMEOUT, RedisConfig, RedisConfigError, RedisOptions, RedisTls, TAG_KEY, TagMode,
     Timeouts,

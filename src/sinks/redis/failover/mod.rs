@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
+pub(super) use self::memory::BYTES_MAX;
 use self::memory::Memory;
 pub use self::record::ServerRecord;
 use super::RedisLane;
@@ -45,6 +46,8 @@ pub struct Fallbacks {
     pub batch: Batch,
     /// The names of the rules that remove something from the sink and have no fallback there.
     pub uncovered: Vec<String>,
+    /// The names of the rules that invalidate tags in the sink.
+    pub tagged: Vec<String>,
 }
 
 /// A lane's memory, if it has one.
