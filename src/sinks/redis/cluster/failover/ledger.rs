@@ -97,13 +97,16 @@ impl Ledger {
         self.moved.notify_waiters();
     }
 
-    /// Strikes out the places that are gone and that no lane depends on.
+    /// Strikes out the places that are gone, or serve nothing any more, and that no lane depends on.
+    /// The others stay, although nothing depends on them, as they are needed again soon.
     pub(super) fn settle(&self, view: &View) {
         let mut inner = self.lock();
         let Inner { noted, lanes, .. } = &mut *inner;
-        let is_done = |home: &Home| {
-            view.state(home) == State::Gone && !lanes.iter().any(|lane| lane.contains(home))
+        let serves = |home: &Home| {
+            view.state(home) != State::Gone
+                && view.masters.as_ref().is_none_or(|masters| masters.contains(&home.node))
         };
+        let is_done = |home: &Home| !serves(home) && !lanes.iter().any(|lane| lane.contains(home));
         if noted.homes.iter().any(is_done) {
             Arc::make_mut(&mut noted.homes).retain(|home| !is_done(home));
             inner.write();
