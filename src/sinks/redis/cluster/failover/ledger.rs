@@ -24,13 +24,16 @@ pub struct Ledger {
     wanted: Notify,
 }
 
+/// Keeps what is noted for the next process.
+type Keep = Box<dyn FnMut(&str) + Send>;
+
 struct Inner {
     noted: Note,
     /// What an earlier process has left, until a lane takes it over.
     left: Option<Note>,
     /// What each lane depends on.
     lanes: Vec<BTreeSet<Home>>,
-    note: Option<Box<dyn FnMut(&str) + Send>>,
+    note: Option<Keep>,
 }
 
 impl Default for Ledger {

@@ -333,7 +333,7 @@ mod tests {
         assert!(memory.lost_forgotten(&again).is_some(), "it may be lost there, too");
         let both = [("a", "2"), ("b", "1")];
         memory.seen(&view(start + 16 * SECOND, &both));
-        assert!(memory.forgotten.is_some() && memory.len() == 0);
+        assert_eq!((memory.len(), memory.is_empty()), (0, false));
         memory.seen(&view(start + 17 * SECOND, &both));
         assert!(memory.is_empty() && memory.bytes == 0);
     }

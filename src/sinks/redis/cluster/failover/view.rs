@@ -89,7 +89,10 @@ mod tests {
         NodeAddress { host: host.to_owned(), port: 1 }
     }
 
-    fn view(said: &[(&str, Option<(Option<&str>, bool)>)], masters: Option<&[&str]>) -> View {
+    /// A node's history, if it is a master, and whether the cluster works as it sees it.
+    type Answer<'a> = Option<(Option<&'a str>, bool)>;
+
+    fn view(said: &[(&str, Answer<'_>)], masters: Option<&[&str]>) -> View {
         let said = said.iter().map(|(host, said)| {
             let said = said.map(|(history, is_ok)| Said {
                 history: history.map(str::to_owned),
