@@ -15,8 +15,10 @@ use walpurge::sinks::redis::{
 use super::outages::{NO_FAILOVER, SHORT, homes, take_over, wait_replicated};
 use super::replicas::cut_off;
 use super::{
-    at, batch, cache_with_tag, exists, lane, left, names, send, send_batch, set, topology,
+    NODE_TIMEOUT, at, batch, cache_with_tag, exists, lane, left, names, send, send_batch, set,
+    topology,
 };
+use crate::oracle::{self, ROWS as ORACLE_ROWS, Verdict, Writer, is_written};
 use crate::world::{PATIENCE, World};
 
 /// Longer than a test, so that nothing is forgotten in it.
@@ -350,11 +352,69 @@ const ROWS: &str = "CREATE TABLE row (id int PRIMARY KEY, n int);
 fn world(cluster: &RedisCluster, window: &str) -> World {
     let rules = "[[rule]]\nname = \"row\"\ntable = \"public.row\"\ndelete = [\"row:{id}\"]\n\
         [[rule]]\nname = \"pages\"\ntable = \"public.row\"\ntags = [\"row:{id}\"]\n";
-    let mut world = World::new(ROWS, rules);
+    world_with(cluster, window, ROWS, rules)
+}
+
+fn world_with(cluster: &RedisCluster, window: &str, sql: &str, rules: &str) -> World {
+    let mut world = World::new(sql, rules);
     let (url, urls) = (world.redis.url(), cluster.urls());
     let sink = format!("cluster = {urls:?}\nfailover_window = \"{window}\"");
     world.edit(&format!("url = \"{url}\""), &sink);
     world
+}
+
+/// What is stale on the nodes that live, and what is gone that nobody wrote.
+fn judge(cluster: &RedisCluster) -> Verdict {
+    let mut exists = vec![false; ORACLE_ROWS as usize];
+    for node in (0..6).map(|number| cluster.node(number)).filter(|node| node.pid().is_some()) {
+        let mut client = node.client().unwrap();
+        let commands: Vec<Vec<String>> =
+            (1..=ORACLE_ROWS).map(|id| vec!["EXISTS".to_owned(), oracle::key(id)]).collect();
+        // Who does not serve a key says so.
+        for (exists, reply) in exists.iter_mut().zip(client.pipeline(&commands).unwrap()) {
+            *exists |= reply == Reply::Int(1);
+        }
+    }
+    let mut verdict = Verdict::default();
+    for (id, exists) in (1..=ORACLE_ROWS).zip(exists) {
+        verdict.stale += usize::from(is_written(id) && exists);
+        verdict.overdone += usize::from(!is_written(id) && !exists);
+    }
+    verdict
+}
+
+/// The master goes on for a while, cut off from its replica, and dies; the others elect that
+/// replica, which lacks everything that was acknowledged meanwhile.
+#[test]
+fn a_master_that_dies_under_load_and_is_replaced_by_election_leaves_no_stale_key() {
+    let mut cluster = RedisCluster::start(3, true, NO_FAILOVER);
+    let mut world = world_with(&cluster, "600s", oracle::TABLE, oracle::RULE);
+    // Each takes its own.
+    (0..3).for_each(|master| oracle::fill_redis(cluster.node(master)));
+    (0..3).for_each(|master| wait_replicated(&cluster, master));
+    let size = |cluster: &RedisCluster, node: usize| {
+        cluster.node(node).cli(&["DBSIZE"]).parse::<usize>().unwrap()
+    };
+    world.start();
+    let writer = Writer::start(&world);
+    writer.wait_for_percent(20);
+    cut_off(&cluster, 0);
+    testkit::wait_until("deletes are acknowledged that will be lost", PATIENCE, || {
+        size(&cluster, 0) + 300 < size(&cluster, 3)
+    });
+    cluster.node_mut(0).kill_9();
+    // No failover happened on a machine that was too busy to answer. From now on one may.
+    let timeout = NODE_TIMEOUT.as_millis().to_string();
+    for node in 1..6 {
+        cluster.node(node).cli(&["CONFIG", "SET", "cluster-node-timeout", &timeout]);
+    }
+    writer.finish();
+    let clean = testkit::holds_within(3 * PATIENCE, || judge(&cluster) == Verdict::default());
+    assert!(clean, "{:?}\n{}", judge(&cluster), world.news());
+    world.wait_confirmed();
+    assert!(world.news().contains("a master was replaced"), "{}", world.news());
+    assert_eq!(judge(&cluster), Verdict::default());
+    world.stop();
 }
 
 fn update(world: &World) {
