@@ -64,7 +64,7 @@ pub struct ClusterLane {
 impl ClusterLane {
     /// A lane that connects when it first sends. All lanes of a sink share its topology.
     pub fn new(topology: Arc<Topology>, class: LaneClass) -> Self {
-        let past = Past::new(&topology);
+        let past = Past::new(&topology, class);
         ClusterLane {
             topology,
             class,

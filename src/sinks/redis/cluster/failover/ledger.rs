@@ -24,6 +24,23 @@ pub struct Ledger {
     wanted: Notify,
 }
 
+/// What a lane depends on.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Dependence {
+    /// Where it did what is done.
+    pub(super) done: BTreeSet<Home>,
+    /// Where it does the batch under way, of which nobody has been told yet.
+    pub(super) under_way: BTreeSet<Home>,
+    /// Whether it does nothing but tell of what the others do.
+    pub(super) tells: bool,
+}
+
+impl Dependence {
+    fn homes(&self) -> impl Iterator<Item = &Home> {
+        self.done.iter().chain(&self.under_way)
+    }
+}
+
 /// Keeps what is noted for the next process.
 type Keep = Box<dyn FnMut(&str) + Send>;
 
@@ -32,7 +49,7 @@ struct Inner {
     /// What an earlier process has left, until a lane takes it over.
     left: Option<Note>,
     /// What each lane depends on.
-    lanes: Vec<BTreeSet<Home>>,
+    lanes: Vec<Dependence>,
     note: Option<Keep>,
 }
 
@@ -58,19 +75,21 @@ impl Ledger {
         ledger
     }
 
-    /// One more lane shares it: its number, and what it takes over from an earlier process.
-    pub(super) fn join(&self) -> (usize, Option<Note>) {
+    /// One more lane shares it, which does nothing but tell of the others' work if `tells`: its number,
+    /// and what it takes over from an earlier process.
+    pub(super) fn join(&self, tells: bool) -> (usize, Option<Note>) {
         let mut inner = self.lock();
         let left = inner.left.take();
-        inner.lanes.push(left.iter().flat_map(|left| left.homes.iter().cloned()).collect());
+        let done = left.iter().flat_map(|left| left.homes.iter().cloned()).collect();
+        inner.lanes.push(Dependence { done, tells, ..Dependence::default() });
         (inner.lanes.len() - 1, left)
     }
 
     /// A lane is about to do something at a place.
     pub(super) fn meet(&self, lane: usize, home: &Home) {
         let mut inner = self.lock();
-        if !inner.lanes[lane].contains(home) {
-            inner.lanes[lane].insert(home.clone());
+        if !inner.lanes[lane].under_way.contains(home) {
+            inner.lanes[lane].under_way.insert(home.clone());
         }
         if !inner.noted.homes.contains(home) {
             Arc::make_mut(&mut inner.noted.homes).insert(home.clone());
@@ -89,13 +108,22 @@ impl Ledger {
         }
     }
 
-    /// All places that a lane depends on.
-    pub(super) fn remembers(&self, lane: usize, homes: BTreeSet<Home>) {
+    /// What a lane was about to do at these places is done.
+    pub(super) fn done(&self, lane: usize, homes: &BTreeSet<Home>) {
         let mut inner = self.lock();
-        if inner.lanes[lane] == homes {
+        let done = &mut inner.lanes[lane].done;
+        if !homes.is_subset(done) {
+            done.extend(homes.iter().cloned());
+        }
+    }
+
+    /// All that a lane depends on.
+    pub(super) fn remembers(&self, lane: usize, all: Dependence) {
+        let mut inner = self.lock();
+        if inner.lanes[lane] == all {
             return;
         }
-        inner.lanes[lane] = homes;
+        inner.lanes[lane] = all;
         drop(inner);
         self.moved.notify_waiters();
     }
@@ -109,7 +137,8 @@ impl Ledger {
             view.state(home) != State::Gone
                 && view.masters.as_ref().is_none_or(|masters| masters.contains(&home.node))
         };
-        let is_done = |home: &Home| !serves(home) && !lanes.iter().any(|lane| lane.contains(home));
+        let is_needed = |home: &Home| lanes.iter().flat_map(Dependence::homes).any(|of| of == home);
+        let is_done = |home: &Home| !serves(home) && !is_needed(home);
         if noted.homes.iter().any(is_done) {
             Arc::make_mut(&mut noted.homes).retain(|home| !is_done(home));
             inner.write();
@@ -124,13 +153,14 @@ impl Ledger {
     /// The nodes of all places that some lane depends on.
     pub(super) fn nodes(&self) -> BTreeSet<NodeAddress> {
         let inner = self.lock();
-        let homes = inner.lanes.iter().flatten().filter(|home| !home.is_unknown());
+        let homes = inner.lanes.iter().flat_map(Dependence::homes);
+        let homes = homes.filter(|home| !home.is_unknown());
         homes.map(|home| home.node.clone()).collect()
     }
 
     /// Whether any lane depends on anything.
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().lanes.iter().all(BTreeSet::is_empty)
+        self.lock().lanes.iter().all(|lane| lane.homes().next().is_none())
     }
 
     /// Waits until a lane depends on something.
@@ -140,13 +170,13 @@ impl Ledger {
         }
     }
 
-    /// Waits until no other lane has anything to repeat; whether that came to be within `patience`.
-    pub(super) async fn others_done(&self, lane: usize, view: &View, patience: Duration) -> bool {
+    /// Waits until no lane has anything to repeat that is told of; whether that came to be within `patience`.
+    pub(super) async fn others_done(&self, view: &View, patience: Duration) -> bool {
         let waiting = async {
             loop {
                 // Before the look, so that no move falls between the two.
                 let moved = self.moved.notified();
-                if !self.lock().is_another_behind(lane, view) {
+                if !self.lock().is_behind(view) {
                     return;
                 }
                 moved.await;
@@ -167,9 +197,9 @@ impl Inner {
         }
     }
 
-    fn is_another_behind(&self, lane: usize, view: &View) -> bool {
-        let others = self.lanes.iter().enumerate().filter(|(at, _)| *at != lane);
-        let mut homes = others.flat_map(|(_, homes)| homes);
+    fn is_behind(&self, view: &View) -> bool {
+        let others = self.lanes.iter().filter(|lane| !lane.tells);
+        let mut homes = others.flat_map(|lane| &lane.done);
         homes.any(|home| view.state(home) == State::Gone)
     }
 }
@@ -192,6 +222,10 @@ mod tests {
         names.iter().map(|name| home(name)).collect()
     }
 
+    fn on(names: &[&str]) -> Dependence {
+        Dependence { done: homes(names), ..Dependence::default() }
+    }
+
     fn ledger(noted: Option<&str>) -> (Ledger, Arc<Mutex<Vec<String>>>) {
         let notes = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&notes);
@@ -211,16 +245,16 @@ mod tests {
     fn a_place_is_noted_before_it_is_used_and_until_nothing_depends_on_it() {
         let (ledger, notes) = ledger(None);
         let notes = || notes.lock().unwrap().join(", ");
-        assert_eq!((ledger.join(), ledger.join()), ((0, None), (1, None)));
+        assert_eq!((ledger.join(false), ledger.join(false)), ((0, None), (1, None)));
         assert!(ledger.is_empty());
         ledger.meet(0, &home("a"));
         ledger.meet(1, &home("a"));
         ledger.meet(1, &home("b"));
         assert_eq!(notes(), "a:1#a, a:1#a b:1#b");
-        ledger.remembers(0, BTreeSet::new());
+        ledger.remembers(0, Dependence::default());
         ledger.settle(&view(&["b", "c"]));
         assert_eq!(notes(), "a:1#a, a:1#a b:1#b", "the other lane would be forgotten in a crash");
-        ledger.remembers(1, homes(&["b"]));
+        ledger.remembers(1, on(&["b"]));
         ledger.settle(&view(&["a", "b"]));
         assert_eq!(notes(), "a:1#a, a:1#a b:1#b", "it is there");
         ledger.settle(&view(&["b", "c"]));
@@ -234,14 +268,14 @@ mod tests {
     #[test]
     fn who_starts_takes_over_what_is_noted_once() {
         let (ledger, notes) = ledger(Some("a:1#a b:1#b +members"));
-        let (lane, left) = ledger.join();
+        let (lane, left) = ledger.join(false);
         let left = left.unwrap();
         assert_eq!((lane, &*left.homes, left.has_members), (0, &homes(&["a", "b"]), true));
-        assert_eq!(ledger.join(), (1, None));
+        assert_eq!(ledger.join(false), (1, None));
         assert!(!ledger.is_empty());
         ledger.settle(&view(&["b"]));
         assert!(notes.lock().unwrap().is_empty());
-        ledger.remembers(0, homes(&["b"]));
+        ledger.remembers(0, on(&["b"]));
         ledger.settle(&view(&["b"]));
         assert_eq!(notes.lock().unwrap().join(", "), "b:1#b +members");
     }
@@ -249,15 +283,18 @@ mod tests {
     #[tokio::test]
     async fn messages_wait_for_what_they_tell_of() {
         let (ledger, _) = ledger(None);
-        let _ = (ledger.join(), ledger.join());
+        let _ = (ledger.join(false), ledger.join(true), ledger.join(true));
         ledger.meet(0, &home("a"));
+        // What tells waits for nobody who tells.
+        [1, 2].into_iter().for_each(|lane| ledger.done(lane, &homes(&["a"])));
         let (short, long) = (Duration::from_millis(20), Duration::from_secs(20));
         let view = view(&["b"]);
-        assert!(!ledger.others_done(1, &view, short).await);
-        assert!(ledger.others_done(0, &view, short).await);
-        let (done, ()) = tokio::join!(ledger.others_done(1, &view, long), async {
+        assert!(ledger.others_done(&view, short).await, "nobody was told of that");
+        ledger.done(0, &homes(&["a"]));
+        assert!(!ledger.others_done(&view, short).await);
+        let (done, ()) = tokio::join!(ledger.others_done(&view, long), async {
             tokio::task::yield_now().await;
-            ledger.remembers(0, homes(&["b"]));
+            ledger.remembers(0, on(&["b"]));
         });
         assert!(done);
     }

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
 use self::home::Note;
+use self::ledger::Dependence;
 pub use self::ledger::Ledger;
 use self::memory::Memory;
 use self::trace::Touched;
@@ -55,6 +56,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub(super) struct Past {
     memory: Memory,
     trace: Trace,
+    /// Whether it does nothing but tell of what other lanes do.
+    tells: bool,
     coarse: Arc<Fallbacks>,
     /// The view after which nothing was left to repeat.
     settled: u64,
@@ -64,13 +67,15 @@ pub(super) struct Past {
 
 impl Past {
     /// `None`: nothing is to be remembered.
-    pub(super) fn new(topology: &Topology) -> Option<Self> {
+    pub(super) fn new(topology: &Topology, class: LaneClass) -> Option<Self> {
         let window = topology.config().failover_window;
-        (!window.is_zero()).then(|| Past::of(topology.watch().ledger(), window, Arc::default()))
+        let ledger = topology.watch().ledger();
+        (!window.is_zero()).then(|| Past::of(ledger, window, class, Arc::default()))
     }
 
-    fn of(ledger: Arc<Ledger>, window: Duration, coarse: Arc<Fallbacks>) -> Self {
-        let (lane, left) = ledger.join();
+    fn of(ledger: Arc<Ledger>, window: Duration, class: LaneClass, coarse: Arc<Fallbacks>) -> Self {
+        let tells = class == LaneClass::Publish;
+        let (lane, left) = ledger.join(tells);
         let (mut memory, mut look_at) = (Memory::new(window), None);
         if let Some(Note { homes, has_members }) = left {
             let now = Instant::now();
@@ -78,7 +83,7 @@ impl Past {
             look_at = Some(now);
         }
         let trace = Trace::new(ledger, lane, BYTES_MAX);
-        Past { memory, trace, coarse, settled: 0, look_at }
+        Past { memory, trace, tells, coarse, settled: 0, look_at }
     }
 
     pub(super) fn look_at(&self) -> Option<Instant> {
@@ -101,6 +106,7 @@ impl Past {
         if homes.is_empty() {
             return;
         }
+        self.trace.ledger.done(self.trace.lane, &homes);
         let now = Instant::now();
         if has_more {
             self.memory.forget(&homes, true, now);
@@ -112,10 +118,10 @@ impl Past {
 
     /// Notes what the lane depends on, and when to look next.
     fn settle(&mut self, view: &View) {
-        let mut homes = self.memory.homes();
-        homes.extend(self.trace.homes());
-        let is_idle = homes.is_empty();
-        self.trace.ledger.remembers(self.trace.lane, homes);
+        let (done, under_way) = (self.memory.homes(), self.trace.homes());
+        let is_idle = done.is_empty() && under_way.is_empty();
+        let all = Dependence { done, under_way, tells: self.tells };
+        self.trace.ledger.remembers(self.trace.lane, all);
         self.trace.ledger.settle(view);
         self.look_at = (!is_idle).then(|| Instant::now() + LOOK_EVERY);
     }
@@ -139,7 +145,8 @@ impl ClusterLane {
         let window = self.topology.config().failover_window;
         if self.past.is_some() {
             self.topology.watch().set_ledger(Arc::clone(ledger));
-            self.past = Some(Past::of(Arc::clone(ledger), window, Arc::clone(coarse)));
+            let (ledger, coarse) = (Arc::clone(ledger), Arc::clone(coarse));
+            self.past = Some(Past::of(ledger, window, self.class, coarse));
         }
     }
 }
@@ -175,9 +182,9 @@ async fn repeat(lane: &mut ClusterLane, view: &View) -> Result<(), Failure> {
     let topology = Arc::clone(&lane.topology);
     let (config, class) = (topology.config(), lane.class);
     let Some(past) = &mut lane.past else { return Ok(()) };
-    if class == LaneClass::Publish {
-        let Trace { ledger, lane, .. } = &past.trace;
-        if !ledger.others_done(*lane, view, config.timeouts.command).await {
+    if past.tells {
+        let ledger = &past.trace.ledger;
+        if !ledger.others_done(view, config.timeouts.command).await {
             let wait = "messages wait until what they tell of is repeated on the new master";
             return Err(outage(config, "failover", wait));
         }
