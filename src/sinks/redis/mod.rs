@@ -107,7 +107,7 @@ impl RedisLane {
     /// what nobody remembers.
     pub fn share(&mut self, record: Arc<ServerRecord>, coarse: Arc<Fallbacks>) {
         if let Some(failover) = &mut self.failover {
-            failover.share(record, coarse);
+            failover.share(record, coarse, self.class);
         }
     }
 

@@ -68,8 +68,13 @@ impl Failover {
         Failover { memory, server, record, coarse: Arc::default(), look_at }
     }
 
-    pub(super) fn share(&mut self, record: Arc<ServerRecord>, coarse: Arc<Fallbacks>) {
-        let (lane, looks) = record.join();
+    pub(super) fn share(
+        &mut self,
+        record: Arc<ServerRecord>,
+        coarse: Arc<Fallbacks>,
+        class: LaneClass,
+    ) {
+        let (lane, looks) = record.join(class == LaneClass::Publish);
         self.record = Some((record, lane));
         self.coarse = coarse;
         self.look_at = looks.then(Instant::now);
