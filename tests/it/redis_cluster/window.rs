@@ -238,10 +238,16 @@ async fn who_starts_and_finds_a_master_replaced_runs_the_fallbacks_once() {
     assert!(same.look_at().is_some(), "it looks at once");
     idle_until_all_is_known(&cluster, 1, &mut same).await;
     assert!(exists(&cluster, &own[1]));
-    drop(same);
 
+    // Of what was done before the start nobody knows more than where it was.
     fail_over(&mut cluster);
     assert!(exists(&cluster, &own[0]), "it was lost");
+    idle_until(&mut same, "the fallback runs", || left(&cluster, &keys).is_empty()).await;
+    assert!(exists(&cluster, "kept"));
+    drop(same);
+
+    // The same if it starts only now.
+    keys.iter().for_each(|key| set(&cluster, key));
     let mut next = lane(&remembering(&cluster));
     let (_, notes) = share(&mut next, coarse(), Some(&noted));
     idle_until(&mut next, "the fallback runs", || left(&cluster, &keys).is_empty()).await;
