@@ -20,7 +20,9 @@ use crate::pipeline::{LaneId, LaneSpec, Pace, Repeats, Routes, Since, Stage, Urg
 use crate::rules::{FALLBACK_EVERY, Rule, RuleId, RuleSet, SinkId};
 use crate::sinks::cdn::CdnLane;
 use crate::sinks::cdn::cloudfront::{CloudFrontLane, Part};
-use crate::sinks::redis::{Fallbacks, LaneClass, RedisConfig, SHARDS, ServerRecord, Topology};
+use crate::sinks::redis::{
+    Fallbacks, LaneClass, Ledger, RedisConfig, SHARDS, ServerRecord, Topology,
+};
 use crate::sinks::{Endpoint, Lane};
 use crate::state::{Fingerprint, Servers};
 
@@ -44,11 +46,22 @@ pub(super) fn remember(
         let coarse = Arc::new(coarse(rules, SinkId(at as u32)));
         let noted = servers.lock().unwrap_or_else(PoisonError::into_inner).noted(&name, &target);
         let servers = Arc::clone(&servers);
-        let record = Arc::new(ServerRecord::new(noted, move |server| {
+        let note = move |server: &str| {
             let mut servers = servers.lock().unwrap_or_else(PoisonError::into_inner);
             servers.note(&name, &target, server);
-        }));
-        for spec in lanes.iter_mut().filter(|spec| spec.sink == sink.name()) {
+        };
+        let own = lanes.iter_mut().filter(|spec| spec.sink == sink.name());
+        if config.is_cluster() {
+            let ledger = Arc::new(Ledger::new(noted.as_deref(), note));
+            for spec in own {
+                if let Lane::Cluster(lane) = &mut spec.lane {
+                    lane.share(&ledger, &coarse);
+                }
+            }
+            continue;
+        }
+        let record = Arc::new(ServerRecord::new(noted, note));
+        for spec in own {
             if let Lane::Redis(lane) = &mut spec.lane {
                 lane.share(Arc::clone(&record), Arc::clone(&coarse));
             }
@@ -69,6 +82,9 @@ fn coarse(rules: &RuleSet, sink: SinkId) -> Fallbacks {
         }
         if !is_covered && asks(rule, sink, removes) {
             fallbacks.uncovered.push(rule.name.clone());
+        }
+        if asks(rule, sink, |verb| verb == Verb::Tag) {
+            fallbacks.tagged.push(rule.name.clone());
         }
     }
     fallbacks

@@ -205,13 +205,6 @@ fn read_failover(table: &mut Table<'_>, config: &mut RedisSinkConfig) {
     }
     let wait = table.entry("wait_replicas");
     let window = table.entry("failover_window");
-    if table.has("cluster")
-        && let Some(entry) = &window
-    {
-        let message = format!("`{}` does not work with `cluster` in this version", entry.path);
-        let help = "wait_replicas = 1 holds what a master has not replicated yet";
-        entry.problem_with_help(message, "for a single server, or with sentinel", help);
-    }
     let wait = wait.and_then(|entry| entry.number(0, WAIT_REPLICAS_MAX, "wait_replicas = 1"));
     config.settings.wait_replicas = wait.unwrap_or_default();
     if let Some(entry) = window

@@ -101,6 +101,7 @@ impl Lane {
     pub fn look_at(&self) -> Option<Instant> {
         match self {
             Lane::Redis(lane) => lane.look_at(),
+            Lane::Cluster(lane) => lane.look_at(),
             _ => None,
         }
     }
@@ -112,6 +113,7 @@ impl Lane {
     pub async fn look(&mut self) -> Result<(), Failure> {
         match self {
             Lane::Redis(lane) => lane.look().await,
+            Lane::Cluster(lane) => Box::pin(lane.look()).await,
             _ => Ok(()),
         }
     }

@@ -15,7 +15,7 @@ use testkit::redis::Redis;
 use crate::world::World;
 
 /// Rows in the table; every tenth is never written.
-const ROWS: u64 = 20_000;
+pub const ROWS: u64 = 20_000;
 
 pub const TABLE: &str = "CREATE TABLE items (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0);
     INSERT INTO items SELECT generate_series(1, 20000)";

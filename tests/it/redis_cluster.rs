@@ -7,6 +7,7 @@ mod outages;
 mod pacing;
 mod replicas;
 mod verbs;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;

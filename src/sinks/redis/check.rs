@@ -90,6 +90,15 @@ pub(super) async fn check_server(
             Err(failure) => lines.push(failed("wait_replicas", failure)),
         }
     }
+    if config.is_cluster() && !config.failover_window.is_zero() {
+        match cluster::try_window(&mut connection, config, duties).await {
+            Ok(line) => lines.push(line),
+            Err(failure) => {
+                lines.push(failed("failover_window", failure));
+                return lines;
+            }
+        }
+    }
     for verb in VERBS {
         let is_it = |duty: &Verb| match duty.key_type() {
             None => *duty == verb,

@@ -43,7 +43,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use check::{CheckLine, check};
-pub use cluster::{ClusterLane, SHARDS, Topology};
+pub use cluster::{ClusterLane, Ledger, SHARDS, Topology};
 pub use config::{
     COMMAND_TIMEOUT, RedisConfig, RedisConfigError, RedisOptions, RedisTls, TAG_KEY, TagMode,
     Timeouts,
@@ -109,7 +109,7 @@ impl RedisLane {
     /// what nobody remembers.
     pub fn share(&mut self, record: Arc<ServerRecord>, coarse: Arc<Fallbacks>) {
         if let Some(failover) = &mut self.failover {
-            failover.share(record, coarse);
+            failover.share(record, coarse, self.class);
         }
     }
 

@@ -102,6 +102,7 @@ fn acl_line(login: &str, duties: &Duties, config: &RedisConfig) -> String {
     }
     if config.is_cluster() {
         all.extend(CLUSTER_COMMANDS);
+        all.extend((!config.failover_window.is_zero()).then_some("cluster|info"));
     }
     all.extend(duties.verbs.iter().flat_map(|verb| commands(*verb, config)));
     if !duties.streams.is_empty() {

@@ -116,7 +116,7 @@ pub(super) fn next_seed(last: &mut u64) -> u64 {
 }
 
 /// Whole keys, each with the place of its action, in one buffer.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Keys {
     bytes: Vec<u8>,
     /// The action's place, unless a scan found the key; and where the key ends.
@@ -131,8 +131,18 @@ impl Keys {
         self.entries.push((index, self.bytes.len()));
     }
 
+    /// Adds those of another list.
+    pub(super) fn append(&mut self, other: &Keys) {
+        other.iter().for_each(|(index, key)| self.push(index, &[key]));
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// About how many bytes they take.
+    pub(super) fn cost(&self) -> usize {
+        self.bytes.len() + self.entries.len() * size_of::<(Option<usize>, usize)>()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -179,6 +179,10 @@ impl RedisCluster {
     pub fn at_key<A: AsRef<[u8]>>(&self, key: &str, args: &[A]) -> Reply {
         let slot = self.slot(key);
         let mut number = self.home(slot);
+        if self.nodes[number].pid().is_none() {
+            // Its replica has taken over, or knows who has.
+            number += self.masters;
+        }
         let mut asking = false;
         for _ in 0..20 {
             let node = &self.nodes[number];

@@ -18,7 +18,7 @@ fn options(cluster: &RedisCluster, wait_replicas: u32) -> RedisOptions {
 
 /// Cuts a master off from its replica: what it does from now on is only its own.
 #[track_caller]
-fn cut_off(cluster: &RedisCluster, master: usize) {
+pub fn cut_off(cluster: &RedisCluster, master: usize) {
     let node = cluster.node(master);
     node.cli(&["ACL", "SETUSER", "default", "-psync", "-sync"]);
     node.cli(&["CLIENT", "KILL", "TYPE", "replica"]);

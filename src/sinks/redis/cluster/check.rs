@@ -6,9 +6,13 @@ use futures_util::future::join_all;
 
 use super::super::check::{CheckLine, check_server};
 use super::super::config::RedisConfig;
+use super::super::connection::Connection;
 use super::super::count::{KEYS_MAX, KeyCounts, KeyPattern, count_at};
-use super::super::rights::Duties;
+use super::super::error::{Verdict, classify, outage};
+use super::super::rights::{Duties, missing_rights};
 use super::super::slot::{SLOTS, hash_slot};
+use super::super::wire::{Reply, Request};
+use super::failover::read_info;
 use super::topology::Topology;
 use crate::sinks::Failure;
 
@@ -66,6 +70,32 @@ pub(in super::super) async fn check(config: &RedisConfig, duties: &Duties) -> Ve
     verbs.retain(|line| !line.ok || !fails(&line.what));
     lines.extend(verbs);
     lines
+}
+
+/// Asks a master what `failover_window` has to know of it.
+pub(in super::super) async fn try_window(
+    connection: &mut Connection,
+    config: &RedisConfig,
+    duties: &Duties,
+) -> Result<CheckLine, Failure> {
+    const COMMAND: &str = "CLUSTER INFO";
+    let mut request = Request::default();
+    connection.send(request.simple(&[b"CLUSTER", b"INFO"])).await?;
+    let info = match connection.reply(COMMAND).await? {
+        Reply::Bulk(info) => String::from_utf8_lossy(&info).into_owned(),
+        Reply::Error(text) => {
+            let acl = || missing_rights(duties, config);
+            return Err(match classify(&text, COMMAND, config, acl) {
+                Verdict::Batch(failure) | Verdict::Unknown(failure) => failure,
+                Verdict::Key(reason) => outage(config, COMMAND, reason),
+            });
+        }
+        _ => return Err(outage(config, COMMAND, "an answer that Redis does not give")),
+    };
+    let (ok, _) = read_info(&info);
+    let what = if ok { "failover_window" } else { "failover_window: the cluster is down" };
+    let hint = "nothing is forgotten until it works again: redis-cli --cluster check, then fix";
+    Ok(CheckLine { ok, what: what.to_owned(), hint: (!ok).then(|| hint.to_owned()) })
 }
 
 /// Counts the keys of all masters that each pattern matches.

@@ -23,6 +23,7 @@ use super::super::error::{Verdict, outage};
 use super::super::judge::Judge;
 use super::super::pacer::Pacer;
 use super::super::wire::Reply;
+use super::failover::Trace;
 use super::map::{SlotMap, redirection};
 use super::node::{Connections, Exchanged, Parcel, exchange};
 use super::replicas::Unheard;
@@ -45,6 +46,8 @@ pub(super) struct Errand<'a> {
     pub(super) seed: &'a mut u64,
     /// Which masters have been asked for something since their replicas were waited for.
     pub(super) unheard: &'a mut Unheard,
+    /// What is told where things are done; `None`: nobody remembers it.
+    pub(super) trace: Option<&'a Trace>,
     /// Why not all of it is done: the first reason, or one that a person has to mend.
     failure: Option<Failure>,
     /// How often something was not done.
@@ -84,9 +87,21 @@ impl<'a> Errand<'a> {
         connections: &'a mut Connections,
         seed: &'a mut u64,
         unheard: &'a mut Unheard,
+        trace: Option<&'a Trace>,
     ) -> Self {
         let (failure, failures, down) = (None, 0, HashMap::new());
-        Errand { judge, pacer, topology, connections, seed, unheard, failure, failures, down }
+        Errand {
+            judge,
+            pacer,
+            topology,
+            connections,
+            seed,
+            unheard,
+            trace,
+            failure,
+            failures,
+            down,
+        }
     }
 
     /// How many keys go out together, of `most` for which there is room.
@@ -165,7 +180,7 @@ impl<'a> Errand<'a> {
                     // Where a parcel of ASK goes to the same node, it gets a connection of its own.
                     let kept = self.connections.remove(&parcel.node);
                     let config = self.topology.node(&parcel.node);
-                    exchange(parcel, config, kept, steps)
+                    exchange(parcel, config, kept, steps, self.trace)
                 })
                 .collect();
             for exchanged in join_all(exchanges).await {

@@ -8,12 +8,13 @@
 //! changes. A master that is down or stalled then delays its own keys alone. Each lane can reach
 //! every node nevertheless: `errand` finds the way of each step, `steps` holds them, `node`
 //! exchanges them on one connection, `replicas` waits for copies, `topology` and `map` know who
-//! serves what. `verbs`, `tags`, `expire_tags` and `sweep` say what the steps are; `fence` tells a
+//! serves what, `failover` what was done lately and where. `verbs`, `tags`, `expire_tags` and `sweep` say what the steps are; `fence` tells a
 //! scan that keys have come.
 
 mod check;
 mod errand;
 mod expire_tags;
+mod failover;
 mod fence;
 mod map;
 mod node;
@@ -26,16 +27,20 @@ mod topology;
 mod verbs;
 
 use std::sync::Arc;
+use std::time::Instant;
 
-pub(super) use check::{check, count};
+pub(super) use check::{check, count, try_window};
+pub use failover::Ledger;
 pub use topology::{SHARDS, Topology};
 
 use super::config::TagMode;
 use super::judge::Judge;
+use super::session::Keys;
 use super::{LaneClass, UNKNOWN_SENDS_MAX};
 use crate::action::{Batch, Verb};
 use crate::sinks::{Failure, Report};
 use errand::Errand;
+use failover::Past;
 use node::Connections;
 use replicas::Unheard;
 use sweep::Sweeps;
@@ -52,11 +57,14 @@ pub struct ClusterLane {
     seed: u64,
     /// How many sends in a row ended in an unknown error.
     unknown_sends: u32,
+    /// What it has done lately, for the successors of masters to which that may be news.
+    past: Option<Past>,
 }
 
 impl ClusterLane {
     /// A lane that connects when it first sends. All lanes of a sink share its topology.
     pub fn new(topology: Arc<Topology>, class: LaneClass) -> Self {
+        let past = Past::new(&topology, class);
         ClusterLane {
             topology,
             class,
@@ -65,7 +73,22 @@ impl ClusterLane {
             unheard: Unheard::default(),
             seed: 0,
             unknown_sends: 0,
+            past,
         }
+    }
+
+    /// When to [`look`](Self::look) if there is nothing to send by then; `None`: never.
+    pub fn look_at(&self) -> Option<Instant> {
+        self.past.as_ref()?.look_at()
+    }
+
+    /// Looks whether the masters are still there that have what was done lately, and does that again
+    /// if one is not.
+    ///
+    /// # Errors
+    /// When that cannot be found out or done: to be looked at again, after a wait of the caller's.
+    pub async fn look(&mut self) -> Result<(), Failure> {
+        failover::catch_up(self).await
     }
 
     /// Does all of `batch`. The lane's class is only its purpose: it does any verb.
@@ -79,16 +102,30 @@ impl ClusterLane {
         if batch.is_empty() {
             return Ok(Report::default());
         }
+        failover::catch_up(self).await?;
+        let report = self.once(batch, &Keys::default()).await?;
+        if let Some(past) = &mut self.past {
+            past.remember(&self.topology, self.class, batch);
+        }
+        Ok(report)
+    }
+
+    /// Does all of `batch`, and deletes `names`, which are whole keys.
+    async fn once(&mut self, batch: &Batch, names: &Keys) -> Result<Report, Failure> {
         let topology = Arc::clone(&self.topology);
         let give_up_on_unknown = self.unknown_sends + 1 >= UNKNOWN_SENDS_MAX;
         let judge = Judge::new(topology.config(), self.class, give_up_on_unknown);
-        let ClusterLane { connections, sweeps, unheard, seed, .. } = self;
+        let ClusterLane { connections, sweeps, unheard, seed, past, .. } = self;
         if let Some(map) = topology.known_map() {
             replicas::forget_strangers(unheard, &map);
         }
         let pacer = topology.config().pacer(self.class);
-        let mut errand = Errand::new(judge, pacer, &topology, connections, seed, unheard);
-        let outcome = run(&mut errand, sweeps, batch).await;
+        let trace = past.as_ref().map(Past::trace);
+        let mut errand = Errand::new(judge, pacer, &topology, connections, seed, unheard, trace);
+        let mut outcome = run(&mut errand, sweeps, batch).await;
+        if outcome.is_ok() && !names.is_empty() {
+            outcome = verbs::unlink(&mut errand, names).await.map(drop);
+        }
         if outcome.is_ok() && !errand.has_failed() {
             replicas::wait(&mut errand).await;
         }

@@ -7,6 +7,7 @@ use super::super::config::{NodeAddress, RedisConfig};
 use super::super::connection::Connection;
 use super::super::error::outage;
 use super::super::wire::{Reply, Request};
+use super::failover::Trace;
 use super::steps::Steps;
 use crate::failpoint::Place;
 use crate::sinks::Failure;
@@ -38,7 +39,8 @@ pub(super) struct Exchanged {
     pub(super) failure: Option<Failure>,
 }
 
-/// Sends a parcel's steps and takes their replies.
+/// Sends a parcel's steps and takes their replies. `trace` is told where they are done, before they
+/// are.
 ///
 /// Dropping the future abandons the connection with it.
 pub(super) async fn exchange(
@@ -46,10 +48,14 @@ pub(super) async fn exchange(
     config: Arc<RedisConfig>,
     kept: Option<Connection>,
     steps: &Steps,
+    trace: Option<&Trace>,
 ) -> Exchanged {
     let mut replies = Vec::with_capacity(parcel.steps.len());
     let exchanging = async {
         let mut connection = open(&config, kept).await?;
+        if let (Some(trace), Some(history)) = (trace, connection.server()) {
+            trace.meet(&parcel.node, history);
+        }
         let mut request = Request::default();
         for chosen in parcel.steps.chunks(PIPELINE_STEPS_MAX) {
             request.clear();

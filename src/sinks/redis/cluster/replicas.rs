@@ -79,7 +79,7 @@ pub(super) async fn wait(errand: &mut Errand<'_>) -> bool {
     for parcel in parcels {
         let kept = errand.connections.remove(&parcel.node);
         let config = errand.topology.node(&parcel.node);
-        exchanges.push(exchange(parcel, config, kept, &steps));
+        exchanges.push(exchange(parcel, config, kept, &steps, None));
     }
     let mut have_all = true;
     for exchanged in join_all(exchanges).await {

@@ -249,6 +249,9 @@ async fn remove(
             abroad.push(None, &[member]);
         }
     }
+    if let Some(trace) = errand.trace.filter(|_| !abroad.is_empty()) {
+        trace.meet_members(&abroad);
+    }
     let mut gone = if abroad.is_empty() { Vec::new() } else { unlink(errand, &abroad).await? };
     // What a replica lacks may come back, when nothing tells of it any more.
     if !abroad.is_empty() && !replicas::wait(errand).await {

@@ -18,6 +18,7 @@ use super::super::connection::Connection;
 use super::super::error::{Verdict, classify, outage};
 use super::super::slot::{SLOTS, slot_of_parts};
 use super::super::wire::{Reply, Request};
+use super::failover::Watch;
 use super::map::SlotMap;
 use crate::action::{Action, Verb};
 use crate::sinks::Failure;
@@ -38,6 +39,8 @@ pub struct Topology {
     shards: Box<[AtomicU8]>,
     /// How often was looked.
     looks: AtomicU64,
+    /// Which histories of writes the masters have, where that is to be known.
+    watch: Watch,
     /// Held while somebody looks: what the last look failed for.
     looking: tokio::sync::Mutex<Option<(String, Option<String>)>>,
 }
@@ -57,6 +60,7 @@ impl Topology {
             known: Mutex::default(),
             shards: (0..SLOTS).map(|_| AtomicU8::new(0)).collect(),
             looks: AtomicU64::new(0),
+            watch: Watch::default(),
             looking: tokio::sync::Mutex::default(),
         }
     }
@@ -74,6 +78,10 @@ impl Topology {
 
     pub(super) fn config(&self) -> &Arc<RedisConfig> {
         &self.config
+    }
+
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// How often was looked: what to show to [`look`](Self::look) later.
@@ -148,7 +156,8 @@ impl Topology {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, map: SlotMap) {
+    /// A node has said who serves what.
+    pub(super) fn take(&self, map: SlotMap) {
         let before = self.known_map();
         if before.as_deref() == Some(&map) {
             return;
@@ -227,14 +236,7 @@ impl Topology {
         let patience = config.timeouts.connect;
         let asking = async {
             let mut connection = Connection::open(Arc::clone(&config)).await?;
-            let mut request = Request::default();
-            connection.send(request.simple(&[b"CLUSTER", b"SLOTS"])).await?;
-            let reply = connection.reply("CLUSTER").await?;
-            if let Reply::Error(text) = &reply {
-                return Err(refusal(text, &config));
-            }
-            SlotMap::parse(&reply, &node)
-                .ok_or_else(|| outage(&config, "CLUSTER SLOTS", "it knows of no slots"))
+            ask_at(&mut connection, &node, &config).await
         };
         match timeout(patience, asking).await {
             Ok(answer) => answer,
@@ -243,6 +245,22 @@ impl Topology {
             }
         }
     }
+}
+
+/// Asks a node who serves what.
+pub(super) async fn ask_at(
+    connection: &mut Connection,
+    node: &NodeAddress,
+    config: &RedisConfig,
+) -> Result<SlotMap, Failure> {
+    let mut request = Request::default();
+    connection.send(request.simple(&[b"CLUSTER", b"SLOTS"])).await?;
+    let reply = connection.reply("CLUSTER").await?;
+    if let Reply::Error(text) = &reply {
+        return Err(refusal(text, config));
+    }
+    SlotMap::parse(&reply, node)
+        .ok_or_else(|| outage(config, "CLUSTER SLOTS", "it knows of no slots"))
 }
 
 /// Why a node does not say who serves what.

@@ -260,7 +260,7 @@ async fn tell(errand: &mut Errand<'_>, steps: &Steps, sent: &[usize]) -> Result<
         let config = errand.topology.node(&node);
         let all = (0..steps.len()).collect();
         let parcel = Parcel { node: node.clone(), asking: false, steps: all };
-        let exchanged = exchange(parcel, config, kept, steps).await;
+        let exchanged = exchange(parcel, config, kept, steps, None).await;
         if let Some(failure) = exchanged.failure {
             last = Some(failure);
             continue;

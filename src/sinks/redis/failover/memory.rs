@@ -7,7 +7,7 @@ use crate::action::Batch;
 
 /// The most bytes that one lane remembers. Beyond, the oldest batches are forgotten, and the rules'
 /// fallbacks take their place.
-const BYTES_MAX: usize = 4 << 20;
+pub(in super::super) const BYTES_MAX: usize = 4 << 20;
 
 /// About what a batch costs beside its values.
 const BATCH_BYTES: usize = 160;

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
+pub(super) use self::memory::BYTES_MAX;
 use self::memory::Memory;
 pub use self::record::ServerRecord;
 use super::RedisLane;
@@ -45,6 +46,8 @@ pub struct Fallbacks {
     pub batch: Batch,
     /// The names of the rules that remove something from the sink and have no fallback there.
     pub uncovered: Vec<String>,
+    /// The names of the rules that invalidate tags in the sink.
+    pub tagged: Vec<String>,
 }
 
 /// A lane's memory, if it has one.
@@ -65,8 +68,13 @@ impl Failover {
         Failover { memory, server, record, coarse: Arc::default(), look_at }
     }
 
-    pub(super) fn share(&mut self, record: Arc<ServerRecord>, coarse: Arc<Fallbacks>) {
-        let (lane, looks) = record.join();
+    pub(super) fn share(
+        &mut self,
+        record: Arc<ServerRecord>,
+        coarse: Arc<Fallbacks>,
+        class: LaneClass,
+    ) {
+        let (lane, looks) = record.join(class == LaneClass::Publish);
         self.record = Some((record, lane));
         self.coarse = coarse;
         self.look_at = looks.then(Instant::now);

@@ -27,6 +27,8 @@ struct Inner {
     latest: Option<String>,
     /// On which server what each lane remembers was done.
     lanes: Vec<Option<String>>,
+    /// Which lanes do nothing but tell of what the others do.
+    telling: Vec<bool>,
     note: Box<dyn FnMut(&str) + Send>,
 }
 
@@ -34,16 +36,17 @@ impl ServerRecord {
     /// `noted` is what an earlier process has left, and `note` keeps it for the next one: it is on
     /// disk when that returns.
     pub fn new(noted: Option<String>, note: impl FnMut(&str) + Send + 'static) -> Self {
-        let (claimed, latest, lanes) = (None, None, Vec::new());
+        let (claimed, latest, lanes, telling) = (None, None, Vec::new(), Vec::new());
         let note = Box::new(note);
-        let inner = Inner { noted, is_met: false, claimed, latest, lanes, note };
+        let inner = Inner { noted, is_met: false, claimed, latest, lanes, telling, note };
         ServerRecord { inner: Mutex::new(inner), moved: Notify::new() }
     }
 
-    /// One more lane shares it: its number, and whether it is to look at the server at once,
-    /// without having anything to do there.
-    pub(super) fn join(&self) -> (usize, bool) {
+    /// One more lane shares it, which does nothing but tell of the others' work if `tells`: its number,
+    /// and whether it is to look at the server at once, without having anything to do there.
+    pub(super) fn join(&self, tells: bool) -> (usize, bool) {
         let mut inner = self.lock();
+        inner.telling.push(tells);
         inner.lanes.push(None);
         (inner.lanes.len() - 1, inner.lanes.len() == 1 && inner.noted.is_some())
     }
@@ -85,8 +88,8 @@ impl ServerRecord {
         self.moved.notify_waiters();
     }
 
-    /// Waits until no other lane has anything to repeat on `server`; whether that came to be
-    /// within `patience`.
+    /// Waits until no other lane has anything to repeat on `server` that is told of; whether that
+    /// came to be within `patience`.
     pub(super) async fn others_done(&self, lane: usize, server: &str, patience: Duration) -> bool {
         let waiting = async {
             loop {
@@ -118,7 +121,8 @@ impl Inner {
     }
 
     fn is_another_behind(&self, lane: usize, server: &str) -> bool {
-        let mut others = self.lanes.iter().enumerate().filter(|(at, _)| *at != lane);
+        let is_other = |at: usize| at != lane && !self.telling[at];
+        let mut others = self.lanes.iter().enumerate().filter(|(at, _)| is_other(*at));
         let is_claimed = self.claimed.is_some_and(|claimed| claimed != lane);
         is_claimed || others.any(|(_, other)| other.as_deref().is_some_and(|other| other != server))
     }
@@ -143,7 +147,7 @@ mod tests {
     fn another_server_is_noted_when_no_lane_has_anything_to_repeat() {
         let (record, notes) = record(None);
         let notes = || notes.lock().unwrap().join(" ");
-        assert_eq!((record.join(), record.join()), ((0, false), (1, false)));
+        assert_eq!((record.join(false), record.join(false)), ((0, false), (1, false)));
         assert!(!record.meet(0, "a"));
         assert_eq!(notes(), "a", "before anything is done there");
         record.remembers(0, Some("a"));
@@ -161,7 +165,7 @@ mod tests {
     fn who_starts_and_finds_another_server_does_everything_anew_once() {
         let (record, notes) = record(Some("a"));
         let notes = || notes.lock().unwrap().join(" ");
-        assert_eq!((record.join(), record.join()), ((0, true), (1, false)));
+        assert_eq!((record.join(false), record.join(false)), ((0, true), (1, false)));
         assert!(record.meet(1, "b") && !record.meet(0, "b") && record.meet(1, "b"));
         record.remembers(0, Some("b"));
         assert_eq!(notes(), "");
@@ -173,7 +177,7 @@ mod tests {
     #[test]
     fn who_finds_the_same_server_has_nothing_to_do() {
         let (record, notes) = record(Some("a"));
-        record.join();
+        record.join(false);
         assert!(!record.meet(0, "a") && !record.meet(0, "b"));
         assert_eq!(notes.lock().unwrap().join(" "), "b");
     }
@@ -181,8 +185,10 @@ mod tests {
     #[tokio::test]
     async fn messages_wait_for_what_they_tell_of() {
         let (record, _) = record(None);
-        let _ = (record.join(), record.join());
+        let _ = (record.join(false), record.join(true), record.join(true));
         record.remembers(0, Some("a"));
+        // What tells waits for nobody who tells.
+        [1, 2].into_iter().for_each(|lane| record.remembers(lane, Some("a")));
         let short = Duration::from_millis(20);
         assert!(!record.others_done(1, "b", short).await);
         assert!(record.others_done(0, "b", short).await);
