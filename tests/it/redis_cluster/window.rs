@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use testkit::redis::{RedisCluster, Reply};
+use testkit::redis::{Redis, RedisCluster, Reply};
 use walpurge::action::{Batch, Verb};
 use walpurge::sinks::Failure;
 use walpurge::sinks::redis::{
@@ -228,7 +228,7 @@ async fn who_starts_and_finds_a_master_replaced_runs_the_fallbacks_once() {
     cut_off(&cluster, 0);
     send(&mut first, Verb::Delete, [&own[0], &others[0]]).await;
     let noted = notes.lock().unwrap().clone();
-    let port = |node: &testkit::redis::Redis| format!(":{}#", node.port());
+    let port = |node: &Redis| format!(":{}#", node.port());
     assert!(noted.contains(&port(cluster.node(0))), "{noted}");
     drop(first);
 
@@ -261,6 +261,22 @@ async fn who_starts_and_finds_a_master_replaced_runs_the_fallbacks_once() {
     keys.iter().for_each(|key| set(&cluster, key));
     idle_until_all_is_known(&cluster, 1, &mut next).await;
     assert!(exists(&cluster, &own[1]), "once");
+}
+
+#[tokio::test]
+async fn a_place_where_somebody_else_is_by_now_is_gone_and_holds_nobody() {
+    let cluster = RedisCluster::start(3, false, NO_FAILOVER);
+    let keys = names("item:", 30);
+    keys.iter().for_each(|key| set(&cluster, key));
+    let stranger = Redis::builder().password("geheim").start();
+    let noted = format!("127.0.0.1:{}#8f3a", stranger.port());
+    let mut lane = lane(&remembering(&cluster));
+    let (_, notes) = share(&mut lane, batch(Verb::DeleteMatching, ["item:*"]), Some(&noted));
+    send(&mut lane, Verb::Delete, ["other"]).await;
+    idle_until(&mut lane, "the fallback runs", || left(&cluster, &keys).is_empty()).await;
+    let is_struck = || !notes.lock().unwrap().contains("8f3a");
+    idle_until(&mut lane, "the stranger is struck out", is_struck).await;
+    send(&mut lane, Verb::Delete, ["other"]).await;
 }
 
 #[tokio::test]

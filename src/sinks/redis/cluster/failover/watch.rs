@@ -121,7 +121,7 @@ async fn look(
             (node, said)
         }
     });
-    let (mut said, mut refusal) = (HashMap::new(), None);
+    let (mut said, mut refusals) = (HashMap::new(), Vec::new());
     for (node, answer) in join_all(asking.collect::<Vec<_>>()).await {
         let answer = match answer {
             Ok((connection, answer)) => {
@@ -129,17 +129,19 @@ async fn look(
                 Some(answer)
             }
             Err(Failure::Refused { message, hint }) => {
-                refusal = Some((message, hint));
+                refusals.push((node.clone(), (message, hint)));
                 None
             }
             Err(_) => None,
         };
         said.insert(node, answer);
     }
-    if let Some(refusal) = refusal {
+    let masters = masters(topology, &said, connections).await;
+    // Whoever is no master of the cluster any more may be somebody else by now.
+    let counts = |node: &NodeAddress| masters.as_ref().is_none_or(|masters| masters.contains(node));
+    if let Some((_, refusal)) = refusals.into_iter().find(|(node, _)| counts(node)) {
         return Err(refusal);
     }
-    let masters = masters(topology, &said, connections).await;
     Ok(Arc::new(View { at, number, said, masters }))
 }
 
