@@ -153,6 +153,43 @@ async fn a_server_that_is_not_the_one_of_the_run_before_gets_every_fallback() {
     assert!(redis.exists("item:1"), "it is the same server");
 }
 
+/// What was done last before a start is remembered by nobody.
+#[tokio::test]
+async fn a_server_that_is_replaced_soon_after_a_start_gets_every_fallback() {
+    let mut redis = Redis::start();
+    let noted = Arc::new(Mutex::new(None));
+    let url = redis.url();
+    let lane = |window| {
+        let mut lane = lane_with(&url, |options| options.failover_window = window);
+        let kept = Arc::clone(&noted);
+        let note = move |server: &str| *kept.lock().unwrap() = Some(server.to_owned());
+        let batch = batch(Verb::DeleteMatching, ["item:*"]);
+        let coarse = Arc::new(Fallbacks { batch, ..Fallbacks::default() });
+        let before = noted.lock().unwrap().clone();
+        lane.share(Arc::new(ServerRecord::new(before, note)), coarse);
+        lane
+    };
+    set_all(&redis, ["item:1", "kept"]);
+    redis.cli(&["SAVE"]);
+    send(&mut lane(WINDOW), Verb::Delete, ["item:1"]).await;
+    let mut started = lane(WINDOW);
+    started.look().await.unwrap();
+    redis.kill_9();
+    redis.start_again();
+    assert!(redis.exists("item:1"), "the file is older than the delete");
+    idle_until(&mut started, "the fallback runs", || !redis.exists("item:1")).await;
+    assert!(redis.exists("kept"));
+    // Once the window is over, there is nothing left to look for.
+    let mut started = lane(Duration::from_secs(1));
+    let ending = async {
+        while started.look_at().is_some() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            started.look().await.unwrap();
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, ending).await.is_ok(), "it looks for ever");
+}
+
 #[tokio::test]
 async fn a_batch_is_held_until_enough_replicas_have_it() {
     let master = Redis::builder().config("repl-diskless-sync-delay", "0").start();

@@ -24,7 +24,7 @@ pub(super) struct Memory {
     window: Duration,
     batches: VecDeque<(Instant, Batch)>,
     bytes: usize,
-    /// When the newest batch was done that did not fit any more.
+    /// When the newest batch was done that did not fit any more, or that somebody else has done.
     too_many: Option<Instant>,
 }
 
@@ -42,6 +42,11 @@ impl Memory {
             self.bytes -= cost(&batch);
             self.too_many = Some(at);
         }
+    }
+
+    /// Something was done until `now` of which nothing is known.
+    pub(super) fn forgot(&mut self, now: Instant) {
+        self.too_many = Some(now);
     }
 
     /// The server on which all this was done was still the master at `now`.

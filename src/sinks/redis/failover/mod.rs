@@ -10,6 +10,9 @@
 //! each restart and each promotion, of the same process too. It is looked at when a lane connects,
 //! and every second while a lane remembers anything, whether or not there is anything to do.
 //!
+//! Nobody remembers what was done before a start. So whoever starts on a server that was noted takes
+//! it for more than was remembered, for one window.
+//!
 //! What this leaves: a replica that was behind by more than the window when its master died.
 
 mod memory;
@@ -74,10 +77,15 @@ impl Failover {
         coarse: Arc<Fallbacks>,
         class: LaneClass,
     ) {
-        let (lane, looks) = record.join(class == LaneClass::Publish);
+        let (lane, noted) = record.join(class == LaneClass::Publish);
         self.record = Some((record, lane));
         self.coarse = coarse;
-        self.look_at = looks.then(Instant::now);
+        if let Some(noted) = noted {
+            let now = Instant::now();
+            self.look_at = Some(now);
+            self.memory.forgot(now);
+            self.is_on(&noted);
+        }
     }
 
     pub(super) fn look_at(&self) -> Option<Instant> {

@@ -42,13 +42,15 @@ impl ServerRecord {
         ServerRecord { inner: Mutex::new(inner), moved: Notify::new() }
     }
 
-    /// One more lane shares it, which does nothing but tell of the others' work if `tells`: its number,
-    /// and whether it is to look at the server at once, without having anything to do there.
-    pub(super) fn join(&self, tells: bool) -> (usize, bool) {
+    /// One more lane shares it, which does nothing but tell of the others' work if `tells`: its
+    /// number, and for the first one the server of an earlier process, about which that lane is to
+    /// care: it looks there at once, without having anything to do.
+    pub(super) fn join(&self, tells: bool) -> (usize, Option<String>) {
         let mut inner = self.lock();
         inner.telling.push(tells);
         inner.lanes.push(None);
-        (inner.lanes.len() - 1, inner.lanes.len() == 1 && inner.noted.is_some())
+        let noted = inner.noted.clone().filter(|_| inner.lanes.len() == 1);
+        (inner.lanes.len() - 1, noted)
     }
 
     /// A lane meets a server, before it does anything there. Whether it has to do everything anew.
@@ -147,7 +149,7 @@ mod tests {
     fn another_server_is_noted_when_no_lane_has_anything_to_repeat() {
         let (record, notes) = record(None);
         let notes = || notes.lock().unwrap().join(" ");
-        assert_eq!((record.join(false), record.join(false)), ((0, false), (1, false)));
+        assert_eq!((record.join(false), record.join(false)), ((0, None), (1, None)));
         assert!(!record.meet(0, "a"));
         assert_eq!(notes(), "a", "before anything is done there");
         record.remembers(0, Some("a"));
@@ -165,7 +167,8 @@ mod tests {
     fn who_starts_and_finds_another_server_does_everything_anew_once() {
         let (record, notes) = record(Some("a"));
         let notes = || notes.lock().unwrap().join(" ");
-        assert_eq!((record.join(false), record.join(false)), ((0, true), (1, false)));
+        let noted = Some("a".to_owned());
+        assert_eq!((record.join(false), record.join(false)), ((0, noted), (1, None)));
         assert!(record.meet(1, "b") && !record.meet(0, "b") && record.meet(1, "b"));
         record.remembers(0, Some("b"));
         assert_eq!(notes(), "");

@@ -75,8 +75,8 @@ impl Ledger {
         ledger
     }
 
-    /// One more lane shares it, which does nothing but tell of the others' work if `tells`: its number,
-    /// and what it takes over from an earlier process.
+    /// One more lane shares it, which does nothing but tell of the others' work if `tells`: its
+    /// number, and what it takes over from an earlier process.
     pub(super) fn join(&self, tells: bool) -> (usize, Option<Note>) {
         let mut inner = self.lock();
         let left = inner.left.take();
