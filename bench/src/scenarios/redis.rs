@@ -17,7 +17,7 @@ pub(super) fn run() -> Result<Section> {
     let (keys, runs) = (size::KEYS.get()?, size::RUNS.get()?);
     let about = format!(
         "{} keys, medians of {runs} runs in turn. The sink is walpurge's own, fed from memory with \
-         batches of 1,024 keys over TCP, as the daemon does, in one thread. Raw: requests made \
+         batches of 4,096 keys over TCP, as the daemon does, in one thread. Raw: requests made \
          beforehand, of which only the replies are counted, 16 commands of 512 keys in flight; in a \
          cluster one thread for each node and 1,024 commands of one key, since keys of many slots \
          share no command. redis-benchmark: one connection, 512 commands of one key in flight; its \

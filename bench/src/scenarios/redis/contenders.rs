@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use walpurge::action::{Action, Batch, Verb};
 
 /// Keys of a batch: the most that the daemon sends at once.
-const BATCH_KEYS: usize = 1024;
+const BATCH_KEYS: usize = 4096;
 
 /// How long a reply may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
