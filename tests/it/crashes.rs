@@ -55,12 +55,12 @@ pub fn assert_survives_with(plugin: Plugin, kills: &[&'static str]) {
 
 #[test]
 fn killed_before_redis_answer_is_taken() {
-    assert_survives(&["kill_at=sent", "kill_at=sent:3", "kill_at=sent:10"]);
+    assert_survives(&["kill_at=sent", "kill_at=sent:2", "kill_at=sent:3"]);
 }
 
 #[test]
 fn killed_after_redis_answer_was_taken() {
-    assert_survives(&["kill_at=answered", "kill_at=answered:3", "kill_at=answered:10"]);
+    assert_survives(&["kill_at=answered", "kill_at=answered:2", "kill_at=answered:3"]);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn killed_when_one_sink_is_done_and_the_other_is_not() {
     oracle::fill(&world);
     oracle::fill_redis(&second);
     let writer = Writer::start(&world);
-    for kill_at in ["kill_at=between_sinks", "kill_at=between_sinks:5", "kill_at=between_sinks:9"] {
+    for kill_at in ["kill_at=between_sinks", "kill_at=between_sinks:2", "kill_at=between_sinks:3"] {
         crash(&mut world, kill_at);
     }
     writer.finish();
