@@ -12,14 +12,16 @@ use std::time::Instant;
 use super::action_set::{ActionSet, Visible};
 use super::afterwards::{Afterwards, Bundle, Group, Load, Mark, Marks};
 use super::lane::{LanePlan, PromptLane, Stage, put};
-use super::paced::{Pace, PacedLane};
+use super::paced::PacedLane;
 use super::progress::{Progress, TxnId};
 use super::sink_set::SinkSet;
 use crate::action::{Action, Batch};
 use crate::failpoint::Failpoint;
 use crate::lsn::Lsn;
-use crate::rules::{Cause, Emission, RedeleteId, RuleId, RuleSet, SinkId};
+use crate::rules::{RuleId, SinkId};
 use crate::snapshot::Snapshot;
+pub use manner::{Manner, Urgency};
+pub use planned::PlannedLane;
 use positions::Sinks;
 use purges::Purges;
 use repeats::Repeated;
@@ -43,53 +45,6 @@ pub struct Routes {
     pub lookups: HashMap<RuleId, LaneId>,
 }
 
-/// Whether an action may be held back, so that many of them become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Urgency {
-    /// It runs as soon as its lane is idle.
-    Prompt,
-    /// The same, but it is one of many that a lookup has found: its sink may pace them.
-    Found,
-    /// It is coarse and asked for again and again: at most once in a while.
-    Paced,
-}
-
-impl Urgency {
-    /// Every update of a table may ask for the same scan.
-    pub fn of(emission: &Emission<'_>) -> Self {
-        match emission.fallback {
-            Some(Cause::Absent) => Urgency::Paced,
-            _ => Urgency::Prompt,
-        }
-    }
-}
-
-/// How an action is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Manner {
-    /// Whether it may be held back.
-    pub urgency: Urgency,
-    /// When it is done again; `None`: never.
-    pub redelete: Option<RedeleteId>,
-}
-
-impl Manner {
-    /// As the rule says that asks for it.
-    pub fn of(rules: &RuleSet, emission: &Emission<'_>) -> Self {
-        let redelete = rules.redelete_of(emission.rule);
-        let is_found = emission.fallback.is_none()
-            && emission.rule.is_some_and(|rule| rules.rule(rule).lookup.is_some());
-        let urgency = if is_found { Urgency::Found } else { Urgency::of(emission) };
-        Manner { urgency, redelete }
-    }
-}
-
-impl From<Urgency> for Manner {
-    fn from(urgency: Urgency) -> Self {
-        Manner { urgency, redelete: None }
-    }
-}
-
 /// What of a transaction waits until other sessions can see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hidden {
@@ -106,70 +61,6 @@ pub(super) const WAITING_BYTES_MAX: usize = 16 << 20;
 
 /// From where on what must not stop the reader is asked for in a coarser way.
 const CROWDED_BYTES: usize = WAITING_BYTES_MAX / 2;
-
-/// A lane, as the plan sees it.
-pub struct PlannedLane {
-    /// When its actions run.
-    pub stage: Stage,
-    /// How often; `None`: as soon as it is idle.
-    pub pace: Option<Pace>,
-    /// For [`Stage::Purge`]: the lanes of the caches from which its edge fills. Lookups come before
-    /// it anyway.
-    pub after: Vec<LaneId>,
-    /// For [`Stage::Purge`]: the sink, if it can purge everything, so that nothing of it needs to
-    /// stop the reader.
-    pub purge_all: Option<SinkId>,
-    /// Whether what it does is done again, later.
-    pub again: Option<Repeats>,
-    /// Which lanes do its actions that are to be done again.
-    pub redeleted_by: Vec<RedeletedBy>,
-    /// For [`Stage::Tell`] and [`Stage::Purge`]: the lane that does what it does once more, when the
-    /// repeats that are owed then and that come before it are done.
-    pub once_more: Option<LaneId>,
-    /// For [`Stage::Purge`]: how many purges one request of its sink holds. Batches are cut so that
-    /// requests are full.
-    pub request_actions: Option<usize>,
-}
-
-impl PlannedLane {
-    /// A lane without a pace, and which comes after no single one.
-    pub fn new(stage: Stage) -> Self {
-        let (pace, after, purge_all) = (None, Vec::new(), None);
-        let (again, once_more, request_actions) = (None, None, None);
-        let redeleted_by = Vec::new();
-        PlannedLane {
-            stage,
-            pace,
-            after,
-            purge_all,
-            again,
-            redeleted_by,
-            once_more,
-            request_actions,
-        }
-    }
-
-    /// How many actions a batch has, if there are as many: of a lane of purges so many that
-    /// requests are full.
-    fn batch(&self) -> Option<usize> {
-        let request = self.request_actions.unwrap_or(1).clamp(1, PURGE_BATCH);
-        (self.stage == Stage::Purge).then(|| PURGE_BATCH / request * request)
-    }
-
-    /// For each of `stages`' lanes, whether it comes before this one.
-    fn before(&self, stages: &[Stage]) -> Box<[bool]> {
-        let comes_before = |(at, stage): (usize, &Stage)| match (self.stage, stage) {
-            (Stage::Lookup | Stage::Remove, _) => false,
-            (Stage::Tell | Stage::Purge, Stage::Lookup) | (Stage::Tell, Stage::Remove) => true,
-            (Stage::Purge, Stage::Remove) => self.after.contains(&LaneId(at)),
-            (_, Stage::Tell | Stage::Purge) => false,
-        };
-        stages.iter().enumerate().map(comes_before).collect()
-    }
-}
-
-/// How many purges a CDN gets together at most: some requests' worth, which take seconds.
-const PURGE_BATCH: usize = 1024;
 
 /// Everything that is to be done, in flight or waiting.
 pub struct Plan {
@@ -578,7 +469,9 @@ impl Plan {
 
 mod answers;
 mod bounds;
+mod manner;
 mod observe;
+mod planned;
 mod positions;
 mod purges;
 mod repeats;

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::action::Verb;
 use crate::pipeline::action_set::PAGE_ACTIONS_MAX;
+use crate::pipeline::paced::Pace;
 
 mod confirm;
 mod model;
