@@ -170,7 +170,8 @@ impl Ledger {
         }
     }
 
-    /// Waits until no lane has anything to repeat that is told of; whether that came to be within `patience`.
+    /// Waits until no lane has anything to repeat that is told of; whether that came to be within
+    /// `patience`.
     pub(super) async fn others_done(&self, view: &View, patience: Duration) -> bool {
         let waiting = async {
             loop {
